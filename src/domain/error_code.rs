@@ -1,0 +1,42 @@
+//! The stable words that tell a client what went wrong.
+
+use serde::{Deserialize, Serialize};
+
+/// A stable code of the HTTP contract. `api` maps each to a status; the text of an error may change, this does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "each name is its own description; the README has the table")]
+pub enum ErrorCode {
+    InvalidRequest,
+    InvalidSubdomain,
+    InvalidFilePath,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    ComposeInvalid,
+    PolicyDenied,
+    QuotaExceeded,
+    UnsupportedOnBackend,
+    BackendNotConfigured,
+    TenantBusy,
+    GenerationMismatch,
+    IdMismatch,
+    NameTaken,
+    PortTaken,
+    HostFull,
+    PlacementChange,
+    ImageNotFound,
+    RegistryDenied,
+    RegistryUnavailable,
+    ServiceUnhealthy,
+    ServiceExited,
+    DeadlineExceeded,
+    BackendUnavailable,
+    BackendError,
+    NoSpace,
+    RateLimited,
+    ShuttingDown,
+    Internal,
+}

@@ -1,0 +1,24 @@
+//! The words of the house: names, identities, states and error codes.
+//!
+//! No IO and no engine or HTTP type lives here. A name exists only after `parse` has accepted it, so a
+//! function that takes a [`Subdomain`] or an [`ImageRef`] needs no check of its own. That matters most for
+//! whatever ends up in a request path of the Docker Engine API, where names are not escaped.
+
+mod error_code;
+mod image;
+mod names;
+mod operation;
+mod path;
+mod status;
+mod tenant;
+
+pub use error_code::ErrorCode;
+pub use image::ImageRef;
+pub use names::{
+    AgentId, ContainerId, ContainerName, InvalidName, ObjectKey, ObjectName, ProjectName, ServiceName, Subdomain,
+    TenantId,
+};
+pub use operation::{Operation, OperationId, OperationKind};
+pub use path::ProjectPath;
+pub use status::{ContainerStatus, Endpoint, Health, ImageInfo, ServiceState, ServiceStatus, StackStatus, TenantState};
+pub use tenant::{BackendName, DesiredState, FileContent, Generation, Placement, RegistryAuth, TenantSpec};

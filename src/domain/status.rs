@@ -1,0 +1,132 @@
+//! How a tenant is doing.
+
+use serde::{Deserialize, Serialize};
+
+use super::names::{ContainerId, ContainerName, ServiceName};
+
+/// The state of a whole tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TenantState {
+    /// Accepted, nothing done yet.
+    Pending,
+    /// An operation is bringing it up.
+    Provisioning,
+    /// Every service is as it should be.
+    Running,
+    /// Some services are not as they should be.
+    Degraded,
+    /// Stopped on request.
+    Stopped,
+    /// No service is as it should be.
+    Failed,
+    /// Torn down; data is kept for the same id.
+    Kept,
+}
+
+/// The state of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the words of the HTTP contract")]
+pub enum ServiceState {
+    Pending,
+    Starting,
+    Running,
+    Healthy,
+    Unhealthy,
+    Restarting,
+    Exited,
+    Stopped,
+}
+
+/// A container's health as its healthcheck sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the words of the Engine API")]
+pub enum Health {
+    None,
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// One container (or cloud container) of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ContainerStatus {
+    /// The container's name.
+    pub name: ContainerName,
+    /// The container's id.
+    pub id: ContainerId,
+    /// The engine's word: `created`, `running`, `paused`, `restarting`, `exited`, `dead`.
+    pub state: String,
+    /// Its health.
+    pub health: Health,
+    /// The exit code, once it has exited.
+    pub exit_code: Option<i64>,
+    /// When it was last started.
+    pub started_at: Option<jiff::Timestamp>,
+    /// How often the engine's restart policy has restarted it.
+    pub restart_count: u64,
+    /// The image reference it was created from.
+    pub image: String,
+}
+
+/// One service of the stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServiceStatus {
+    /// The service's name.
+    pub name: ServiceName,
+    /// The sum of its containers' states.
+    pub state: ServiceState,
+    /// The worst health among its containers.
+    pub health: Health,
+    /// How many containers are wanted.
+    pub replicas: u32,
+    /// The containers there are.
+    pub containers: Vec<ContainerStatus>,
+}
+
+/// A port under which a service can be reached from outside its networks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// The service.
+    pub service: ServiceName,
+    /// The container's port.
+    pub port: u16,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// The address it is published on.
+    pub host: String,
+    /// The port it is published on.
+    pub host_port: u16,
+}
+
+/// What a backend knows about a tenant's stack.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct StackStatus {
+    /// Services by name.
+    pub services: Vec<ServiceStatus>,
+    /// Published ports.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One image in use by a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageInfo {
+    /// The service.
+    pub service: ServiceName,
+    /// The container.
+    pub container: ContainerName,
+    /// The reference it was created from.
+    pub image: String,
+    /// The image's id, `sha256:...`.
+    pub id: String,
+    /// The registry digest, when the image came from one.
+    pub digest: Option<String>,
+    /// The tag, when there is one.
+    pub tag: Option<String>,
+    /// Size in bytes.
+    pub size: u64,
+    /// When the image was built.
+    pub created: Option<jiff::Timestamp>,
+}

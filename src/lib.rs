@@ -1,0 +1,10 @@
+//! `q8-agent`: tenants' Compose stacks, run natively through the Docker Engine API.
+//!
+//! The house has floors. A room uses the rooms below it and never one above:
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`domain`] | the words: names, states, error codes. The ground |
+#![forbid(unsafe_code)]
+
+pub mod domain;
