@@ -4,7 +4,9 @@
 //!
 //! | room | what it does |
 //! |---|---|
+//! | [`compose`] | Compose text in, a resolved project or a located error out. Pure |
 //! | [`domain`] | the words: names, states, error codes. The ground |
 #![forbid(unsafe_code)]
 
+pub mod compose;
 pub mod domain;

@@ -1,0 +1,96 @@
+//! What holds across attributes and services: dependencies that follow from shared namespaces, the `default` network,
+//! networks nobody uses, and the rules that no single attribute can break alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::model::{Condition, Dependency, Network, Project, ServiceNetwork};
+use super::{ComposeError, Locations};
+use crate::domain::{ObjectKey, ObjectName, ServiceName};
+
+/// A broken rule, not yet located.
+struct Broken {
+    field: String,
+    reason: String,
+}
+
+/// Completes the project and checks it. `file` is what errors call the file.
+pub(super) fn complete(project: &mut Project, locations: &Locations, file: &str) -> Result<(), ComposeError> {
+    normalise(project).and_then(|()| check(project)).map_err(|Broken { field, reason }| ComposeError {
+        file: file.to_owned(),
+        location: locations.locate(&field),
+        field,
+        reason,
+    })
+}
+
+fn normalise(project: &mut Project) -> Result<(), Broken> {
+    let default = ObjectKey::parse("default")
+        .map_err(|error| Broken { field: "networks.default".to_owned(), reason: error.to_string() })?;
+    for service in project.services.values_mut() {
+        let parents: Vec<ServiceName> = service.namespace_parents().cloned().collect();
+        for parent in parents {
+            let shared = Dependency { condition: Condition::ServiceStarted, restart: true, required: true };
+            service.depends_on.entry(parent).or_insert(shared);
+        }
+        if service.network_mode.is_none() && service.networks.is_empty() {
+            service.networks.insert(default.clone(), ServiceNetwork::default());
+        }
+    }
+    let used: BTreeSet<ObjectKey> =
+        project.services.values().flat_map(|service| service.networks.keys().cloned()).collect();
+    project.networks.retain(|key, _| used.contains(key));
+    if used.contains(&default) && !project.networks.contains_key(&default) {
+        let name = ObjectName::parse(&format!("{}_default", project.name))
+            .map_err(|error| Broken { field: "networks.default".to_owned(), reason: error.to_string() })?;
+        project.networks.insert(default, implicit(name));
+    }
+    Ok(())
+}
+
+fn implicit(name: ObjectName) -> Network {
+    Network {
+        name,
+        external: false,
+        driver: None,
+        driver_opts: BTreeMap::new(),
+        internal: false,
+        attachable: false,
+        enable_ipv6: None,
+        labels: BTreeMap::new(),
+        ipam: None,
+    }
+}
+
+fn check(project: &Project) -> Result<(), Broken> {
+    let mut container_names: BTreeMap<&str, &ServiceName> = BTreeMap::new();
+    for (name, service) in &project.services {
+        let broken = |field: &str, reason: String| Broken { field: format!("services.{name}.{field}"), reason };
+        if service.network_mode.is_some() && !service.networks.is_empty() {
+            return Err(broken("network_mode", "cannot be used together with `networks`".to_owned()));
+        }
+        if let Some(container) = &service.container_name {
+            if service.replicas > 1 {
+                let reason = "a service with more than one replica cannot have a container name of its own";
+                return Err(broken("container_name", reason.to_owned()));
+            }
+            if let Some(other) = container_names.insert(container, name) {
+                return Err(broken("container_name", format!("service `{other}` has the same one")));
+            }
+        }
+        if !service.tmpfs.is_empty() && service.mounts.iter().any(|mount| service.tmpfs.contains_key(&mount.target)) {
+            return Err(broken("tmpfs", "one of its paths is already mounted under `volumes`".to_owned()));
+        }
+        if let Some(parent) = service.namespace_parents().find(|parent| !project.services.contains_key(*parent)) {
+            return Err(broken("depends_on", format!("shares a namespace of service `{parent}`, which is disabled")));
+        }
+    }
+    if let Some(cycle) = super::graph::cycle(project) {
+        let chain: Vec<&str> = cycle.iter().map(ServiceName::as_str).collect();
+        let (first, second) = (chain.first().copied().unwrap_or_default(), chain.get(1).copied().unwrap_or_default());
+        return Err(Broken {
+            field: format!("services.{first}.depends_on.{second}"),
+            reason: format!("services wait for each other: {}", chain.join(" -> ")),
+        });
+    }
+    Ok(())
+}

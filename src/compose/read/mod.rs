@@ -1,0 +1,155 @@
+//! Tree -> model, attribute by attribute. An attribute that no reader knows is refused, never passed over.
+
+mod depends;
+mod deploy;
+mod environment;
+mod files;
+mod health;
+mod networks;
+mod ports;
+mod service;
+mod volumes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::ComposeError;
+use super::field::{Declared, Field};
+use super::model::Project;
+use super::node::Node;
+use crate::domain::ServiceName;
+
+const KNOWN: &[&str] = &["version", "name", "services", "networks", "volumes", "configs", "secrets"];
+const LATER: &[&str] = &["include", "models"];
+
+/// Services of one project, disabled ones too. An alias makes a service of a few bytes of text.
+const MAX_SERVICES: usize = 10_000;
+
+/// The names a document declares. Also tells which services are enabled; a malformed one counts as such, so that its
+/// reader gets to refuse it.
+pub(super) fn declared<'a>(root: &'a Node, profiles: &BTreeSet<String>) -> Declared<'a> {
+    let keys = |section: &str| -> BTreeSet<&'a str> {
+        let entries = root.get(section).and_then(|entry| entry.value.entries()).unwrap_or_default();
+        entries.iter().map(|entry| &*entry.key).collect()
+    };
+    let services = root.get("services").and_then(|entry| entry.value.entries()).unwrap_or_default();
+    Declared {
+        services: services.iter().map(|entry| (&*entry.key, is_enabled(&entry.value, profiles))).collect(),
+        networks: keys("networks"),
+        volumes: keys("volumes"),
+        configs: keys("configs"),
+        secrets: keys("secrets"),
+    }
+}
+
+/// A service without profiles is always enabled, one with profiles when any of them is active.
+fn is_enabled(service: &Node, active: &BTreeSet<String>) -> bool {
+    let Some(entry) = service.get("profiles") else { return true };
+    let super::node::Value::Sequence(items) = &entry.value.value else { return true };
+    items.is_empty()
+        || active.contains("*")
+        || items.iter().any(|item| match &item.value {
+            super::node::Value::Scalar(scalar) => active.contains(&*scalar.text),
+            _ => false,
+        })
+}
+
+/// Reads the whole document.
+pub(super) fn project(root: &Field<'_>) -> Result<Project, ComposeError> {
+    if !root.is_mapping() {
+        return Err(root.error("a Compose file is a mapping with `services`"));
+    }
+    let input = root.cx.input;
+    let mut project = Project {
+        name: input.project.clone(),
+        directory: input.directory.to_owned(),
+        services: BTreeMap::new(),
+        disabled_services: BTreeSet::new(),
+        networks: BTreeMap::new(),
+        volumes: BTreeMap::new(),
+        configs: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+    };
+    for section in root.attributes()? {
+        match section.key() {
+            "version" => section.warn("is obsolete and ignored; leave it out"),
+            "name" => {
+                if section.text()? != input.project.as_str() {
+                    let reason = format!("must be `{}` or left out: the host names the project", input.project);
+                    return Err(section.error(reason));
+                }
+            }
+            "services" => {
+                if section.entries()?.count() > MAX_SERVICES {
+                    return Err(section.error(format!("has more than {MAX_SERVICES} services")));
+                }
+                for entry in section.entries()? {
+                    let name = entry.parsed_key(ServiceName::parse)?;
+                    match service::read(&entry, &name)? {
+                        Some(service) => {
+                            project.services.insert(name, service);
+                        }
+                        None => {
+                            project.disabled_services.insert(name);
+                        }
+                    }
+                }
+            }
+            "networks" => project.networks = networks::top_level(&section)?,
+            "volumes" => project.volumes = volumes::top_level(&section)?,
+            "configs" => project.configs = files::top_level(&section, files::Kind::Config)?,
+            "secrets" => project.secrets = files::top_level(&section, files::Kind::Secret)?,
+            _ => return Err(section.unknown(KNOWN, LATER)),
+        }
+    }
+    if project.services.is_empty() && project.disabled_services.is_empty() {
+        return Err(root.error("a Compose file has at least one service under `services`"));
+    }
+    Ok(project)
+}
+
+/// A real name in the engine: the `name` of the file, for external objects else the key, for others `{project}_{key}`.
+fn real_name(
+    object: &Field<'_>,
+    explicit: Option<&Field<'_>>,
+    external: bool,
+) -> Result<crate::domain::ObjectName, ComposeError> {
+    let parse = crate::domain::ObjectName::parse;
+    match explicit {
+        Some(name) => name.parsed(parse),
+        None if external => object.parsed_key(parse),
+        None => parse(&format!("{}_{}", object.cx.input.project, object.key()))
+            .map_err(|error| object.error(error.to_string())),
+    }
+}
+
+/// `external: true`, or the old `external: {name: …}`; other attributes besides `name` contradict it.
+fn external(object: &Field<'_>) -> Result<(bool, Option<String>), ComposeError> {
+    let Some(field) = object.get("external") else { return Ok((false, None)) };
+    let (external, name) = if field.is_mapping() {
+        let mut name = None;
+        for attribute in field.attributes()? {
+            match attribute.key() {
+                "name" => name = Some(attribute.some_text()?.to_owned()),
+                _ => return Err(attribute.unknown(&["name"], &[])),
+            }
+        }
+        field.warn("with a name inside is obsolete: write `external: true` and `name` beside it");
+        (true, name)
+    } else {
+        (field.boolean()?, None)
+    };
+    if external {
+        for other in object.attributes()? {
+            if !matches!(other.key(), "external" | "name") {
+                return Err(other.error("contradicts `external`: an external object is used as it is"));
+            }
+        }
+    }
+    Ok((external, name))
+}
+
+/// The service attributes that "did you mean" offers.
+#[cfg(test)]
+pub(super) fn known_attributes() -> impl Iterator<Item = &'static str> {
+    service::KNOWN.iter().copied().filter(|&attribute| attribute != "image")
+}

@@ -1,0 +1,192 @@
+//! `ports` and `expose` of a service (Compose Specification, "ports"): short and long syntax, ranges.
+
+use std::net::IpAddr;
+
+use crate::compose::error::ComposeError;
+use crate::compose::field::Field;
+use crate::compose::model::{ExposedPort, PortMapping, Protocol};
+use crate::compose::scalar::Resolved;
+
+/// Why a port was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+enum PortError {
+    #[error("has no container port: write [[ip:]host-port:]container-port[/protocol]")]
+    NoTarget,
+    #[error("the container port must be a port from 1 to 65535 or a range such as 8000-8010")]
+    Target,
+    #[error("the host port must be a port from 0 to 65535 or a range such as 8000-8010")]
+    Published,
+    #[error("the host address must be an IP address, an IPv6 one in brackets")]
+    Address,
+    #[error("the protocol must be tcp, udp or sctp")]
+    Protocol,
+    #[error("the host's range and the container's range differ in length")]
+    Ranges,
+}
+
+/// Reads `[[ip:]published:]target[/protocol]`; a target range becomes one mapping per port.
+fn parse_port(text: &str) -> Result<Vec<PortMapping>, PortError> {
+    let mut parts = text.split('/');
+    let spec = parts.next().unwrap_or_default();
+    let protocol = parts.next().map_or(Ok(Protocol::Tcp), protocol)?;
+    let (before, target) = spec.rsplit_once(':').map_or((None, spec), |(before, target)| (Some(before), target));
+    if target.is_empty() {
+        return Err(PortError::NoTarget);
+    }
+    let target = range(target, PortError::Target)?;
+    if target.0 == 0 {
+        return Err(PortError::NoTarget);
+    }
+    let (host_ip, published) = match before {
+        None => (None, None),
+        Some(before) => {
+            let (address, published) =
+                before.rsplit_once(':').map_or((None, before), |(address, port)| (Some(address), port));
+            (address.map(parse_address).transpose()?, published_range(published, address.is_some())?)
+        }
+    };
+    mappings(target, protocol, host_ip, published)
+}
+
+/// Pairs the ports of two ranges; a single target takes a whole range as its choice.
+fn mappings(
+    (first, last): (u16, u16),
+    protocol: Protocol,
+    host_ip: Option<IpAddr>,
+    published: Option<(u16, u16)>,
+) -> Result<Vec<PortMapping>, PortError> {
+    if first == last {
+        return Ok(vec![PortMapping { target: first, protocol, host_ip, published }]);
+    }
+    if published.is_some_and(|(low, high)| high - low != last - first) {
+        return Err(PortError::Ranges);
+    }
+    let mapping = |target: u16| {
+        let published = published.map(|(low, _)| (low + (target - first), low + (target - first)));
+        PortMapping { target, protocol, host_ip, published }
+    };
+    Ok((first..=last).map(mapping).collect())
+}
+
+fn protocol(text: &str) -> Result<Protocol, PortError> {
+    match text.to_ascii_lowercase().as_str() {
+        "" | "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        "sctp" => Ok(Protocol::Sctp),
+        _ => Err(PortError::Protocol),
+    }
+}
+
+fn parse_address(text: &str) -> Result<IpAddr, PortError> {
+    let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let address: IpAddr = inner.unwrap_or(text).parse().map_err(|_| PortError::Address)?;
+    if address.is_ipv6() == inner.is_some() { Ok(address) } else { Err(PortError::Address) }
+}
+
+/// `80` or `80-90`, digits only.
+fn range(text: &str, error: PortError) -> Result<(u16, u16), PortError> {
+    let port = |text: &str| {
+        if text.bytes().all(|digit| digit.is_ascii_digit()) {
+            text.parse::<u16>().map_err(|_| error)
+        } else {
+            Err(error)
+        }
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (port(first)?, port(last)?);
+    if first <= last { Ok((first, last)) } else { Err(error) }
+}
+
+/// A host port or range; 0, or nothing between two colons, is any free port.
+fn published_range(text: &str, may_be_empty: bool) -> Result<Option<(u16, u16)>, PortError> {
+    if text.is_empty() && may_be_empty {
+        return Ok(None);
+    }
+    let published = range(text, PortError::Published)?;
+    Ok((published != (0, 0)).then_some(published))
+}
+
+/// Reads `80`, `8000-8010` or `53/udp`.
+fn parse_expose(text: &str) -> Result<Vec<ExposedPort>, PortError> {
+    let (ports, protocol) = match text.split_once('/') {
+        Some((ports, name)) => (ports, self::protocol(name)?),
+        None => (text, Protocol::Tcp),
+    };
+    let (first, last) = range(ports, PortError::Target)?;
+    if first == 0 {
+        return Err(PortError::Target);
+    }
+    Ok((first..=last).map(|port| ExposedPort { port, protocol }).collect())
+}
+
+/// The attribute `ports`. A mapping that is there twice counts once.
+pub(super) fn ports(field: &Field<'_>) -> Result<Vec<PortMapping>, ComposeError> {
+    let mut all: Vec<PortMapping> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for item in field.items()? {
+        let mappings = if item.is_mapping() { long(&item)? } else { short(&item)? };
+        item.spend_ports(mappings.len())?;
+        for mapping in mappings {
+            if seen.insert((mapping.target, mapping.protocol, mapping.host_ip, mapping.published)) {
+                all.push(mapping);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn short(item: &Field<'_>) -> Result<Vec<PortMapping>, ComposeError> {
+    let text = match item.as_scalar().map(crate::compose::node::Scalar::resolve) {
+        Some(Resolved::Text(_) | Resolved::Int(_)) => item.text_or_number()?,
+        _ => return Err(item.expected("a port number, a string such as \"8080:80\" or a mapping")),
+    };
+    parse_port(&text).map_err(|error| item.error(error.to_string()))
+}
+
+fn long(item: &Field<'_>) -> Result<Vec<PortMapping>, ComposeError> {
+    let (mut target, mut protocol, mut host_ip, mut published) = (None, Protocol::Tcp, None, None);
+    for attribute in item.attributes()? {
+        let refuse = |error: PortError| attribute.error(error.to_string());
+        match attribute.key() {
+            "target" => {
+                let port = u16::try_from(attribute.integer()?).ok().filter(|&port| port > 0);
+                target = Some(port.ok_or_else(|| attribute.error("must be a port from 1 to 65535"))?);
+            }
+            "published" => published = published_range(&attribute.text_or_number()?, true).map_err(refuse)?,
+            "protocol" => protocol = self::protocol(attribute.text()?).map_err(refuse)?,
+            "host_ip" => {
+                let text = attribute.text()?;
+                let address = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+                host_ip = if text.is_empty() { None } else { Some(address.map_err(|_| refuse(PortError::Address))?) };
+            }
+            "mode" => {
+                if !matches!(attribute.text()?, "" | "ingress" | "host") {
+                    return Err(attribute.error("must be ingress or host"));
+                }
+            }
+            "name" | "app_protocol" => {
+                attribute.text()?;
+            }
+            _ => {
+                let known = ["target", "published", "protocol", "host_ip", "mode", "name", "app_protocol"];
+                return Err(attribute.unknown(&known, &[]));
+            }
+        }
+    }
+    let target = target.ok_or_else(|| item.error("has no `target`, the container's port"))?;
+    Ok(vec![PortMapping { target, protocol, host_ip, published }])
+}
+
+/// The attribute `expose`.
+pub(super) fn expose(field: &Field<'_>) -> Result<Vec<ExposedPort>, ComposeError> {
+    let mut all = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for item in field.items()? {
+        let refuse = |error: PortError| item.error(error.to_string());
+        let ports = parse_expose(&item.text_or_number()?).map_err(refuse)?;
+        item.spend_ports(ports.len())?;
+        all.extend(ports.into_iter().filter(|&port| seen.insert(port)));
+    }
+    Ok(all)
+}
