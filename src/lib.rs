@@ -4,9 +4,11 @@
 //!
 //! | room | what it does |
 //! |---|---|
+//! | [`policy`] | a resolved project in, one that may run here out, or refusals. Pure |
 //! | [`compose`] | Compose text in, a resolved project or a located error out. Pure |
 //! | [`domain`] | the words: names, states, error codes. The ground |
 #![forbid(unsafe_code)]
 
 pub mod compose;
 pub mod domain;
+pub mod policy;

@@ -1,0 +1,86 @@
+//! Whom a container may reach, and who may reach it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Ground;
+use super::verdict::Verdict;
+use crate::compose::{NetworkMode, PortMapping, Project, ServiceNetwork};
+use crate::domain::ObjectKey;
+
+/// Azure's host agent, reachable from every virtual machine; it hands out the machine's credentials.
+const AZURE_WIRE_SERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
+/// The metadata service of AWS over IPv6.
+const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
+pub(super) fn judge_mode(project: &Project, field: &str, mode: Option<&NetworkMode>, verdict: &mut Verdict) {
+    let confined = match mode {
+        None | Some(NetworkMode::None) => true,
+        Some(NetworkMode::Service(service)) => project.services.contains_key(service),
+        // The default bridge joins the containers of all tenants that are on it.
+        Some(NetworkMode::Host | NetworkMode::Bridge | NetworkMode::Container(_) | NetworkMode::Named(_)) => false,
+    };
+    verdict.refuse_if(
+        !confined,
+        format!("{field}.network_mode"),
+        "network-mode",
+        "none, or service: with a service of this project; else use networks",
+    );
+}
+
+pub(super) fn judge_memberships(field: &str, networks: &BTreeMap<ObjectKey, ServiceNetwork>, verdict: &mut Verdict) {
+    const ADDRESS: &str = "no address: subnets are the agent's, and services find each other by name";
+    for (key, membership) in networks {
+        let ServiceNetwork {
+            aliases: _,
+            ipv4_address,
+            ipv6_address,
+            link_local_ips,
+            mac_address,
+            driver_opts,
+            priority: _,
+        } = membership;
+        let at = |attribute: &str| format!("{field}.networks.{key}.{attribute}");
+        verdict.refuse_if(ipv4_address.is_some(), at("ipv4_address"), "fixed-address", ADDRESS);
+        verdict.refuse_if(ipv6_address.is_some(), at("ipv6_address"), "fixed-address", ADDRESS);
+        verdict.refuse_if(!link_local_ips.is_empty(), at("link_local_ips"), "link-local", ADDRESS);
+        verdict.refuse_if(mac_address.is_some(), at("mac_address"), "mac-address", "none: the engine gives it");
+        verdict.refuse_if(!driver_opts.is_empty(), at("driver_opts"), "driver-opts", "none");
+    }
+}
+
+pub(super) fn judge_ports(ground: &Ground<'_>, field: &str, ports: &[PortMapping], verdict: &mut Verdict) {
+    for (index, port) in ports.iter().enumerate() {
+        let PortMapping { target: _, protocol: _, host_ip, published: _ } = port;
+        let allowed = host_ip.is_none_or(|address| address.is_loopback() || address == ground.publish_host);
+        verdict.refuse_if(
+            !allowed,
+            format!("{field}.ports[{index}]"),
+            "host-ip",
+            "no host address, a loopback address, or the address that this host publishes on",
+        );
+    }
+}
+
+pub(super) fn judge_extra_hosts(field: &str, hosts: &BTreeMap<String, Vec<String>>, verdict: &mut Verdict) {
+    for (host, addresses) in hosts {
+        let reachable = |text: &String| is_reachable(text.trim_start_matches('[').trim_end_matches(']'));
+        verdict.refuse_if(
+            !addresses.iter().all(reachable),
+            format!("{field}.extra_hosts.{host}"),
+            "extra-hosts",
+            "IP addresses that are neither the host's own (host-gateway) nor link-local",
+        );
+    }
+}
+
+/// Whether a container may be given a name for this address. Names do not open a way by themselves; the rule keeps a stack
+/// from relying on addresses that the host's firewall closes.
+fn is_reachable(text: &str) -> bool {
+    let Ok(address) = text.parse::<IpAddr>() else { return false };
+    match address.to_canonical() {
+        IpAddr::V4(address) => !address.is_link_local() && address != AZURE_WIRE_SERVER,
+        IpAddr::V6(address) => !address.is_unicast_link_local() && address != AWS_METADATA,
+    }
+}
