@@ -5,6 +5,7 @@
 //! | room | what it does |
 //! |---|---|
 //! | [`policy`] | a resolved project in, one that may run here out, or refusals. Pure |
+//! | [`tenant_fs`] | the tenants root: the only room that touches the disk |
 //! | [`compose`] | Compose text in, a resolved project or a located error out. Pure |
 //! | [`domain`] | the words: names, states, error codes. The ground |
 #![forbid(unsafe_code)]
@@ -12,3 +13,4 @@
 pub mod compose;
 pub mod domain;
 pub mod policy;
+pub mod tenant_fs;

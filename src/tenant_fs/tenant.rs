@@ -1,0 +1,265 @@
+//! A tenant's own `.agent/`: record, generations, journal, mounts; and a tenant's beginning and end.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+
+use rustix::io::Errno;
+
+use super::dir::{Dir, Mounts, Owner, absent_is_none};
+use super::record::read_record;
+use super::{FsError, Journal, Record, StoredGeneration, TenantFs, sealed};
+use crate::domain::{Generation, Subdomain};
+
+pub(super) const AGENT_DIR: &str = ".agent";
+const GENERATIONS: &str = "generations";
+const MOUNTS: &str = "mounts";
+const RECORD: &str = "record.json";
+const JOURNAL: &str = "operation.json";
+
+/// An open tenant directory with its `.agent/`.
+pub(super) struct Home {
+    /// The project directory.
+    pub(super) project: Dir,
+    /// Its `.agent/`.
+    agent: Dir,
+}
+
+impl Home {
+    /// Which generations are stored.
+    pub(super) fn stored_generations(&self) -> Result<BTreeSet<Generation>, FsError> {
+        let listing = FsError::io("listing the stored specifications");
+        let Some(generations) = absent_is_none(self.agent.dir(GENERATIONS, Mounts::Stay)).map_err(&listing)? else {
+            return Ok(BTreeSet::new());
+        };
+        let names = generations.names().map_err(&listing)?.collect::<Result<Vec<CString>, _>>().map_err(&listing)?;
+        let number = |name: &CString| name.to_str().ok()?.strip_suffix(".json")?.parse().ok().map(Generation);
+        Ok(names.iter().filter_map(number).collect())
+    }
+}
+
+/// A tenant directory, and its record or why it cannot be read.
+pub type Listed = (Subdomain, Result<Record, FsError>);
+
+impl TenantFs {
+    /// Every tenant directory with its record, or why the record cannot be read, by name. One tenant's damage hides no
+    /// other tenant.
+    pub fn tenants(&self) -> Result<Vec<Listed>, FsError> {
+        let listing = FsError::io("listing the tenants");
+        let mut tenants = Vec::new();
+        for name in self.host.root.names().map_err(&listing)? {
+            let name = name.map_err(&listing)?;
+            let Some(tenant) = name.to_str().ok().and_then(|name| Subdomain::parse(name).ok()) else { continue };
+            if self.host.root.has_dir(name.as_c_str()).map_err(&listing)? {
+                let record = self.record(&tenant).and_then(|found| found.ok_or(FsError::NoRecord(tenant.clone())));
+                tenants.push((tenant, record));
+            }
+        }
+        tenants.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(tenants)
+    }
+
+    /// The tenant's record; none when there is no such tenant or it has no record.
+    pub fn record(&self, tenant: &Subdomain) -> Result<Option<Record>, FsError> {
+        let reading = FsError::io("reading the record");
+        let Some(project) = self.host.tenant_dir(tenant)? else { return Ok(None) };
+        let Some(agent) = absent_is_none(project.dir(AGENT_DIR, Mounts::Stay)).map_err(&reading)? else {
+            return Ok(None);
+        };
+        let file = agent.read(RECORD).map_err(unreadable(tenant, "record"))?;
+        file.map(|(bytes, _)| read_record(tenant, &bytes)).transpose()
+    }
+
+    /// Makes the directories of a new tenant with its first record (generation NONE), all at once: no crash leaves a
+    /// directory without a record. For a tenant that is there already it completes the directories and replaces the record.
+    pub fn create(&self, record: &Record) -> Result<(), FsError> {
+        let making = FsError::io("making the tenant's directory");
+        let workshop = &self.host.workshop;
+        if self.host.tenant_dir(&record.subdomain)?.is_none() {
+            let (staged, project) = workshop.stage_dir(0o700).map_err(&making)?;
+            let made = fill_agent_dir(&project)
+                .and_then(|agent| {
+                    agent.create_file(RECORD, &sealed::seal(record), 0o600, None)?;
+                    agent.sync()?;
+                    project.sync()?;
+                    workshop.place_dir(&staged, &self.host.root, record.subdomain.as_str())?;
+                    self.host.root.sync()
+                })
+                .map_err(&making);
+            if made.is_err() {
+                // Nothing to remove when only the last sync failed; a leftover is cleared at the next start.
+                workshop.drop_staged(&staged).ok();
+            }
+            return made;
+        }
+        let project = self.project_dir(&record.subdomain)?;
+        fill_agent_dir(&project).map_err(&making)?;
+        self.commit(record)
+    }
+
+    /// Writes a generation's specification where only the agent looks.
+    ///
+    /// # Errors
+    /// [`FsError::FileAndDirectory`] when its files cannot all be on one disk.
+    pub fn stage(&self, tenant: &Subdomain, generation: Generation, content: &StoredGeneration) -> Result<(), FsError> {
+        super::project_files::check_paths(&content.spec)?;
+        let staging = FsError::io("storing the specification");
+        let generations = self.home(tenant)?.agent.dir(GENERATIONS, Mounts::Stay).map_err(&staging)?;
+        self.host
+            .workshop
+            .write(&generations, &generation_file(generation), &sealed::seal(content), 0o600, None)
+            .and_then(|()| generations.sync())
+            .map_err(staging)
+    }
+
+    /// A stored generation.
+    ///
+    /// # Errors
+    /// [`FsError::NoSuchGeneration`] when it was never stored or is gone.
+    pub fn generation(&self, tenant: &Subdomain, generation: Generation) -> Result<StoredGeneration, FsError> {
+        let generations = self.home(tenant)?.agent.dir(GENERATIONS, Mounts::Stay);
+        let generations = generations.map_err(FsError::io("reading a stored specification"))?;
+        let file = generations.read(generation_file(generation)).map_err(unreadable(tenant, "stored generation"))?;
+        let (bytes, _) = file.ok_or_else(|| FsError::NoSuchGeneration { tenant: tenant.clone(), generation })?;
+        sealed::unseal(&bytes).map_err(|_| FsError::Corrupt { tenant: tenant.clone(), what: "stored generation" })
+    }
+
+    /// A file below `.agent/mounts/` for a bind into containers. The name stands for all that follows it: one that
+    /// exists is left alone, because a container may have it mounted.
+    pub fn write_mount(
+        &self,
+        tenant: &Subdomain,
+        name: &str,
+        bytes: &[u8],
+        uid: u32,
+        gid: u32,
+        mode: u32,
+    ) -> Result<(), FsError> {
+        let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+        if name.is_empty() || name.len() > 128 || name.starts_with('.') || !name.bytes().all(plain) {
+            return Err(FsError::BadName {
+                what: "a mounted file",
+                rule: "1 to 128 of letters, digits and . _ -, not starting with a dot",
+            });
+        }
+        let writing = FsError::io("writing a config or secret");
+        let mounts = self.home(tenant)?.agent.dir(MOUNTS, Mounts::Stay).map_err(&writing)?;
+        if mounts.stat_of(name).map_err(&writing)?.is_some() {
+            return Ok(());
+        }
+        self.host
+            .workshop
+            .write(&mounts, name, bytes, mode, Some(Owner { uid, gid }))
+            .and_then(|()| mounts.sync())
+            .map_err(writing)
+    }
+
+    /// Writes the journal: from here on the operation is open.
+    pub fn begin(&self, tenant: &Subdomain, journal: &Journal) -> Result<(), FsError> {
+        self.replace(tenant, JOURNAL, &sealed::seal(journal), "writing the journal")
+    }
+
+    /// The open operation; none when there is none, or no such tenant.
+    pub fn journal(&self, tenant: &Subdomain) -> Result<Option<Journal>, FsError> {
+        let home = match self.home(tenant) {
+            Err(FsError::NoSuchTenant(_) | FsError::NoRecord(_)) => return Ok(None),
+            other => other?,
+        };
+        let file = home.agent.read(JOURNAL).map_err(unreadable(tenant, "journal"))?;
+        let damaged = |_| FsError::Corrupt { tenant: tenant.clone(), what: "journal" };
+        file.map(|(bytes, _)| sealed::unseal(&bytes).map_err(damaged)).transpose()
+    }
+
+    /// Replaces the record durably: the commit.
+    pub fn commit(&self, record: &Record) -> Result<(), FsError> {
+        self.replace(&record.subdomain, RECORD, &sealed::seal(record), "writing the record")
+    }
+
+    /// Ends the open operation: removes generations that the record does not name and mounts that are not in `mounts`,
+    /// then the journal. The journal goes last, so that a crash in between only makes the next start call this again.
+    pub fn end(&self, tenant: &Subdomain, mounts: &[String]) -> Result<(), FsError> {
+        let ending = FsError::io("ending the operation");
+        let Some(record) = self.record(tenant)? else { return Ok(()) };
+        let home = self.home(tenant)?;
+        let kept = [Some(record.generation), record.previous];
+        let unnamed = home.stored_generations()?.into_iter().filter(|generation| !kept.contains(&Some(*generation)));
+        self.remove_files(&home, GENERATIONS, unnamed.map(generation_file))?;
+        if let Some(dir) = absent_is_none(home.agent.dir(MOUNTS, Mounts::Stay)).map_err(&ending)? {
+            let names = dir.names().map_err(&ending)?.collect::<Result<Vec<CString>, _>>().map_err(&ending)?;
+            let used = |name: &CString| mounts.iter().any(|mount| mount.as_bytes() == name.as_bytes());
+            self.remove_files(&home, MOUNTS, names.into_iter().filter(|name| !used(name)))?;
+        }
+        if home.agent.remove_file(JOURNAL).map_err(&ending)? {
+            home.agent.sync().map_err(&ending)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the tenant's directory (`data/` included) and its archives. Repeatable. The directory is gone at once;
+    /// what then cannot be deleted (because something is mounted below it) is tried again at the next start.
+    pub fn purge(&self, tenant: &Subdomain) -> Result<(), FsError> {
+        // Archives first: once the directory is gone nobody knows of the tenant any more.
+        self.remove_archives(tenant)?;
+        self.host.workshop.discard(&self.host.root, tenant.as_str()).map_err(FsError::io("deleting the tenant's files"))
+    }
+
+    /// Opens the project directory.
+    pub(super) fn project_dir(&self, tenant: &Subdomain) -> Result<Dir, FsError> {
+        self.host.tenant_dir(tenant)?.ok_or_else(|| FsError::NoSuchTenant(tenant.clone()))
+    }
+
+    /// Opens the project directory and its `.agent/`.
+    pub(super) fn home(&self, tenant: &Subdomain) -> Result<Home, FsError> {
+        let project = self.project_dir(tenant)?;
+        match project.dir(AGENT_DIR, Mounts::Stay) {
+            Ok(agent) => Ok(Home { project, agent }),
+            Err(Errno::NOENT) => Err(FsError::NoRecord(tenant.clone())),
+            Err(other) => Err(FsError::io("opening the tenant's directory")(other)),
+        }
+    }
+
+    fn replace(&self, tenant: &Subdomain, name: &str, bytes: &[u8], what: &'static str) -> Result<(), FsError> {
+        let agent = self.home(tenant)?.agent;
+        self.host
+            .workshop
+            .write(&agent, name, bytes, 0o600, None)
+            .and_then(|()| agent.sync())
+            .map_err(FsError::io(what))
+    }
+
+    fn remove_files(
+        &self,
+        home: &Home,
+        place: &str,
+        names: impl Iterator<Item = impl Into<Vec<u8>>>,
+    ) -> Result<(), FsError> {
+        let removing = FsError::io("removing what is no longer needed");
+        let Some(dir) = absent_is_none(home.agent.dir(place, Mounts::Stay)).map_err(&removing)? else { return Ok(()) };
+        let mut removed = false;
+        for name in names {
+            let name = CString::new(name).expect("names come from a listing and have no NUL");
+            self.host.workshop.discard(&dir, name.as_c_str()).map_err(&removing)?;
+            removed = true;
+        }
+        if removed { dir.sync().map_err(&removing) } else { Ok(()) }
+    }
+}
+
+/// The directories below a project directory's `.agent/`, as far as they are missing.
+fn fill_agent_dir(project: &Dir) -> rustix::io::Result<Dir> {
+    let agent = project.dir_or_create(AGENT_DIR, 0o700)?;
+    agent.dir_or_create(GENERATIONS, 0o700)?;
+    agent.dir_or_create(MOUNTS, 0o700)?;
+    Ok(agent)
+}
+
+fn generation_file(generation: Generation) -> String {
+    format!("{generation}.json")
+}
+
+/// A link, fifo or directory where a file of the agent should be, or a file of absurd size, is damage as well.
+fn unreadable(tenant: &Subdomain, what: &'static str) -> impl Fn(Errno) -> FsError {
+    move |error| match error {
+        Errno::LOOP | Errno::INVAL | Errno::ISDIR | Errno::FBIG => FsError::Corrupt { tenant: tenant.clone(), what },
+        other => FsError::io("reading the agent's own files")(other),
+    }
+}
