@@ -7,10 +7,14 @@
 //! | [`policy`] | a resolved project in, one that may run here out, or refusals. Pure |
 //! | [`tenant_fs`] | the tenants root: the only room that touches the disk |
 //! | [`compose`] | Compose text in, a resolved project or a located error out. Pure |
+//! | [`config`] | environment variables in, checked settings out |
+//! | [`telemetry`] | the log |
 //! | [`domain`] | the words: names, states, error codes. The ground |
 #![forbid(unsafe_code)]
 
 pub mod compose;
+pub mod config;
 pub mod domain;
 pub mod policy;
+pub mod telemetry;
 pub mod tenant_fs;
