@@ -4,6 +4,7 @@
 //!
 //! | room | what it does |
 //! |---|---|
+//! | [`backend`] | the trait of places that run tenants; `docker` and `memory` behind it |
 //! | [`policy`] | a resolved project in, one that may run here out, or refusals. Pure |
 //! | [`tenant_fs`] | the tenants root: the only room that touches the disk |
 //! | [`compose`] | Compose text in, a resolved project or a located error out. Pure |
@@ -12,6 +13,7 @@
 //! | [`domain`] | the words: names, states, error codes. The ground |
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod compose;
 pub mod config;
 pub mod domain;

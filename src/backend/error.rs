@@ -1,0 +1,96 @@
+//! Why a backend could not do what was asked.
+
+use serde::Serialize;
+
+use crate::domain::{ErrorCode, ServiceName};
+
+/// What is left of a container that failed, because undoing removes the container that said it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct FailureDetails {
+    /// The exit code, if it has exited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    /// The last output of its healthcheck.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_output: Option<String>,
+    /// Its last log lines: 20 at most, 4 KiB at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<String>,
+}
+
+/// A failure, in words that may be shown to the client. What only the operator may see is logged where it happens.
+#[derive(Debug, Clone, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum BackendError {
+    #[error("image {image} of service {service} was not found{hint}")]
+    ImageNotFound { service: ServiceName, image: String, hint: &'static str },
+    #[error("the registry refused access to image {image} of service {service}")]
+    RegistryDenied { service: ServiceName, image: String },
+    #[error("the registry of image {image} of service {service} could not be reached")]
+    RegistryUnavailable { service: ServiceName, image: String },
+    #[error("service {service} became unhealthy")]
+    ServiceUnhealthy { service: ServiceName, details: Box<FailureDetails> },
+    #[error("service {service} {what}")]
+    ServiceExited { service: ServiceName, what: String, details: Box<FailureDetails> },
+    #[error("the operation's deadline passed while {step}")]
+    DeadlineExceeded { step: String, details: Option<Box<FailureDetails>> },
+    #[error("{kind} {name} exists and belongs to somebody else")]
+    NameTaken { kind: &'static str, name: String },
+    #[error("host port {port} is in use")]
+    PortTaken { service: ServiceName, port: u16 },
+    #[error("{field} cannot be done here: {reason}")]
+    Unsupported { field: String, reason: String },
+    #[error("service {service} does not exist in this tenant")]
+    NoSuchService { service: ServiceName },
+    #[error("the backend cannot be reached")]
+    Unavailable,
+    #[error("no space is left on the host")]
+    NoSpace,
+    #[error("the backend refused a request: {message}")]
+    Refused { message: String },
+}
+
+impl BackendError {
+    /// The stable code of this failure.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::ImageNotFound { .. } => ErrorCode::ImageNotFound,
+            Self::RegistryDenied { .. } => ErrorCode::RegistryDenied,
+            Self::RegistryUnavailable { .. } => ErrorCode::RegistryUnavailable,
+            Self::ServiceUnhealthy { .. } => ErrorCode::ServiceUnhealthy,
+            Self::ServiceExited { .. } => ErrorCode::ServiceExited,
+            Self::DeadlineExceeded { .. } => ErrorCode::DeadlineExceeded,
+            Self::NameTaken { .. } => ErrorCode::NameTaken,
+            Self::PortTaken { .. } => ErrorCode::PortTaken,
+            Self::Unsupported { .. } => ErrorCode::UnsupportedOnBackend,
+            Self::NoSuchService { .. } => ErrorCode::NotFound,
+            Self::Unavailable => ErrorCode::BackendUnavailable,
+            Self::NoSpace => ErrorCode::NoSpace,
+            Self::Refused { .. } => ErrorCode::BackendError,
+        }
+    }
+
+    /// The field of the Compose file it is about, if it is about one.
+    pub fn field(&self) -> Option<String> {
+        match self {
+            Self::ImageNotFound { service, .. }
+            | Self::RegistryDenied { service, .. }
+            | Self::RegistryUnavailable { service, .. } => Some(format!("services.{service}.image")),
+            Self::ServiceUnhealthy { service, .. } | Self::ServiceExited { service, .. } => {
+                Some(format!("services.{service}"))
+            }
+            Self::PortTaken { service, .. } => Some(format!("services.{service}.ports")),
+            Self::Unsupported { field, .. } => Some(field.clone()),
+            _ => None,
+        }
+    }
+
+    /// What the failed container left behind.
+    pub fn details(&self) -> Option<&FailureDetails> {
+        match self {
+            Self::ServiceUnhealthy { details, .. } | Self::ServiceExited { details, .. } => Some(details),
+            Self::DeadlineExceeded { details, .. } => details.as_deref(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What a place to run tenants must be able to do, in the words of `domain`.
+//!
+//! An apply has two phases with one decision point. [`Backend::apply`] keeps every container it replaces; writing the
+//! tenant's record is the commit (the orchestrator does that); [`Backend::settle`] then makes the backend hold exactly
+//! what the record says. Settling to generation N+1 removes what was replaced; settling to N, after a failure or a
+//! crash, removes what was made for N+1 and brings back what ran before. It may be repeated at any time.
+
+mod converge;
+mod deployment;
+mod error;
+mod logs;
+mod plan;
+
+pub mod memory;
+
+pub use deployment::{Deployment, HostKey, MountFile, TenantRef};
+pub use error::{BackendError, FailureDetails};
+pub use logs::{LogLine, LogQuery, LogStream, LogStreamKind, Tail};
+pub use plan::{Action, Plan, PlannedObject, Step, UndoNote};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::domain::{
+    BackendName, ContainerStatus, Endpoint, Generation, ImageInfo, ObjectName, RegistryAuth, ServiceName, Subdomain,
+};
+
+/// What a backend can and cannot do. Asking for the rest is 422 `UNSUPPORTED_ON_BACKEND`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Capabilities {
+    /// One service of a tenant can be restarted, stopped or started alone.
+    pub single_service: bool,
+    /// Standard output and standard error can be told apart.
+    pub split_streams: bool,
+    /// Unchanged services keep running during an update.
+    pub partial_update: bool,
+    /// Containers outlive the agent; if not, tenants are applied again at start.
+    pub survives_agent: bool,
+}
+
+/// How one operation is to be carried out.
+#[derive(Clone)]
+pub struct Run {
+    /// When it must have ended; every wait respects it.
+    pub deadline: Instant,
+    /// Says what is being done, in words for a person.
+    pub progress: Progress,
+    /// Credentials for registries, chosen by exact host.
+    pub credentials: Arc<Vec<RegistryAuth>>,
+    /// Pull images even when they are there (`update` with `pull`).
+    pub pull: bool,
+    /// Touch these services only; all when none.
+    pub only: Option<BTreeSet<ServiceName>>,
+}
+
+/// The step an operation is at, for `TENANT_BUSY`, status and logs.
+#[derive(Clone)]
+pub struct Progress(watch::Sender<String>);
+
+impl Progress {
+    /// Progress nobody has reported on yet.
+    pub fn new() -> Self {
+        Self(watch::Sender::new(String::from("starting")))
+    }
+
+    /// Reports the current step.
+    pub fn report(&self, step: impl Into<String>) {
+        self.0.send_replace(step.into());
+    }
+
+    /// The step last reported.
+    pub fn current(&self) -> String {
+        self.0.borrow().clone()
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The image a service's reference stands for right now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedImage {
+    /// What containers are made from: the reference in the file, or the id when that is what was asked for.
+    pub image: String,
+    /// The local image id, `sha256:…`.
+    pub id: String,
+    /// The registry digest, when there is one.
+    pub digest: Option<String>,
+}
+
+/// Images by service.
+pub type ResolvedImages = BTreeMap<ServiceName, ResolvedImage>;
+
+/// One container as a backend sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedContainer {
+    /// Whose it is.
+    pub tenant: Subdomain,
+    /// Its service.
+    pub service: ServiceName,
+    /// Its number within the service, from 1.
+    pub number: u32,
+    /// How it is doing. [`Backend::tenants`] may leave exit code, start time and restart count out.
+    pub status: ContainerStatus,
+    /// Where it can be reached.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// What [`Backend::remove`] left in place.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// Containers and networks that were there and are gone.
+    pub objects: usize,
+    /// Volumes that are still there.
+    pub volumes_kept: Vec<ObjectName>,
+}
+
+/// The machine behind a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostInfo {
+    /// What runs the containers, e.g. `docker`.
+    pub engine: String,
+    /// Its version.
+    pub version: String,
+    /// The version of its API in use.
+    pub api_version: String,
+    /// Operating system, e.g. `linux`.
+    pub os: String,
+    /// Processor architecture, e.g. `x86_64`.
+    pub arch: String,
+    /// Number of CPUs; none when it cannot be seen.
+    pub cpus: Option<u64>,
+    /// Bytes of memory; none when it cannot be seen.
+    pub memory: Option<u64>,
+}
+
+/// A place that runs tenants.
+///
+/// Every method may be repeated after any failure, including one where the work was done and only the answer was lost:
+/// implementations find by name and label what exists.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Its name in requests and records.
+    fn name(&self) -> BackendName;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes the images available and says what each reference stands for. Touches nothing of the tenant.
+    async fn prepare(&self, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError>;
+
+    /// Compares what is wanted with what is there. Changes nothing. The plan of a settled, healthy deployment is empty.
+    async fn plan(&self, wanted: &Deployment, images: &ResolvedImages, run: &Run) -> Result<Plan, BackendError>;
+
+    /// Carries the plan out and waits until every service is as it should be (design: "Success of an apply").
+    /// On an error, what was replaced is still there and `settle` brings it back.
+    async fn apply(
+        &self,
+        wanted: &Deployment,
+        images: &ResolvedImages,
+        plan: &Plan,
+        run: &Run,
+    ) -> Result<(), BackendError>;
+
+    /// Makes the backend hold exactly the `committed` generation: `deployment` is its content, none when no generation
+    /// is (or stays) up. Objects that a later generation made go; containers that were set aside for them come back.
+    /// `undo` is there after a failure: what it names as running runs again, and volumes of a later generation go
+    /// unless it names them.
+    async fn settle(
+        &self,
+        tenant: &TenantRef,
+        committed: Generation,
+        deployment: Option<&Deployment>,
+        undo: Option<&UndoNote>,
+    ) -> Result<(), BackendError>;
+
+    /// Removes the tenant's containers and networks and, if `purge`, its volumes. `project` gives order when it is known.
+    async fn remove(
+        &self,
+        tenant: &TenantRef,
+        deployment: Option<&Deployment>,
+        purge: bool,
+        run: &Run,
+    ) -> Result<Removed, BackendError>;
+
+    /// Starts what is stopped, in dependency order, and waits as `apply` does.
+    async fn start(
+        &self,
+        deployment: &Deployment,
+        service: Option<&ServiceName>,
+        run: &Run,
+    ) -> Result<(), BackendError>;
+
+    /// Stops in reverse dependency order, so that not even a restart of the engine brings the containers back.
+    async fn stop(&self, deployment: &Deployment, service: Option<&ServiceName>, run: &Run)
+    -> Result<(), BackendError>;
+
+    /// Stops and starts what runs.
+    async fn restart(
+        &self,
+        deployment: &Deployment,
+        service: Option<&ServiceName>,
+        run: &Run,
+    ) -> Result<(), BackendError>;
+
+    /// The tenant's containers in detail.
+    async fn status(&self, tenant: &TenantRef) -> Result<Vec<ObservedContainer>, BackendError>;
+
+    /// Every container of this agent's tenants, in one cheap call.
+    async fn tenants(&self) -> Result<Vec<ObservedContainer>, BackendError>;
+
+    /// The images that the tenant's containers were made from.
+    async fn images(&self, tenant: &TenantRef) -> Result<Vec<ImageInfo>, BackendError>;
+
+    /// The log lines of the tenant's containers, merged by time as far as the waiting is bounded. Dropping the stream
+    /// ends the reading.
+    async fn logs(&self, tenant: &TenantRef, query: &LogQuery) -> Result<LogStream, BackendError>;
+
+    /// The machine behind it.
+    async fn host(&self) -> Result<HostInfo, BackendError>;
+
+    /// Whether it can be used now. Answers within 5 seconds.
+    async fn health(&self) -> Result<(), BackendError>;
+}
