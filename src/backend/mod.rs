@@ -11,6 +11,7 @@ mod error;
 mod logs;
 mod plan;
 
+pub mod docker;
 pub mod memory;
 
 pub use deployment::{Deployment, HostKey, MountFile, TenantRef};

@@ -1,0 +1,38 @@
+//! Anonymous volumes: they belong to a container and to what replaces it, and go with the last of them.
+
+use std::collections::BTreeMap;
+
+use bollard::models::ContainerInspectResponse;
+
+use super::engine::{Engine, EngineError};
+use crate::domain::{ContainerId, ObjectName};
+
+/// The anonymous volumes of a container: name -> path. The engine names them with 64 hexadecimal digits.
+pub(super) fn volumes_of(container: &ContainerInspectResponse) -> BTreeMap<String, String> {
+    let mounts = container.mounts.as_deref().unwrap_or_default();
+    mounts
+        .iter()
+        .filter(|mount| mount.typ.as_deref() == Some("volume"))
+        .filter_map(|mount| Some((mount.name.clone()?, mount.destination.clone()?)))
+        .filter(|(name, _)| name.len() == 64 && name.bytes().all(|c| c.is_ascii_hexdigit()))
+        .collect()
+}
+
+/// Removes a container and those of its anonymous volumes that no other container uses. Named volumes stay.
+pub(super) async fn remove_with_container(engine: &Engine, id: &ContainerId) -> Result<(), EngineError> {
+    let volumes = match engine.inspect(id).await {
+        Ok(details) => volumes_of(&details),
+        Err(EngineError::NotFound(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    engine.remove_container(id).await?;
+    for name in volumes.keys() {
+        let Ok(name) = ObjectName::parse(name) else { continue };
+        match engine.remove_volume(&name).await {
+            // In use by the container that inherited it.
+            Ok(()) | Err(EngineError::Conflict(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,395 @@
+//! The engine's calls as this room uses them: names already validated, failures already classified, every short call
+//! under a deadline of its own so that an engine that hangs cannot hang the agent.
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bollard::errors::Error;
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerUpdateBody, EndpointSettings,
+    EventMessage, ImageInspect, Network, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
+    NetworkInspect, RestartPolicy, SystemInfo, SystemVersion, Volume, VolumeCreateRequest,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures::{Stream, TryStreamExt as _};
+
+use crate::backend::BackendError;
+use crate::domain::{ContainerId, ContainerName, ImageRef, ObjectName};
+
+/// Deadline of a call that only reads.
+const READ: Duration = Duration::from_secs(20);
+/// Deadline of a call that changes something and does not wait for a process to end.
+const WRITE: Duration = Duration::from_secs(120);
+/// Deadline of the liveness probe: health must answer within 5 seconds.
+const PING: Duration = Duration::from_secs(4);
+/// What bollard itself waits for response headers: longer than any stop grace period that an operation allows.
+const CLIENT_TIMEOUT_S: u64 = 3600;
+
+/// A failed engine call, classified as far as its status and transport tell.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EngineError {
+    #[error("not found: {0}")]
+    NotFound(String),
+    #[error("conflict: {0}")]
+    Conflict(String),
+    #[error("refused with {status}: {message}")]
+    Refused { status: u16, message: String },
+    #[error("no answer in time")]
+    Timeout,
+    #[error("not reachable: {0}")]
+    Unreachable(String),
+}
+
+impl From<Error> for EngineError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::DockerResponseServerError { status_code, message } => {
+                let message = without_quotes(&message);
+                match status_code {
+                    404 => Self::NotFound(message),
+                    409 => Self::Conflict(message),
+                    304 => Self::Refused { status: 304, message: "not modified".to_owned() },
+                    status => Self::Refused { status, message },
+                }
+            }
+            Error::DockerStreamError { error } => Self::Refused { status: 500, message: without_quotes(&error) },
+            Error::RequestTimeoutError => Self::Timeout,
+            other => Self::Unreachable(other.to_string()),
+        }
+    }
+}
+
+/// The engine quotes what it was given, such as the command that it could not find. That may be a tenant's variable, and
+/// these messages are logged.
+fn without_quotes(message: &str) -> String {
+    let mut kept = String::with_capacity(message.len());
+    let mut rest = message.chars();
+    let mut quoted = false;
+    while let Some(character) = rest.next() {
+        match character {
+            '"' => {
+                kept.push_str(if quoted { "…\"" } else { "\"" });
+                quoted = !quoted;
+            }
+            // Go writes a quote inside quotes so.
+            '\\' if quoted => drop(rest.next()),
+            _ if quoted => {}
+            other => kept.push(other),
+        }
+    }
+    kept
+}
+
+impl EngineError {
+    /// For the client: what happened, without the engine's own words, which may hold host paths. Those are logged here.
+    pub(super) fn into_backend(self, doing: &str) -> BackendError {
+        tracing::warn!(error = %self, doing, "engine call failed");
+        match self {
+            Self::Timeout | Self::Unreachable(_) => BackendError::Unavailable,
+            Self::Refused { message, .. } if message.contains("no space left on device") => BackendError::NoSpace,
+            _ => BackendError::Refused { message: format!("the engine refused {doing}") },
+        }
+    }
+}
+
+/// One Docker Engine behind a Unix socket.
+pub(super) struct Engine {
+    socket: PathBuf,
+    client: OnceLock<Docker>,
+    /// Stops that were begun and whose end nobody has seen.
+    stopping: Mutex<BTreeSet<ContainerId>>,
+}
+
+type Result<T> = std::result::Result<T, EngineError>;
+
+async fn within<T>(limit: Duration, call: impl Future<Output = std::result::Result<T, Error>>) -> Result<T> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(result) => result.map_err(EngineError::from),
+        Err(_) => Err(EngineError::Timeout),
+    }
+}
+
+/// A repeat of something that is done already is done.
+fn done_if_unchanged(result: Result<()>) -> Result<()> {
+    match result {
+        Err(EngineError::Refused { status: 304, .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// What is gone already need not be removed.
+fn done_if_gone(result: Result<()>) -> Result<()> {
+    match result {
+        Err(EngineError::NotFound(_)) => Ok(()),
+        // "removal of container … is already in progress"
+        Err(EngineError::Conflict(message)) if message.contains("already in progress") => Ok(()),
+        other => other,
+    }
+}
+
+impl Engine {
+    pub(super) fn at(socket: PathBuf) -> Self {
+        Self { socket, client: OnceLock::new(), stopping: Mutex::default() }
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The client; it can only be made once the socket exists, which may be later than the agent's start.
+    pub(super) fn client(&self) -> Result<&Docker> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let path = self.socket.to_string_lossy();
+        let client = Docker::connect_with_unix(&path, CLIENT_TIMEOUT_S, API_DEFAULT_VERSION)?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    pub(super) async fn ping(&self) -> Result<()> {
+        within(PING, self.client()?.ping()).await.map(drop)
+    }
+
+    pub(super) async fn version(&self) -> Result<SystemVersion> {
+        within(PING, self.client()?.version()).await
+    }
+
+    pub(super) async fn info(&self) -> Result<SystemInfo> {
+        within(READ, self.client()?.info()).await
+    }
+
+    // --- containers ---
+
+    pub(super) async fn containers(&self, filters: &HashMap<String, Vec<String>>) -> Result<Vec<ContainerSummary>> {
+        let options = ListContainersOptionsBuilder::new().all(true).filters(filters).build();
+        within(READ, self.client()?.list_containers(Some(options))).await
+    }
+
+    pub(super) async fn inspect(&self, id: &ContainerId) -> Result<ContainerInspectResponse> {
+        within(READ, self.client()?.inspect_container(id.as_str(), None::<InspectContainerOptions>)).await
+    }
+
+    pub(super) async fn inspect_named(&self, name: &ContainerName) -> Result<ContainerInspectResponse> {
+        within(READ, self.client()?.inspect_container(name.as_str(), None::<InspectContainerOptions>)).await
+    }
+
+    pub(super) async fn create(
+        &self,
+        name: &ContainerName,
+        platform: Option<&str>,
+        body: ContainerCreateBody,
+    ) -> Result<ContainerId> {
+        let mut options = CreateContainerOptionsBuilder::new().name(name.as_str());
+        if let Some(platform) = platform {
+            options = options.platform(platform);
+        }
+        let created = within(WRITE, self.client()?.create_container(Some(options.build()), body)).await?;
+        ContainerId::parse(&created.id)
+            .map_err(|_| EngineError::Unreachable("the engine gave no container id".to_owned()))
+    }
+
+    pub(super) async fn start(&self, id: &ContainerId) -> Result<()> {
+        done_if_unchanged(
+            within(WRITE, self.client()?.start_container(id.as_str(), None::<StartContainerOptions>)).await,
+        )
+    }
+
+    pub(super) async fn unpause(&self, id: &ContainerId) -> Result<()> {
+        within(WRITE, self.client()?.unpause_container(id.as_str())).await
+    }
+
+    /// Asks the main process to end and waits as long as the container's own stop timeout says, or `seconds`. The engine
+    /// goes on with it when the caller does not wait for the end (see `pending`).
+    pub(super) async fn stop(&self, id: &ContainerId, seconds: Option<i32>) -> Result<()> {
+        let mut options = StopContainerOptionsBuilder::new();
+        if let Some(seconds) = seconds {
+            options = options.t(seconds);
+        }
+        let call = self.client()?.stop_container(id.as_str(), Some(options.build()));
+        self.stopping().insert(id.clone());
+        let stopped = done_if_gone(done_if_unchanged(call.await.map_err(EngineError::from)));
+        if !matches!(stopped, Err(EngineError::Timeout | EngineError::Unreachable(_))) {
+            self.stopping().remove(id);
+        }
+        stopped
+    }
+
+    /// Whether a stop of this container was begun whose end nobody has seen.
+    pub(super) fn is_stopping(&self, id: &ContainerId) -> bool {
+        self.stopping().contains(id)
+    }
+
+    fn stopping(&self) -> std::sync::MutexGuard<'_, BTreeSet<ContainerId>> {
+        self.stopping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the main process to end and, if it has not done so within this time, kills it: a stop timeout is the tenant's to
+    /// choose, and no tenant can choose not to be stopped.
+    pub(super) async fn stop_within(&self, id: &ContainerId, limit: Duration) -> Result<()> {
+        match tokio::time::timeout(limit, self.stop(id, None)).await {
+            Ok(stopped) => stopped,
+            Err(_) => match tokio::time::timeout(WRITE, self.stop(id, Some(0))).await {
+                Ok(stopped) => stopped,
+                Err(_) => Err(EngineError::Timeout),
+            },
+        }
+    }
+
+    pub(super) async fn set_restart_policy(&self, id: &ContainerId, policy: RestartPolicy) -> Result<()> {
+        let body = ContainerUpdateBody { restart_policy: Some(policy), ..Default::default() };
+        within(WRITE, self.client()?.update_container(id.as_str(), body)).await
+    }
+
+    pub(super) async fn rename(&self, id: &ContainerId, to: &ContainerName) -> Result<()> {
+        let options = RenameContainerOptionsBuilder::new().name(to.as_str()).build();
+        match within(WRITE, self.client()?.rename_container(id.as_str(), options)).await {
+            // "Renaming a container with the same name as its current name"
+            Err(EngineError::Refused { status: 400, message }) if message.contains("as its current name") => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes a container, running or not. Volumes are left alone: the caller knows which are anonymous.
+    pub(super) async fn remove_container(&self, id: &ContainerId) -> Result<()> {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(false).build();
+        done_if_gone(within(WRITE, self.client()?.remove_container(id.as_str(), Some(options))).await)?;
+        self.stopping().remove(id);
+        Ok(())
+    }
+
+    // --- networks ---
+
+    pub(super) async fn networks(&self, filters: Option<&HashMap<String, Vec<String>>>) -> Result<Vec<Network>> {
+        let mut options = ListNetworksOptionsBuilder::new();
+        if let Some(filters) = filters {
+            options = options.filters(filters);
+        }
+        within(READ, self.client()?.list_networks(Some(options.build()))).await
+    }
+
+    pub(super) async fn inspect_network(&self, name: &ObjectName) -> Result<NetworkInspect> {
+        within(
+            READ,
+            self.client()?.inspect_network(name.as_str(), None::<bollard::query_parameters::InspectNetworkOptions>),
+        )
+        .await
+    }
+
+    pub(super) async fn create_network(&self, body: NetworkCreateRequest) -> Result<String> {
+        within(WRITE, self.client()?.create_network(body)).await.map(|created| created.id)
+    }
+
+    pub(super) async fn remove_network(&self, id: &str) -> Result<()> {
+        done_if_gone(within(WRITE, self.client()?.remove_network(id)).await)
+    }
+
+    pub(super) async fn connect(&self, network: &str, id: &ContainerId, endpoint: EndpointSettings) -> Result<()> {
+        let body = NetworkConnectRequest { container: id.as_str().to_owned(), endpoint_config: Some(endpoint) };
+        within(WRITE, self.client()?.connect_network(network, body)).await
+    }
+
+    pub(super) async fn disconnect(&self, network: &str, id: &ContainerId) -> Result<()> {
+        let body = NetworkDisconnectRequest { container: id.as_str().to_owned(), force: Some(true) };
+        match done_if_gone(within(WRITE, self.client()?.disconnect_network(network, body)).await) {
+            // "container … is not connected to the network …": with 500, 403 or 404, depending on the version and on
+            // whether the container runs.
+            Err(EngineError::Refused { message, .. }) if message.contains("is not connected to") => Ok(()),
+            other => other,
+        }
+    }
+
+    // --- volumes ---
+
+    pub(super) async fn volumes(&self, filters: &HashMap<String, Vec<String>>) -> Result<Vec<Volume>> {
+        let options = ListVolumesOptionsBuilder::new().filters(filters).build();
+        let listed = within(READ, self.client()?.list_volumes(Some(options))).await?;
+        Ok(listed.volumes.unwrap_or_default())
+    }
+
+    pub(super) async fn inspect_volume(&self, name: &ObjectName) -> Result<Volume> {
+        within(READ, self.client()?.inspect_volume(name.as_str())).await
+    }
+
+    pub(super) async fn create_volume(&self, body: VolumeCreateRequest) -> Result<Volume> {
+        within(WRITE, self.client()?.create_volume(body)).await
+    }
+
+    pub(super) async fn remove_volume(&self, name: &ObjectName) -> Result<()> {
+        done_if_gone(within(WRITE, self.client()?.remove_volume(name.as_str(), None::<RemoveVolumeOptions>)).await)
+    }
+
+    // --- images and events ---
+
+    pub(super) async fn inspect_image(&self, image: &ImageRef) -> Result<ImageInspect> {
+        within(READ, self.client()?.inspect_image(image.qualified().as_str())).await
+    }
+
+    /// An image by its id, `sha256:` and 64 hexadecimal digits; anything else is not found.
+    pub(super) async fn inspect_image_id(&self, id: &str) -> Result<ImageInspect> {
+        let digits = id.strip_prefix("sha256:").unwrap_or_default();
+        if digits.len() != 64 || !digits.bytes().all(|c| c.is_ascii_hexdigit()) {
+            return Err(EngineError::NotFound("image id".to_owned()));
+        }
+        within(READ, self.client()?.inspect_image(id)).await
+    }
+
+    /// Container events that match the filter, from `since` (Unix seconds) on.
+    pub(super) fn events(
+        &self,
+        mut filters: HashMap<String, Vec<String>>,
+        since: i64,
+    ) -> Result<impl Stream<Item = std::result::Result<EventMessage, Error>> + use<>> {
+        filters.insert("type".to_owned(), vec!["container".to_owned()]);
+        let options = EventsOptionsBuilder::new().since(&since.to_string()).filters(&filters).build();
+        Ok(self.client()?.events(Some(options)))
+    }
+
+    /// When these containers were sent signals, as far as the engine remembers: it keeps its last 256 events.
+    pub(super) async fn signalled(
+        &self,
+        ids: &[&ContainerId],
+        since: jiff::Timestamp,
+    ) -> Result<Vec<(ContainerId, jiff::Timestamp)>> {
+        let names = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        let filters = HashMap::from([("event".to_owned(), vec!["kill".to_owned()]), ("container".to_owned(), names)]);
+        let now = jiff::Timestamp::now();
+        // With an end that is now, the answer ends with what has happened so far.
+        let until = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond().max(0));
+        let since = since.as_second().to_string();
+        let options = EventsOptionsBuilder::new().since(&since).until(&until).filters(&filters).build();
+        let events: Vec<EventMessage> = within(READ, self.client()?.events(Some(options)).try_collect()).await?;
+        let of = |event: EventMessage| {
+            let time = jiff::Timestamp::from_nanosecond(event.time_nano?.into()).ok()?;
+            Some((ContainerId::parse(&event.actor?.id?).ok()?, time))
+        };
+        Ok(events.into_iter().filter_map(of).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_quotes;
+
+    #[test]
+    fn what_the_engine_quotes_is_not_kept() {
+        for (message, kept) in [
+            (
+                r#"exec: "s3cret": executable file not found in $PATH"#,
+                r#"exec: "…": executable file not found in $PATH"#,
+            ),
+            (r#"mounting "/a" to "/b": not a directory: cut "off"#, r#"mounting "…" to "…": not a directory: cut ""#),
+            (r#"exec: "s3\"cret\\": not found, "x": y"#, r#"exec: "…": not found, "…": y"#),
+            ("nothing quoted", "nothing quoted"),
+        ] {
+            assert_eq!(without_quotes(message), kept);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Tenants on this host's Docker Engine, through its API.
+//!
+//! ```text
+//! observe  what the engine has of a tenant         (list calls, by label); `converge` plans from it
+//! convert  service -> create request               pure
+//! apply    carries the plan out                    makes new containers beside the old ones, then swaps
+//! start    dependency order, conditions, success   driven by `watch`: the engine's events
+//! settle   the record decides: keep new, drop old, or the reverse
+//! ```
+//!
+//! A container that is replaced is *set aside*: renamed to `{id}_{name}` and stopped, never removed before the commit.
+//! An object is the tenant's by its labels only (`labels`).
+
+mod anonymous;
+mod apply;
+mod convert;
+mod demux;
+mod details;
+mod engine;
+mod images;
+mod labels;
+mod logs;
+mod nesting;
+mod networks;
+mod observe;
+mod pending;
+mod settle;
+mod start;
+mod status;
+mod stop;
+mod watch;
+
+pub use networks::Subnet;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::OnceCell;
+
+use self::engine::{Engine, EngineError};
+use self::networks::SubnetPool;
+use self::observe::{Container, State};
+use self::start::Starting;
+use super::converge::is_one_shot;
+use super::{
+    Backend, BackendError, Capabilities, Deployment, HostInfo, LogQuery, LogStream, ObservedContainer, Plan, Removed,
+    ResolvedImages, Run, TenantRef, UndoNote,
+};
+use crate::compose::{Mount, MountSource};
+use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
+
+/// From this API version on, a container can be created with several networks at once, and healthchecks have a
+/// `start_interval`.
+const API_1_44: (u32, u32) = (1, 44);
+
+/// From this API version on, a part of a volume can be mounted; older engines mount all of it without a word.
+const API_1_45: (u32, u32) = (1, 45);
+
+/// The Docker Engine of this host.
+pub struct DockerBackend {
+    agent: AgentId,
+    engine: Arc<Engine>,
+    subnets: SubnetPool,
+    api_version: OnceCell<(u32, u32)>,
+}
+
+impl DockerBackend {
+    /// An engine behind a Unix socket. Nothing is sent yet: the engine may start later than the agent.
+    pub fn new(agent: AgentId, socket: PathBuf, subnet_pool: Subnet) -> Self {
+        Self {
+            agent,
+            engine: Arc::new(Engine::at(socket)),
+            subnets: SubnetPool::new(subnet_pool),
+            api_version: OnceCell::new(),
+        }
+    }
+
+    async fn api_version(&self) -> Result<(u32, u32), BackendError> {
+        let asked = self.api_version.get_or_try_init(|| async {
+            let version = self.engine.version().await?.api_version.unwrap_or_default();
+            let (major, minor) = version.split_once('.').unwrap_or_default();
+            Ok::<_, EngineError>((major.parse().unwrap_or(1), minor.parse().unwrap_or(0)))
+        });
+        asked.await.copied().map_err(|error| error.into_backend("asking for its version"))
+    }
+
+    async fn containers(&self, tenant: &TenantRef) -> Result<Vec<Container>, BackendError> {
+        let listed = observe::containers(&self.engine, &labels::filter(tenant)).await;
+        listed.map_err(|error| error.into_backend("listing containers"))
+    }
+
+    /// The containers of one service, or of all.
+    async fn containers_of(
+        &self,
+        deployment: &Deployment,
+        service: Option<&ServiceName>,
+    ) -> Result<Vec<Container>, BackendError> {
+        if let Some(service) = service
+            && deployment.service(service).is_none()
+        {
+            return Err(BackendError::NoSuchService { service: service.clone() });
+        }
+        let mut containers = self.containers(&deployment.tenant).await?;
+        containers.retain(|container| service.is_none_or(|service| container.service == *service));
+        Ok(containers)
+    }
+
+    async fn start_these(
+        &self,
+        deployment: &Deployment,
+        containers: &[Container],
+        single: bool,
+        needs_start: impl Fn(&Container) -> bool,
+        run: &Run,
+    ) -> Result<(), BackendError> {
+        let starting = containers
+            .iter()
+            .filter_map(|container| {
+                let service = deployment.service(&container.service)?;
+                Some(Starting {
+                    service: container.service.clone(),
+                    id: container.id.clone(),
+                    needs_start: needs_start(container),
+                    paused: container.state == State::Paused,
+                    stop_first: None,
+                    may_end: is_one_shot(deployment.project.project(), &container.service),
+                    restart: service.restart,
+                    restore_policy: true,
+                })
+            })
+            .collect();
+        // A single service is started whatever its dependencies do: they are simply not among `starting`.
+        tracing::debug!(single, tenant = %deployment.tenant.subdomain, "starting containers");
+        start::all(&self.engine, deployment, starting, run).await
+    }
+}
+
+/// Whether others wait for a service's completion and have it. Any other service that ended with code 0 may have been
+/// stopped on request (the engine does not tell), so starting the tenant starts it again.
+fn has_completed(deployment: &Deployment, container: &Container) -> bool {
+    container.state == State::Exited(0) && deployment.project.project().is_awaited_by_completion(&container.service)
+}
+
+#[async_trait]
+impl Backend for DockerBackend {
+    fn name(&self) -> BackendName {
+        BackendName::Docker
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { single_service: true, split_streams: true, partial_update: true, survives_agent: true }
+    }
+
+    async fn prepare(&self, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError> {
+        if self.api_version().await? < API_1_44 {
+            for (name, service) in &wanted.project.project().services {
+                if service.healthcheck.as_ref().is_some_and(|check| check.start_interval.is_some()) {
+                    return Err(BackendError::Unsupported {
+                        field: format!("services.{name}.healthcheck.start_interval"),
+                        reason: "it needs Docker Engine 25 or later".to_owned(),
+                    });
+                }
+            }
+        }
+        if self.api_version().await? < API_1_45 {
+            for (name, service) in &wanted.project.project().services {
+                let subpath = |mount: &Mount| matches!(mount.source, MountSource::Volume { subpath: Some(_), .. });
+                if let Some(at) = service.mounts.iter().position(subpath) {
+                    return Err(BackendError::Unsupported {
+                        field: format!("services.{name}.volumes[{at}].volume.subpath"),
+                        reason: "it needs Docker Engine 26 or later".to_owned(),
+                    });
+                }
+            }
+        }
+        images::prepare(&self.engine, wanted, run).await
+    }
+
+    async fn plan(&self, wanted: &Deployment, images: &ResolvedImages, run: &Run) -> Result<Plan, BackendError> {
+        apply::plan(&self.engine, wanted, images, run).await
+    }
+
+    async fn apply(
+        &self,
+        wanted: &Deployment,
+        images: &ResolvedImages,
+        plan: &Plan,
+        run: &Run,
+    ) -> Result<(), BackendError> {
+        let many_networks = self.api_version().await? >= API_1_44;
+        apply::apply(&self.engine, &self.subnets, many_networks, wanted, images, plan, run).await
+    }
+
+    async fn settle(
+        &self,
+        tenant: &TenantRef,
+        committed: Generation,
+        deployment: Option<&Deployment>,
+        undo: Option<&UndoNote>,
+    ) -> Result<(), BackendError> {
+        settle::settle(&self.engine, &self.subnets, tenant, committed, deployment, undo).await
+    }
+
+    async fn remove(
+        &self,
+        tenant: &TenantRef,
+        deployment: Option<&Deployment>,
+        purge: bool,
+        run: &Run,
+    ) -> Result<Removed, BackendError> {
+        settle::remove(&self.engine, tenant, deployment, purge, run).await
+    }
+
+    async fn start(
+        &self,
+        deployment: &Deployment,
+        service: Option<&ServiceName>,
+        run: &Run,
+    ) -> Result<(), BackendError> {
+        let containers = self.containers_of(deployment, service).await?;
+        let ended = pending::await_stops(&self.engine, containers.iter()).await;
+        let ended = ended.map_err(|error| error.into_backend("stopping a container"))?;
+        let needs_start = |container: &Container| {
+            let runs = matches!(container.state, State::Running | State::Restarting);
+            ended.contains(&container.id) || (!runs && !has_completed(deployment, container))
+        };
+        self.start_these(deployment, &containers, service.is_some(), needs_start, run).await
+    }
+
+    async fn stop(
+        &self,
+        deployment: &Deployment,
+        service: Option<&ServiceName>,
+        run: &Run,
+    ) -> Result<(), BackendError> {
+        let containers = self.containers_of(deployment, service).await?;
+        run.progress.report("stopping containers");
+        stop::durably(&self.engine, deployment, &containers, run).await
+    }
+
+    async fn restart(
+        &self,
+        deployment: &Deployment,
+        service: Option<&ServiceName>,
+        run: &Run,
+    ) -> Result<(), BackendError> {
+        let containers = self.containers_of(deployment, service).await?;
+        let (done, running): (Vec<Container>, Vec<Container>) = containers
+            .into_iter()
+            // A completed one-shot is restarted only when it is asked for by name.
+            .partition(|container| service.is_none() && has_completed(deployment, container));
+        run.progress.report("stopping containers");
+        stop::in_order(&self.engine, Some(deployment), &running, run).await?;
+        let all: Vec<Container> = running.iter().chain(&done).cloned().collect();
+        let needs_start = |container: &Container| running.iter().any(|other| other.id == container.id);
+        self.start_these(deployment, &all, service.is_some(), needs_start, run).await
+    }
+
+    async fn status(&self, tenant: &TenantRef) -> Result<Vec<ObservedContainer>, BackendError> {
+        status::tenant(&self.engine, tenant).await.map_err(|error| error.into_backend("reading status"))
+    }
+
+    async fn tenants(&self) -> Result<Vec<ObservedContainer>, BackendError> {
+        status::host(&self.engine, &self.agent).await.map_err(|error| error.into_backend("reading status"))
+    }
+
+    async fn images(&self, tenant: &TenantRef) -> Result<Vec<ImageInfo>, BackendError> {
+        status::images(&self.engine, tenant).await.map_err(|error| error.into_backend("reading images"))
+    }
+
+    async fn logs(&self, tenant: &TenantRef, query: &LogQuery) -> Result<LogStream, BackendError> {
+        let mut containers = self.containers(tenant).await?;
+        containers.retain(|container| {
+            !container.is_aside() && (query.services.is_empty() || query.services.contains(&container.service))
+        });
+        let with_tty = logs::with_tty(&self.engine, containers).await;
+        let with_tty = with_tty.map_err(|error| error.into_backend("reading logs"))?;
+        logs::merged(&self.engine, with_tty, query).await
+    }
+
+    async fn host(&self) -> Result<HostInfo, BackendError> {
+        let (version, info) = tokio::try_join!(self.engine.version(), self.engine.info())
+            .map_err(|error| error.into_backend("asking about the host"))?;
+        Ok(HostInfo {
+            engine: "docker".to_owned(),
+            version: version.version.unwrap_or_default(),
+            api_version: version.api_version.unwrap_or_default(),
+            os: info.os_type.unwrap_or_default(),
+            arch: info.architecture.unwrap_or_default(),
+            cpus: info.ncpu.and_then(|count| u64::try_from(count).ok()),
+            memory: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()),
+        })
+    }
+
+    async fn health(&self) -> Result<(), BackendError> {
+        self.engine.ping().await.map_err(|error| {
+            tracing::debug!(%error, "the engine does not answer");
+            BackendError::Unavailable
+        })
+    }
+}

@@ -1,0 +1,293 @@
+//! Making networks and volumes, each with a check that what exists under the name is really the tenant's.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+
+use bollard::models::{Ipam as EngineIpam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
+
+use super::engine::{Engine, EngineError};
+use super::labels;
+use crate::backend::{BackendError, Deployment, TenantRef};
+use crate::compose::{Ipam, Network, Volume};
+use crate::domain::ObjectKey;
+
+/// Prefix length of a tenant network: 62 usable addresses.
+const SUBNET_PREFIX: u8 = 26;
+/// How often another subnet is tried when somebody else takes the chosen one at the same moment.
+const ATTEMPTS: usize = 8;
+
+/// An IPv4 network in CIDR notation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subnet {
+    /// First address.
+    base: u32,
+    /// Prefix length.
+    prefix: u8,
+}
+
+impl Subnet {
+    /// The network of this size that contains `address`.
+    pub fn new(address: Ipv4Addr, prefix: u8) -> Self {
+        let prefix = prefix.min(32);
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+        Self { base: u32::from(address) & mask, prefix }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/')?;
+        Some(Self::new(address.parse().ok()?, prefix.parse().ok()?))
+    }
+
+    fn size(self) -> u64 {
+        1 << (32 - self.prefix)
+    }
+
+    fn overlaps(self, other: Self) -> bool {
+        let end = |subnet: Self| u64::from(subnet.base) + subnet.size();
+        u64::from(self.base) < end(other) && u64::from(other.base) < end(self)
+    }
+}
+
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from(self.base), self.prefix)
+    }
+}
+
+/// Hands out subnets for tenant networks. The engine's own list is the truth; only what is being made right now is
+/// kept here, so that two tenants at once do not choose the same one.
+pub(super) struct SubnetPool {
+    pool: Subnet,
+    choosing: tokio::sync::Mutex<()>,
+    in_flight: Mutex<BTreeSet<Subnet>>,
+}
+
+impl SubnetPool {
+    pub(super) fn new(pool: Subnet) -> Self {
+        Self { pool, choosing: tokio::sync::Mutex::new(()), in_flight: Mutex::new(BTreeSet::new()) }
+    }
+
+    /// The lowest free subnet; it stays reserved until the reservation is dropped.
+    async fn reserve(&self, engine: &Engine, avoid: &BTreeSet<Subnet>) -> Result<Option<Reservation<'_>>, EngineError> {
+        let _one_at_a_time = self.choosing.lock().await;
+        let networks = engine.networks(None).await?;
+        let taken = networks
+            .into_iter()
+            .filter_map(|network| network.ipam?.config)
+            .flatten()
+            .filter_map(|config| Subnet::parse(config.subnet.as_deref()?));
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let taken: Vec<Subnet> = taken.chain(in_flight.iter().copied()).chain(avoid.iter().copied()).collect();
+        let Some(subnet) = lowest_free(self.pool, SUBNET_PREFIX, &taken) else { return Ok(None) };
+        in_flight.insert(subnet);
+        Ok(Some(Reservation { pool: self, subnet }))
+    }
+}
+
+struct Reservation<'a> {
+    pool: &'a SubnetPool,
+    subnet: Subnet,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.pool.in_flight.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&self.subnet);
+    }
+}
+
+/// The lowest subnet of the pool that overlaps none of the taken ones. Skips over whole taken networks, so the time it
+/// takes depends on how many there are and not on the size of the pool.
+fn lowest_free(pool: Subnet, prefix: u8, taken: &[Subnet]) -> Option<Subnet> {
+    let prefix = prefix.max(pool.prefix);
+    let end = u64::from(pool.base) + pool.size();
+    let mut base = u64::from(pool.base);
+    loop {
+        let candidate = Subnet { base: u32::try_from(base).ok()?, prefix };
+        if base + candidate.size() > end {
+            return None;
+        }
+        match taken
+            .iter()
+            .filter(|other| candidate.overlaps(**other))
+            .map(|other| u64::from(other.base) + other.size())
+            .max()
+        {
+            None => return Some(candidate),
+            Some(behind) => base = behind.next_multiple_of(candidate.size()),
+        }
+    }
+}
+
+/// Makes a network, or finds it when an earlier attempt made it and its answer was lost.
+pub(super) async fn ensure_network(
+    engine: &Engine,
+    pool: &SubnetPool,
+    deployment: &Deployment,
+    key: &ObjectKey,
+    network: &Network,
+) -> Result<(), BackendError> {
+    let doing = "making a network";
+    let spec = deployment.object_hash(network);
+    match engine.inspect_network(&network.name).await {
+        Ok(found) => {
+            let found_labels = found.labels.unwrap_or_default();
+            if !labels::is_ours(&found_labels, &deployment.tenant) {
+                return Err(taken("network", network.name.as_str()));
+            }
+            if found_labels.get(labels::SPEC) == Some(&spec) {
+                return Ok(());
+            }
+            return Err(BackendError::Refused { message: format!("network {key} could not be replaced") });
+        }
+        Err(EngineError::NotFound(_)) => {}
+        Err(error) => return Err(error.into_backend(doing)),
+    }
+    let request = |ipam: Option<EngineIpam>| NetworkCreateRequest {
+        name: network.name.as_str().to_owned(),
+        driver: Some(network.driver.clone().unwrap_or_else(|| "bridge".to_owned())),
+        internal: Some(network.internal),
+        attachable: Some(network.attachable),
+        enable_ipv6: network.enable_ipv6,
+        ipam,
+        options: (!network.driver_opts.is_empty()).then(|| network.driver_opts.clone().into_iter().collect()),
+        labels: Some(labels::object(deployment, labels::NETWORK, key.as_str(), &spec, network.labels.clone())),
+        ..Default::default()
+    };
+    if let Some(ipam) = &network.ipam {
+        return engine
+            .create_network(request(Some(engine_ipam(ipam))))
+            .await
+            .map(drop)
+            .map_err(|e| e.into_backend(doing));
+    }
+    let mut avoid = BTreeSet::new();
+    for _ in 0..ATTEMPTS {
+        let reservation = pool.reserve(engine, &avoid).await.map_err(|error| error.into_backend(doing))?;
+        let Some(reservation) = reservation else {
+            return Err(BackendError::Refused { message: "no subnet is free in Q8_AGENT_SUBNET_POOL".to_owned() });
+        };
+        let config = IpamConfig { subnet: Some(reservation.subnet.to_string()), ..Default::default() };
+        let ipam = EngineIpam { config: Some(vec![config]), ..Default::default() };
+        match engine.create_network(request(Some(ipam))).await {
+            Ok(_) => return Ok(()),
+            // Somebody outside this agent took it, or a route of the host lies there.
+            Err(EngineError::Refused { message, .. }) if message.to_ascii_lowercase().contains("overlap") => {
+                avoid.insert(reservation.subnet);
+            }
+            // "network with name … already exists": made meanwhile, by us or by somebody else.
+            Err(EngineError::Conflict(_)) => {
+                return match engine.inspect_network(&network.name).await {
+                    Ok(found) => {
+                        let ours = labels::is_ours(&found.labels.unwrap_or_default(), &deployment.tenant);
+                        if ours { Ok(()) } else { Err(taken("network", network.name.as_str())) }
+                    }
+                    Err(error) => Err(error.into_backend(doing)),
+                };
+            }
+            Err(error) => return Err(error.into_backend(doing)),
+        }
+    }
+    Err(BackendError::Refused { message: "no subnet of Q8_AGENT_SUBNET_POOL could be used".to_owned() })
+}
+
+fn engine_ipam(ipam: &Ipam) -> EngineIpam {
+    let config = ipam
+        .config
+        .iter()
+        .map(|pool| IpamConfig {
+            subnet: pool.subnet.clone(),
+            gateway: pool.gateway.clone(),
+            ip_range: pool.ip_range.clone(),
+            auxiliary_addresses: (!pool.aux_addresses.is_empty())
+                .then(|| pool.aux_addresses.clone().into_iter().collect()),
+        })
+        .collect();
+    EngineIpam {
+        driver: ipam.driver.clone(),
+        config: Some(config),
+        options: (!ipam.options.is_empty()).then(|| ipam.options.clone().into_iter().collect::<HashMap<_, _>>()),
+    }
+}
+
+fn taken(kind: &'static str, name: &str) -> BackendError {
+    BackendError::NameTaken { kind, name: name.to_owned() }
+}
+
+/// Makes a volume. The engine answers with an existing volume of the name, whoever owns it, so the labels of what came
+/// back decide.
+pub(super) async fn ensure_volume(
+    engine: &Engine,
+    deployment: &Deployment,
+    key: &ObjectKey,
+    volume: &Volume,
+) -> Result<(), BackendError> {
+    let spec = deployment.object_hash(volume);
+    let body = VolumeCreateRequest {
+        name: Some(volume.name.as_str().to_owned()),
+        driver: Some(volume.driver.clone().unwrap_or_else(|| "local".to_owned())),
+        driver_opts: (!volume.driver_opts.is_empty()).then(|| volume.driver_opts.clone().into_iter().collect()),
+        labels: Some(labels::object(deployment, labels::VOLUME, key.as_str(), &spec, volume.labels.clone())),
+        ..Default::default()
+    };
+    let made = engine.create_volume(body).await.map_err(|error| error.into_backend("making a volume"))?;
+    if labels::is_ours(&made.labels, &deployment.tenant) { Ok(()) } else { Err(taken("volume", volume.name.as_str())) }
+}
+
+/// Checks that the external networks and volumes of a project exist (Compose Specification, `external`).
+pub(super) async fn check_external(
+    engine: &Engine,
+    tenant: &TenantRef,
+    deployment: &Deployment,
+) -> Result<(), BackendError> {
+    let missing = |field: String| BackendError::Unsupported {
+        field,
+        reason: "it is external, and does not exist on this host".to_owned(),
+    };
+    let project = deployment.project.project();
+    for (key, network) in project.networks.iter().filter(|(_, network)| network.external) {
+        match engine.inspect_network(&network.name).await {
+            Ok(_) => {}
+            Err(EngineError::NotFound(_)) => return Err(missing(format!("networks.{key}"))),
+            Err(error) => return Err(error.into_backend("looking for an external network")),
+        }
+    }
+    for (key, volume) in project.volumes.iter().filter(|(_, volume)| volume.external) {
+        match engine.inspect_volume(&volume.name).await {
+            Ok(_) => {}
+            Err(EngineError::NotFound(_)) => return Err(missing(format!("volumes.{key}"))),
+            Err(error) => return Err(error.into_backend("looking for an external volume")),
+        }
+    }
+    tracing::trace!(tenant = %tenant.subdomain, "external objects exist");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subnet(text: &str) -> Subnet {
+        Subnet::parse(text).expect(text)
+    }
+
+    #[test]
+    fn the_lowest_free_subnet() {
+        let pool = subnet("10.213.0.0/16");
+        for (taken, expected) in [
+            (vec![], Some("10.213.0.0/26")),
+            (vec!["10.213.0.0/26"], Some("10.213.0.64/26")),
+            (vec!["10.213.0.64/26"], Some("10.213.0.0/26")),
+            (vec!["10.213.0.0/26", "10.213.0.64/27"], Some("10.213.0.128/26")),
+            (vec!["10.0.0.0/8"], None),
+            (vec!["10.213.0.0/24", "172.17.0.0/16"], Some("10.213.1.0/26")),
+            (vec!["10.213.0.3/32"], Some("10.213.0.64/26")),
+        ] {
+            let taken: Vec<Subnet> = taken.into_iter().map(subnet).collect();
+            assert_eq!(lowest_free(pool, 26, &taken).map(|found| found.to_string()).as_deref(), expected, "{taken:?}");
+        }
+        let full: Vec<Subnet> = (0..1024).map(|n| Subnet { base: pool.base + n * 64, prefix: 26 }).collect();
+        assert_eq!(lowest_free(pool, 26, &full), None);
+        assert_eq!(lowest_free(subnet("255.255.255.192/26"), 26, &[]), Some(subnet("255.255.255.192/26")));
+    }
+}

@@ -1,0 +1,261 @@
+//! What the engine has of one tenant.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
+use futures::future::try_join_all;
+
+use super::engine::{Engine, EngineError};
+use super::labels;
+use crate::backend::TenantRef;
+use crate::backend::converge::{self, KnownContainer, KnownNetwork, KnownVolume, RunState};
+use crate::domain::{ContainerId, ContainerName, Generation, ObjectName, ServiceName};
+
+/// A container's state as far as planning cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Made, never started.
+    Created,
+    Running,
+    Paused,
+    /// Between two runs of its restart policy.
+    Restarting,
+    /// Ended with this code.
+    Exited(i64),
+    /// Being removed, or dead.
+    Gone,
+}
+
+/// A container of the tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Container {
+    pub(super) id: ContainerId,
+    pub(super) name: ContainerName,
+    pub(super) service: ServiceName,
+    pub(super) number: u32,
+    pub(super) generation: Generation,
+    pub(super) spec: String,
+    pub(super) image_id: String,
+    pub(super) state: State,
+    /// Network name -> network id.
+    pub(super) networks: BTreeMap<String, String>,
+    /// Paths of the host that it has bound, and whether it may write there.
+    pub(super) binds: Vec<(String, bool)>,
+}
+
+impl Container {
+    /// The name it bears, or bore before it was set aside.
+    pub(super) fn final_name(&self) -> &str {
+        self.aside().unwrap_or(self.name.as_str())
+    }
+
+    /// Whether a replacement has taken (or was about to take) its name.
+    pub(super) fn is_aside(&self) -> bool {
+        self.aside().is_some()
+    }
+
+    /// Whether it was told to stop when it was set aside. The engine goes on with a stop whatever becomes of whoever asked
+    /// for it, so one that still runs may end at any moment.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.after_id().is_some_and(|rest| rest.starts_with("__"))
+    }
+
+    fn after_id(&self) -> Option<&str> {
+        self.name.as_str().strip_prefix(self.id.short())
+    }
+
+    /// Container names begin with a letter or digit: the second underscore cannot be part of one.
+    fn aside(&self) -> Option<&str> {
+        let rest = self.after_id()?.strip_prefix('_')?;
+        Some(rest.strip_prefix('_').unwrap_or(rest))
+    }
+
+    /// The name under which it waits for the commit: as docker compose names the ones it replaces.
+    pub(super) fn aside_name(&self) -> ContainerName {
+        aside_name(&self.id, "_", self.final_name())
+    }
+
+    /// The name that it gets before it is stopped.
+    pub(super) fn stopping_name(&self) -> ContainerName {
+        aside_name(&self.id, "__", self.final_name())
+    }
+}
+
+fn aside_name(id: &ContainerId, mark: &str, name: &str) -> ContainerName {
+    let mut text = format!("{}{mark}{name}", id.short());
+    text.truncate(255);
+    ContainerName::parse(&text).expect("an id, underscores and a valid name are a valid name")
+}
+
+/// A network of the tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Network {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) generation: Generation,
+    pub(super) spec: String,
+}
+
+/// A named volume of the tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Volume {
+    pub(super) name: ObjectName,
+    pub(super) generation: Generation,
+    pub(super) spec: String,
+}
+
+/// All of one tenant's objects.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Observed {
+    pub(super) containers: Vec<Container>,
+    pub(super) networks: Vec<Network>,
+    pub(super) volumes: Vec<Volume>,
+}
+
+impl Observed {
+    /// As the planner wants to know it. What is set aside is not part of it.
+    ///
+    /// Objects of a later generation than the wanted one are there only if the tenant's record was lost. They count as
+    /// changed: settling would take them for leftovers of a failed attempt.
+    pub(super) fn known(&self, wanted: Generation) -> converge::Observed {
+        let network_id = |name: &str, id: &str| match id {
+            // The engine names the network of a container that was never started, but not its id.
+            "" => self.networks.iter().find(|network| network.name == name).map(|network| network.id.clone()),
+            id => Some(id.to_owned()),
+        };
+        let containers = self.containers.iter().filter(|container| !container.is_aside()).map(|container| {
+            KnownContainer {
+                id: container.id.clone(),
+                name: container.name.clone(),
+                service: container.service.clone(),
+                number: container.number,
+                // A dead container cannot be started again: no definition is its own.
+                spec: if container.state == State::Gone || container.generation > wanted {
+                    String::new()
+                } else {
+                    container.spec.clone()
+                },
+                image: container.image_id.clone(),
+                state: match container.state {
+                    State::Created => RunState::Created,
+                    // Whoever paused it did so on purpose.
+                    State::Running | State::Paused => RunState::Running,
+                    State::Restarting => RunState::Restarting,
+                    State::Exited(code) => RunState::Exited(code),
+                    State::Gone => RunState::Exited(-1),
+                },
+                // The engine does not tell who ended a container.
+                stopped: false,
+                networks: container.networks.iter().filter_map(|(name, id)| network_id(name, id)).collect(),
+            }
+        });
+        let networks = self.networks.iter().map(|network| KnownNetwork {
+            id: network.id.clone(),
+            name: network.name.clone(),
+            spec: if network.generation > wanted { String::new() } else { network.spec.clone() },
+        });
+        let volumes = self
+            .volumes
+            .iter()
+            .map(|volume| KnownVolume { name: volume.name.as_str().to_owned(), spec: volume.spec.clone() });
+        converge::Observed {
+            containers: containers.collect(),
+            networks: networks.collect(),
+            volumes: volumes.collect(),
+            // Names that others hold show when something is made: listing every object of the host would cost more.
+            ..converge::Observed::default()
+        }
+    }
+}
+
+/// Lists the tenant's objects: three calls, and one more for each container that has ended.
+pub(super) async fn tenant(engine: &Engine, tenant: &TenantRef) -> Result<Observed, EngineError> {
+    let filter = labels::filter(tenant);
+    let (containers, networks, volumes) =
+        tokio::try_join!(containers(engine, &filter), engine.networks(Some(&filter)), engine.volumes(&filter),)?;
+    let networks = networks
+        .into_iter()
+        .filter_map(|network| {
+            let labels = network.labels.unwrap_or_default();
+            Some(Network {
+                id: network.id?,
+                name: network.name?,
+                generation: labels::generation(&labels),
+                spec: labels.get(labels::SPEC).cloned().unwrap_or_default(),
+            })
+        })
+        .collect();
+    let volumes = volumes
+        .into_iter()
+        .filter_map(|volume| {
+            Some(Volume {
+                name: ObjectName::parse(&volume.name).ok()?,
+                generation: labels::generation(&volume.labels),
+                spec: volume.labels.get(labels::SPEC).cloned().unwrap_or_default(),
+            })
+        })
+        .collect();
+    Ok(Observed { containers, networks, volumes })
+}
+
+/// Only the tenant's containers, in order of service and number.
+pub(super) async fn containers(
+    engine: &Engine,
+    filter: &HashMap<String, Vec<String>>,
+) -> Result<Vec<Container>, EngineError> {
+    let listed = engine.containers(filter).await?;
+    let mut containers = try_join_all(listed.into_iter().map(|summary| read(engine, summary))).await?;
+    let mut containers: Vec<Container> = containers.drain(..).flatten().collect();
+    containers.sort_by(|a, b| (&a.service, a.number, &a.name).cmp(&(&b.service, b.number, &b.name)));
+    Ok(containers)
+}
+
+/// One listed container; none when it lacks what makes it a service's container, or went away meanwhile.
+async fn read(engine: &Engine, summary: ContainerSummary) -> Result<Option<Container>, EngineError> {
+    let Some(mut container) = parse(summary) else { return Ok(None) };
+    if matches!(container.state, State::Exited(_)) {
+        match engine.inspect(&container.id).await {
+            Ok(details) => {
+                let code = details.state.and_then(|state| state.exit_code).unwrap_or(-1);
+                container.state = State::Exited(code);
+            }
+            Err(EngineError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(container))
+}
+
+fn parse(summary: ContainerSummary) -> Option<Container> {
+    let labels = summary.labels.unwrap_or_default();
+    let name = summary.names.as_ref()?.first()?.trim_start_matches('/');
+    let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    Some(Container {
+        id: ContainerId::parse(summary.id.as_deref()?).ok()?,
+        name: ContainerName::parse(name).ok()?,
+        service: ServiceName::parse(labels.get(labels::SERVICE)?).ok()?,
+        number: labels.get(labels::NUMBER)?.parse().ok()?,
+        generation: labels::generation(&labels),
+        spec: labels.get(labels::SPEC).cloned().unwrap_or_default(),
+        image_id: summary.image_id.unwrap_or_default(),
+        state: match summary.state {
+            Some(ContainerSummaryStateEnum::CREATED) => State::Created,
+            Some(ContainerSummaryStateEnum::RUNNING) => State::Running,
+            Some(ContainerSummaryStateEnum::PAUSED) => State::Paused,
+            Some(ContainerSummaryStateEnum::RESTARTING) => State::Restarting,
+            Some(ContainerSummaryStateEnum::EXITED) => State::Exited(-1),
+            _ => State::Gone,
+        },
+        networks: networks
+            .into_iter()
+            .map(|(name, endpoint)| (name, endpoint.network_id.unwrap_or_default()))
+            .collect(),
+        binds: summary
+            .mounts
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|mount| mount.typ.as_deref() == Some("bind"))
+            .filter_map(|mount| Some((mount.source?, mount.rw.unwrap_or(true))))
+            .collect(),
+    })
+}

@@ -1,0 +1,212 @@
+//! Making the engine hold exactly what the record says, and removing a tenant.
+
+use std::collections::BTreeMap;
+
+use futures::future::{join_all, try_join_all};
+use tokio::time::timeout_at;
+
+use super::anonymous;
+use super::convert::{self, Surroundings};
+use super::engine::{Engine, EngineError};
+use super::networks::{self, SubnetPool};
+use super::observe::{self, Container, Observed, State};
+use super::pending;
+use crate::backend::{BackendError, Deployment, Removed, Run, TenantRef, UndoNote};
+use crate::compose::start_order;
+use crate::domain::{ContainerName, DesiredState, Generation, ObjectName};
+
+/// See `Backend::settle`.
+pub(super) async fn settle(
+    engine: &Engine,
+    pool: &SubnetPool,
+    tenant: &TenantRef,
+    committed: Generation,
+    deployment: Option<&Deployment>,
+    undo: Option<&UndoNote>,
+) -> Result<(), BackendError> {
+    let observed = observe::tenant(engine, tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
+    let (keep, drop): (Vec<&Container>, Vec<&Container>) =
+        observed.containers.iter().partition(|container| stays(container, &observed, committed, deployment));
+    remove_containers(engine, drop.into_iter()).await?;
+    if let Some(undo) = undo {
+        let volumes = observed.volumes.iter().filter(|volume| {
+            let was_there = undo.volumes.iter().any(|name| name == volume.name.as_str());
+            volume.generation > committed && !was_there
+        });
+        try_join_all(volumes.map(|volume| engine.remove_volume(&volume.name)))
+            .await
+            .map_err(|error| error.into_backend("removing a volume"))?;
+    }
+    let wanted_network = |name: &str| {
+        deployment.is_some_and(|deployment| {
+            deployment.project.project().networks.values().any(|network| network.name.as_str() == name)
+        })
+    };
+    let stale = observed.networks.iter().filter(|network| {
+        // A service that an update was not about may still be on a network that the file has no more.
+        let is_used = keep.iter().any(|container| {
+            // The engine does not always tell the id of the network of a container that does not run.
+            let on_it = |(name, id): (&String, &String)| *id == network.id || (id.is_empty() && *name == network.name);
+            container.networks.iter().any(on_it)
+        });
+        // Of a network that was replaced, the one of the later generation goes even though its name stays.
+        network.generation > committed || !(wanted_network(&network.name) || is_used)
+    });
+    let stale: Vec<String> = stale.map(|network| network.id.clone()).collect();
+    for container in &keep {
+        for (name, id) in container.networks.iter().filter(|(_, id)| stale.contains(id)) {
+            let left = engine.disconnect(name, &container.id).await;
+            left.map_err(|error| error.into_backend("leaving a network"))?;
+            tracing::debug!(network = %id, container = %container.id, "left a network that goes");
+        }
+    }
+    remove_networks(engine, stale.iter().map(String::as_str)).await?;
+    let Some(deployment) = deployment else { return Ok(()) };
+    bring_back(engine, pool, deployment, &keep, undo).await
+}
+
+/// Whether a container belongs to the committed generation.
+fn stays(container: &Container, observed: &Observed, committed: Generation, deployment: Option<&Deployment>) -> bool {
+    let Some(deployment) = deployment else { return false };
+    if container.generation > committed {
+        return false;
+    }
+    if !container.is_aside() {
+        return true;
+    }
+    let replaced = observed.containers.iter().any(|other| {
+        other.service == container.service
+            && other.number == container.number
+            && !other.is_aside()
+            && other.generation <= committed
+    });
+    let in_place = deployment.service(&container.service).is_some_and(|service| container.number <= service.replicas);
+    in_place && !replaced
+}
+
+/// Undo: names, networks and running state of what an uncommitted apply had set aside.
+async fn bring_back(
+    engine: &Engine,
+    pool: &SubnetPool,
+    deployment: &Deployment,
+    keep: &[&Container],
+    undo: Option<&UndoNote>,
+) -> Result<(), BackendError> {
+    let project = deployment.project.project();
+    for container in keep.iter().filter(|container| container.is_aside()) {
+        if container.is_stopping() {
+            // Until it has ended it looks as if it needed no start. Its name goes on telling so until then.
+            let stopped = engine.stop_within(&container.id, pending::LAST_STOP).await;
+            stopped.map_err(|error| error.into_backend("stopping a container"))?;
+        }
+        if let Ok(name) = ContainerName::parse(container.final_name()) {
+            let renamed = engine.rename(&container.id, &name).await;
+            renamed.map_err(|error| error.into_backend("renaming a container"))?;
+        }
+    }
+    // After a commit, what stays was never disturbed.
+    let Some(undo) = undo.filter(|_| !keep.is_empty()) else { return Ok(()) };
+    for (key, network) in project.networks.iter().filter(|(_, network)| !network.external) {
+        networks::ensure_network(engine, pool, deployment, key, network).await?;
+    }
+    for container in keep {
+        reattach(engine, deployment, container).await?;
+    }
+    if deployment.desired == DesiredState::Stopped {
+        return Ok(());
+    }
+    let ran = || keep.iter().copied().filter(|container| undo.running.contains(&container.id));
+    // What was set aside before it was told to stop has ended above.
+    let others = ran().filter(|container| !container.is_stopping());
+    let ended = pending::await_stops(engine, others).await.map_err(|e| e.into_backend("stopping a container"))?;
+    for service in start_order(project) {
+        let stopped = ran().filter(|container| {
+            let runs = matches!(container.state, State::Running | State::Restarting) && !container.is_stopping();
+            container.service == service && (ended.contains(&container.id) || !runs)
+        });
+        let starts = join_all(stopped.map(|container| engine.start(&container.id))).await;
+        // One that cannot be started again must not keep the others down.
+        for error in starts.into_iter().filter_map(Result::err) {
+            match error {
+                EngineError::Timeout | EngineError::Unreachable(_) => {
+                    return Err(error.into_backend("starting a container"));
+                }
+                error => tracing::error!(%service, %error, "a container that ran before could not be started again"),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Connects a container to the networks that were made again under their old names.
+async fn reattach(engine: &Engine, deployment: &Deployment, container: &Container) -> Result<(), BackendError> {
+    let doing = "joining a network";
+    let Some(service) = deployment.service(&container.service) else { return Ok(()) };
+    let nothing = BTreeMap::new();
+    let around = Surroundings {
+        number: container.number,
+        container_name: container.final_name(),
+        image: "",
+        image_id: "",
+        containers: &BTreeMap::new(),
+        inherited: &nothing,
+        many_networks: false,
+    };
+    for (key, membership) in &service.networks {
+        let Some(network) = deployment.project.project().networks.get(key) else { continue };
+        let current = engine.inspect_network(&network.name).await.map_err(|error| error.into_backend(doing))?;
+        let attached = container.networks.get(network.name.as_str());
+        if attached.is_some_and(|id| id.is_empty() || Some(id.as_str()) == current.id.as_deref()) {
+            continue;
+        }
+        engine.disconnect(network.name.as_str(), &container.id).await.map_err(|error| error.into_backend(doing))?;
+        let endpoint = convert::endpoint(&container.service, membership, service, &around);
+        let joined = engine.connect(network.name.as_str(), &container.id, endpoint).await;
+        joined.map_err(|error| error.into_backend(doing))?;
+    }
+    Ok(())
+}
+
+/// See `Backend::remove`.
+pub(super) async fn remove(
+    engine: &Engine,
+    tenant: &TenantRef,
+    deployment: Option<&Deployment>,
+    purge: bool,
+    run: &Run,
+) -> Result<Removed, BackendError> {
+    let observed = observe::tenant(engine, tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
+    run.progress.report("stopping containers");
+    super::stop::in_order(engine, deployment, &observed.containers, run).await?;
+    run.progress.report("removing containers and networks");
+    let removing = remove_containers(engine, observed.containers.iter());
+    timeout_at(run.deadline, removing)
+        .await
+        .map_err(|_| BackendError::DeadlineExceeded { step: "removing containers".to_owned(), details: None })??;
+    remove_networks(engine, observed.networks.iter().map(|network| network.id.as_str())).await?;
+    let mut kept: Vec<ObjectName> = observed.volumes.iter().map(|volume| volume.name.clone()).collect();
+    if purge {
+        let removals = try_join_all(kept.iter().map(|name| engine.remove_volume(name))).await;
+        removals.map_err(|error| error.into_backend("removing a volume"))?;
+        kept.clear();
+    }
+    Ok(Removed { objects: observed.containers.len() + observed.networks.len(), volumes_kept: kept })
+}
+
+async fn remove_containers(engine: &Engine, containers: impl Iterator<Item = &Container>) -> Result<(), BackendError> {
+    let removals =
+        try_join_all(containers.map(|container| anonymous::remove_with_container(engine, &container.id))).await;
+    removals.map(drop).map_err(|error| error.into_backend("removing a container"))
+}
+
+async fn remove_networks(engine: &Engine, ids: impl Iterator<Item = &str>) -> Result<(), BackendError> {
+    let removals = join_all(ids.map(|id| engine.remove_network(id))).await;
+    for error in removals.into_iter().filter_map(Result::err) {
+        match error {
+            // Somebody connected a container of their own: theirs to end, and no reason to keep the tenant up.
+            EngineError::Refused { status: 403, message } => tracing::warn!(%message, "a network is still in use"),
+            error => return Err(error.into_backend("removing a network")),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Stopping containers, dependents first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::convert;
+use super::engine::Engine;
+use super::observe::{Container, State};
+use crate::backend::{BackendError, Deployment, Run};
+use crate::compose::RestartPolicy;
+use crate::domain::ServiceName;
+
+/// The time kept back for ending containers by force, unless the operation is so short that it is a quarter of it.
+const FORCE: Duration = Duration::from_secs(30);
+
+/// Stops so that not even a restart of the engine brings the containers back: their restart policy goes first.
+/// (`always` means to the engine: also after a stop, as soon as it restarts itself.)
+pub(super) async fn durably(
+    engine: &Engine,
+    deployment: &Deployment,
+    containers: &[Container],
+    run: &Run,
+) -> Result<(), BackendError> {
+    let policies = containers.iter().filter(|container| {
+        deployment.service(&container.service).is_none_or(|service| service.restart != RestartPolicy::No)
+    });
+    let no = convert::restart_policy(RestartPolicy::No);
+    try_join_all(policies.map(|container| engine.set_restart_policy(&container.id, no.clone())))
+        .await
+        .map_err(|error| error.into_backend("setting a restart policy"))?;
+    in_order(engine, Some(deployment), containers, run).await
+}
+
+/// How long a container may take to end by itself: what is left to the operation, less the time that ending it by force
+/// and what comes afterwards need.
+pub(super) fn patience(run: &Run) -> Duration {
+    let left = run.deadline.saturating_duration_since(Instant::now());
+    left.saturating_sub(FORCE.min(left / 4))
+}
+
+/// Stops each service once all that depend on it have stopped; all at once when the order is not known.
+pub(super) async fn in_order(
+    engine: &Engine,
+    deployment: Option<&Deployment>,
+    containers: &[Container],
+    run: &Run,
+) -> Result<(), BackendError> {
+    let services: BTreeSet<&ServiceName> = containers.iter().map(|container| &container.service).collect();
+    let stopped: BTreeMap<&ServiceName, watch::Sender<bool>> =
+        services.iter().map(|name| (*name, watch::Sender::new(false))).collect();
+    let stop_service = async |name: &ServiceName| {
+        if let Some(deployment) = deployment {
+            for (other, service) in &deployment.project.project().services {
+                if let (true, Some(done)) = (service.depends_on.contains_key(name), stopped.get(other)) {
+                    // A sender lives as long as this function: waiting cannot fail.
+                    drop(done.subscribe().wait_for(|done| *done).await);
+                }
+            }
+        }
+        let running = containers.iter().filter(|container| {
+            container.service == *name && matches!(container.state, State::Running | State::Restarting | State::Paused)
+        });
+        try_join_all(running.map(|container| engine.stop_within(&container.id, patience(run))))
+            .await
+            .map_err(|error| error.into_backend("stopping a container"))?;
+        if let Some(done) = stopped.get(name) {
+            done.send_replace(true);
+        }
+        Ok::<(), BackendError>(())
+    };
+    let all = try_join_all(services.iter().map(|name| stop_service(name)));
+    match timeout_at(run.deadline, all).await {
+        Ok(result) => result.map(drop),
+        Err(_) => Err(BackendError::DeadlineExceeded { step: "stopping containers".to_owned(), details: None }),
+    }
+}
