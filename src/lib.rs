@@ -4,6 +4,7 @@
 //!
 //! | room | what it does |
 //! |---|---|
+//! | [`orchestrator`] | chains the rooms below under one lock per tenant; operations, recovery |
 //! | [`backend`] | the trait of places that run tenants; `docker` and `memory` behind it |
 //! | [`policy`] | a resolved project in, one that may run here out, or refusals. Pure |
 //! | [`tenant_fs`] | the tenants root: the only room that touches the disk |
@@ -17,6 +18,7 @@ pub mod backend;
 pub mod compose;
 pub mod config;
 pub mod domain;
+pub mod orchestrator;
 pub mod policy;
 pub mod telemetry;
 pub mod tenant_fs;

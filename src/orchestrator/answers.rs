@@ -1,0 +1,140 @@
+//! What the orchestrator answers, in the shape of the HTTP contract.
+
+use serde::Serialize;
+
+use crate::backend::{Capabilities, HostInfo};
+use crate::domain::{
+    BackendName, DesiredState, Endpoint, Generation, ObjectName, Operation, ProjectName, ServiceStatus, Subdomain,
+    TenantId, TenantState,
+};
+use crate::tenant_fs::LastError;
+
+/// The answer to provision, update and rollback.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the fields of the HTTP contract")]
+pub struct Provisioned {
+    /// `provisioned`, `updated` or `rolled_back`.
+    pub status: &'static str,
+    pub id: TenantId,
+    pub subdomain: Subdomain,
+    pub project: ProjectName,
+    /// The generation that runs now.
+    pub generation: Generation,
+    /// Whether anything was done.
+    pub changed: bool,
+    /// Whether the tenant did not exist (or was only kept) before: 201 instead of 200.
+    #[serde(skip)]
+    pub created: bool,
+    pub warnings: Vec<String>,
+    pub services: Vec<ServiceStatus>,
+}
+
+/// The answer to restart, stop and start.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the fields of the HTTP contract")]
+pub struct Done {
+    /// `restarted`, `stopped` or `started`.
+    pub status: &'static str,
+    pub subdomain: Subdomain,
+}
+
+/// The answer to teardown.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the fields of the HTTP contract")]
+pub struct TornDown {
+    /// `torn_down`.
+    pub status: &'static str,
+    pub subdomain: Subdomain,
+    /// False when there was nothing to tear down.
+    pub changed: bool,
+    pub kept: Kept,
+}
+
+/// What a teardown left.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Kept {
+    /// Names of volumes that are still there.
+    pub volumes: Vec<ObjectName>,
+    /// Whether `data/` is still there.
+    pub data: bool,
+    /// The archive of the config files, relative to the archive directory.
+    pub archive: Option<String>,
+}
+
+/// The answer to `GET /v1/tenants`.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the fields of the HTTP contract")]
+pub struct TenantList {
+    pub tenants: Vec<TenantLine>,
+}
+
+/// One tenant in the list.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the fields of the HTTP contract")]
+pub struct TenantLine {
+    pub subdomain: Subdomain,
+    pub id: TenantId,
+    pub project: ProjectName,
+    pub backend: BackendName,
+    pub desired: DesiredState,
+    pub state: TenantState,
+    pub generation: Generation,
+    /// Services that are as they should be, and all.
+    pub services_ready: usize,
+    pub services: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<LastError>,
+}
+
+/// The answer to status.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the fields of the HTTP contract")]
+pub struct TenantStatus {
+    pub subdomain: Subdomain,
+    pub id: TenantId,
+    pub project: ProjectName,
+    pub backend: BackendName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    pub desired: DesiredState,
+    pub state: TenantState,
+    pub generation: Generation,
+    /// Age of what is said here about containers, in milliseconds.
+    pub age_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<LastError>,
+    pub warnings: Vec<String>,
+    pub endpoints: Vec<Endpoint>,
+    pub services: Vec<ServiceStatus>,
+}
+
+/// The answer to `GET /v1/system/info`.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the fields of the HTTP contract")]
+pub struct SystemInfo {
+    /// This agent's version.
+    pub version: &'static str,
+    /// This agent's identity, as in the label `dev.q8.agent`.
+    pub agent: String,
+    pub backend: BackendName,
+    pub policy: &'static str,
+    pub capabilities: Capabilities,
+    /// The machine behind the backend; none when it cannot be reached.
+    pub host: Option<HostInfo>,
+    pub tenants: usize,
+    pub max_tenants: usize,
+    pub uptime_s: u64,
+}
+
+/// Whether the agent can do its work.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    /// False answers 503.
+    pub ready: bool,
+    /// What does not work, a stable word each: `backend`, `inventory`, `tenant:{subdomain}`.
+    pub degraded: Vec<String>,
+}

@@ -1,0 +1,324 @@
+//! Provision, update and rollback: three ways to a new generation, one way to bring it up.
+
+use std::sync::Arc;
+
+use super::load::Loaded;
+use super::operations::Op;
+use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest, summary};
+use crate::backend::{Plan, ResolvedImages, Run};
+use crate::domain::{
+    DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth, Subdomain, TenantSpec,
+};
+use crate::tenant_fs::{Journal, LastError, RECORD_VERSION, Record, StoredGeneration};
+
+/// What a new generation is made from.
+struct Wanted {
+    kind: OperationKind,
+    status: &'static str,
+    spec: TenantSpec,
+    run: Run,
+}
+
+impl Orchestrator {
+    pub(super) async fn do_provision(&self, op: &Op, request: ProvisionRequest) -> Result<Provisioned, Error> {
+        if request.adopt {
+            return Err(Error::Unsupported {
+                field: "adopt".to_owned(),
+                reason: "taking over objects that another tool made is not supported yet".to_owned(),
+            });
+        }
+        let existing = self.record(op.tenant()).await?;
+        let placement = self.placement(request.placement, existing.as_ref())?;
+        let record = match existing {
+            Some(record) if record.id != request.id => return Err(Error::IdMismatch),
+            Some(record) => record,
+            None => {
+                self.check_room().await?;
+                new_record(&request.subdomain, &request.id, &placement)
+            }
+        };
+        let spec = TenantSpec {
+            id: request.id,
+            subdomain: request.subdomain,
+            compose: request.compose,
+            env: request.env,
+            files: request.files,
+            profiles: request.profiles,
+            placement,
+            pinned_images: std::collections::BTreeMap::new(),
+        };
+        let run = op.run(self.credentials(request.registry_auth));
+        let wanted = Wanted { kind: OperationKind::Provision, status: "provisioned", spec, run };
+        self.bring(op, record, wanted).await
+    }
+
+    pub(super) async fn do_update(&self, op: &Op, request: UpdateRequest) -> Result<Provisioned, Error> {
+        let record = self.live_record(op.tenant()).await?;
+        let (tenant, generation) = (record.subdomain.clone(), record.generation);
+        let mut spec = self.disk(move |fs| fs.generation(&tenant, generation)).await?.spec;
+        if let Some(compose) = request.compose {
+            spec.compose = compose;
+        }
+        if let Some(env) = request.env {
+            spec.env = env;
+        }
+        if let Some(profiles) = request.profiles {
+            spec.profiles = profiles;
+        }
+        for (path, content) in request.files {
+            match content {
+                Some(content) => spec.files.insert(path, content),
+                None => spec.files.remove(&path),
+            };
+        }
+        // The request was checked for itself; together with the files that stay there may be a new conflict.
+        if let Some((other, path)) = ProjectPath::conflict(spec.files.keys()) {
+            return Err(Error::FileConflict { path: path.clone(), other: other.clone() });
+        }
+        // What an earlier rollback pinned holds until somebody asks for newer images.
+        if request.pull {
+            spec.pinned_images.clear();
+        }
+        let mut run = op.run(self.credentials(request.registry_auth));
+        run.pull = request.pull;
+        run.only = (!request.services.is_empty()).then_some(request.services);
+        self.bring(op, record, Wanted { kind: OperationKind::Update, status: "updated", spec, run }).await
+    }
+
+    pub(super) async fn do_rollback(&self, op: &Op, from: Option<Generation>) -> Result<Provisioned, Error> {
+        let record = self.live_record(op.tenant()).await?;
+        if let Some(from) = from.filter(|from| *from != record.generation) {
+            return Err(Error::GenerationMismatch { at: record.generation, from });
+        }
+        let previous = record.previous.ok_or(Error::NoPrevious)?;
+        let tenant = record.subdomain.clone();
+        let stored = self.disk(move |fs| fs.generation(&tenant, previous)).await?;
+        let spec = TenantSpec { pinned_images: stored.images, ..stored.spec };
+        let run = op.run(self.credentials(Vec::new()));
+        self.bring(op, record, Wanted { kind: OperationKind::Rollback, status: "rolled_back", spec, run }).await
+    }
+
+    /// Loads, plans and, unless everything is as wanted already, changes.
+    async fn bring(&self, op: &Op, record: Record, mut wanted: Wanted) -> Result<Provisioned, Error> {
+        op.report("reading the Compose file");
+        let backend = self.backend(record.backend)?;
+        let next = record.generation.next();
+        let mut loaded = self.load(self.tenant_ref(&record), wanted.spec.clone(), next, record.desired).await?;
+        if wanted.kind == OperationKind::Update && !wanted.spec.pinned_images.is_empty() {
+            // A pin is what one reference stood for. It says nothing about another one.
+            let before = self.committed(&record).await?;
+            let (before, now) = (&before.deployment, &loaded.deployment);
+            wanted.spec.pinned_images.retain(|name, _| {
+                let (before, now) = (before.service(name), now.service(name));
+                before.map(|service| &service.image) == now.map(|service| &service.image)
+            });
+            loaded.deployment.pinned_images.clone_from(&wanted.spec.pinned_images);
+        }
+        if let Some(only) = &wanted.run.only
+            && let Some(unknown) = only.iter().find(|name| loaded.deployment.service(name).is_none())
+        {
+            return Err(Error::NoSuchService { subdomain: op.tenant().clone(), service: unknown.clone() });
+        }
+        op.report("looking at images");
+        let images = backend.prepare(&loaded.deployment, &wanted.run).await?;
+        op.report("planning");
+        let plan = backend.plan(&loaded.deployment, &images, &wanted.run).await?;
+        let live = !record.kept && record.generation != Generation::NONE;
+        let mut warnings = loaded.warnings.clone();
+        warnings.extend(plan.warnings.iter().cloned());
+        // A rollback always makes a generation: that is how a repeat of it is told from another one.
+        let same = live
+            && wanted.kind != OperationKind::Rollback
+            && plan.is_empty()
+            && record.fingerprint == self.fingerprint(&wanted.spec);
+        let (generation, changed) = if same {
+            (record.generation, false)
+        } else {
+            self.change(op, &record, &wanted, loaded, &images, &plan).await?;
+            (next, true)
+        };
+        let observed = backend.status(&self.tenant_ref(&record)).await.unwrap_or_default();
+        // Nothing is remembered yet when this is the first that the tenant hears of this process.
+        let standing = self.committed(&Record { generation, ..record.clone() }).await.ok();
+        let services = standing.map_or_else(Vec::new, |loaded| {
+            summary::services(loaded.deployment.project.project(), record.desired, observed)
+        });
+        Ok(Provisioned {
+            status: wanted.status,
+            id: record.id.clone(),
+            subdomain: record.subdomain.clone(),
+            project: ProjectName::of(&record.subdomain),
+            generation,
+            changed,
+            created: !live,
+            warnings,
+            services,
+        })
+    }
+
+    /// The two phases. Before this, nothing of the tenant was touched.
+    async fn change(
+        &self,
+        op: &Op,
+        record: &Record,
+        wanted: &Wanted,
+        loaded: Loaded,
+        images: &ResolvedImages,
+        plan: &Plan,
+    ) -> Result<(), Error> {
+        let backend = self.backend(record.backend)?;
+        let deployment = &loaded.deployment;
+        let target = deployment.generation;
+        let ids = images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect();
+        let stored = StoredGeneration { spec: wanted.spec.clone(), images: ids };
+        let journal = Journal {
+            operation: op.id(),
+            kind: wanted.kind,
+            target: Some(target),
+            service: None,
+            undo: serde_json::to_value(&plan.undo).unwrap_or_default(),
+            purge: false,
+            started_at: jiff::Timestamp::now(),
+        };
+        op.report("writing files");
+        let first = record.clone();
+        let staged = self
+            .disk(move |fs| {
+                let tenant = &first.subdomain;
+                if first.generation == Generation::NONE {
+                    fs.create(&first)?;
+                }
+                fs.begin(tenant, &journal)?;
+                fs.stage(tenant, target, &stored)
+            })
+            .await;
+        let result = async {
+            staged?;
+            self.place_files(deployment).await?;
+            let applying = backend.apply(deployment, images, plan, &wanted.run);
+            Ok::<_, Error>(applying.await?)
+        }
+        .await;
+        if let Err(error) = result {
+            op.report("undoing");
+            self.undo(record, &error, &plan.undo).await;
+            return Err(error);
+        }
+        op.report("committing");
+        let committed = Record {
+            kept: false,
+            generation: target,
+            previous: Some(record.generation).filter(|previous| *previous != Generation::NONE && !record.kept),
+            fingerprint: self.fingerprint(&wanted.spec),
+            updated_at: jiff::Timestamp::now(),
+            last_error: None,
+            ..record.clone()
+        };
+        let writing = committed.clone();
+        if let Err(error) = self.disk(move |fs| fs.commit(&writing)).await {
+            self.undo(record, &error, &plan.undo).await;
+            return Err(error);
+        }
+        let loaded = Arc::new(loaded);
+        self.remember(op.tenant(), &loaded);
+        op.report("removing what was replaced");
+        let settled = self.settle_and_end(&committed, Some(&loaded), None).await;
+        if let Err(error) = settled {
+            // The change is committed and stands; what is left over goes as soon as the backend answers.
+            tracing::warn!(tenant = %op.tenant(), %error, "could not settle yet");
+            self.recover_later(op.tenant().clone());
+        }
+        Ok(())
+    }
+
+    /// The project files of a deployment, and what its containers bind besides.
+    pub(super) async fn place_files(&self, deployment: &crate::backend::Deployment) -> Result<(), Error> {
+        let (tenant, generation) = (deployment.tenant.subdomain.clone(), deployment.generation);
+        let (mounts, directories) = (deployment.mount_files(), deployment.data_directories());
+        self.disk(move |fs| {
+            fs.put_in_place(&tenant, Some(generation))?;
+            for file in &mounts {
+                fs.write_mount(&tenant, &file.name, &file.bytes, file.uid, file.gid, file.mode)?;
+            }
+            for directory in &directories {
+                fs.ensure_data_directory(&tenant, &directory.path, directory.uid, directory.gid)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Puts the committed generation back after a failure, and notes the failure in the record.
+    async fn undo(&self, record: &Record, failure: &Error, undo: &crate::backend::UndoNote) {
+        let noted = Record {
+            last_error: Some(LastError {
+                code: failure.code(),
+                message: failure.to_string(),
+                at: jiff::Timestamp::now(),
+            }),
+            ..record.clone()
+        };
+        if let Err(error) = self.put_back(&noted, Some(undo)).await {
+            tracing::error!(tenant = %record.subdomain, %error, "could not undo yet");
+            self.recover_later(record.subdomain.clone());
+        }
+    }
+
+    /// Which placement a request means; it cannot differ from the one that the tenant has.
+    fn placement(&self, asked: Option<Placement>, existing: Option<&Record>) -> Result<Placement, Error> {
+        let current = existing.map(|record| Placement { backend: record.backend, region: record.region.clone() });
+        let placement = asked
+            .clone()
+            .or_else(|| current.clone())
+            .unwrap_or(Placement { backend: self.inner.settings.default_backend, region: None });
+        if let (Some(asked), Some(current)) = (asked, current)
+            && asked != current
+        {
+            return Err(Error::PlacementChange);
+        }
+        self.backend(placement.backend)?;
+        if placement.region.is_some() {
+            return Err(Error::Unsupported {
+                field: "placement.region".to_owned(),
+                reason: format!("backend {} has no regions", placement.backend),
+            });
+        }
+        Ok(placement)
+    }
+
+    async fn check_room(&self) -> Result<(), Error> {
+        let tenants = self.disk(crate::tenant_fs::TenantFs::tenants).await?;
+        let live = tenants.iter().filter(|(_, record)| record.as_ref().is_ok_and(|record| !record.kept)).count();
+        let max = self.inner.settings.max_tenants;
+        if live >= max { Err(Error::HostFull { max }) } else { Ok(()) }
+    }
+
+    /// The request's credentials, and the host's for a registry that the request does not name.
+    fn credentials(&self, mut asked: Vec<RegistryAuth>) -> Vec<RegistryAuth> {
+        if let Some(host) = &self.inner.settings.registry
+            && asked.iter().all(|auth| auth.registry != host.registry)
+        {
+            asked.push(host.clone());
+        }
+        asked
+    }
+}
+
+fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &Placement) -> Record {
+    let now = jiff::Timestamp::now();
+    Record {
+        version: RECORD_VERSION,
+        id: id.clone(),
+        subdomain: subdomain.clone(),
+        backend: placement.backend,
+        region: placement.region.clone(),
+        desired: DesiredState::Running,
+        kept: false,
+        generation: Generation::NONE,
+        previous: None,
+        fingerprint: String::new(),
+        created_at: now,
+        updated_at: now,
+        last_error: None,
+    }
+}

@@ -1,0 +1,120 @@
+//! Why the orchestrator refused or failed: one enum that joins the errors of the rooms below.
+
+use crate::backend::BackendError;
+use crate::compose::{ComposeError, Location};
+use crate::domain::{BackendName, ErrorCode, Generation, Operation, ProjectPath, ServiceName, Subdomain};
+use crate::policy::Refusal;
+use crate::tenant_fs::FsError;
+
+/// A refusal by the policy, with its place in the file.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct LocatedRefusal {
+    /// What is refused.
+    #[serde(flatten)]
+    pub refusal: Refusal,
+    /// Its line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Its column, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+}
+
+/// Everything that can go wrong with a tenant. The messages may be shown to the client.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
+    #[error("the policy of this host refuses {}", fields(.0))]
+    Policy(Vec<LocatedRefusal>),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    #[error("{field} cannot be done here: {reason}")]
+    Unsupported { field: String, reason: String },
+    #[error("together with the tenant's other files, {path} is in conflict with {other}: not both can be files")]
+    FileConflict { path: ProjectPath, other: ProjectPath },
+    #[error("there is no tenant {0}")]
+    NoSuchTenant(Subdomain),
+    #[error("tenant {subdomain} has no service {service}")]
+    NoSuchService { subdomain: Subdomain, service: ServiceName },
+    #[error("another operation is running on this tenant")]
+    Busy(Option<Box<Operation>>),
+    #[error("the subdomain belongs to another tenant id until it is torn down with purge")]
+    IdMismatch,
+    #[error("a tenant cannot move to another placement")]
+    PlacementChange,
+    #[error("backend {0} is not configured on this agent")]
+    BackendNotConfigured(BackendName),
+    #[error("the tenant is at generation {at}, not at {from}")]
+    GenerationMismatch { at: Generation, from: Generation },
+    #[error("there is no earlier generation to go back to")]
+    NoPrevious,
+    #[error("the host already has {max} tenants")]
+    HostFull { max: usize },
+    #[error("the agent is stopping")]
+    ShuttingDown,
+    #[error("an unexpected failure; the agent's log has it")]
+    Internal,
+}
+
+fn fields(refusals: &[LocatedRefusal]) -> String {
+    let fields: Vec<&str> = refusals.iter().map(|refused| refused.refusal.field.as_str()).collect();
+    fields.join(", ")
+}
+
+impl Error {
+    /// The stable code of this failure.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Compose(_) => ErrorCode::ComposeInvalid,
+            Self::Policy(_) => ErrorCode::PolicyDenied,
+            Self::Backend(error) => error.code(),
+            Self::Fs(error) => error.code(),
+            Self::Unsupported { .. } => ErrorCode::UnsupportedOnBackend,
+            Self::FileConflict { .. } => ErrorCode::InvalidFilePath,
+            Self::NoSuchTenant(_) | Self::NoSuchService { .. } => ErrorCode::NotFound,
+            Self::Busy(_) => ErrorCode::TenantBusy,
+            Self::IdMismatch => ErrorCode::IdMismatch,
+            Self::PlacementChange => ErrorCode::PlacementChange,
+            Self::BackendNotConfigured(_) => ErrorCode::BackendNotConfigured,
+            Self::GenerationMismatch { .. } | Self::NoPrevious => ErrorCode::GenerationMismatch,
+            Self::HostFull { .. } => ErrorCode::HostFull,
+            Self::ShuttingDown => ErrorCode::ShuttingDown,
+            Self::Internal => ErrorCode::Internal,
+        }
+    }
+
+    /// Whether it failed because the backend cannot be reached: the same call may succeed as soon as it can.
+    pub(super) fn is_backend_away(&self) -> bool {
+        matches!(self, Self::Backend(BackendError::Unavailable))
+    }
+
+    /// The field of the request or Compose file it is about.
+    pub fn field(&self) -> Option<String> {
+        match self {
+            Self::Compose(error) => Some(error.field.clone()).filter(|field| !field.is_empty()),
+            Self::Policy(refusals) => refusals.first().map(|first| first.refusal.field.clone()),
+            Self::Backend(error) => error.field(),
+            Self::Unsupported { field, .. } => Some(field.clone()),
+            Self::FileConflict { path, .. } => Some(format!("files[\"{path}\"]")),
+            Self::BackendNotConfigured(_) => Some("placement.backend".to_owned()),
+            Self::NoSuchService { .. } => Some("service".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Where in the Compose file it is.
+    pub fn location(&self) -> Option<Location> {
+        match self {
+            Self::Compose(error) => error.location,
+            Self::Policy(refusals) => {
+                let first = refusals.first()?;
+                Some(Location { line: first.line?, column: first.column? })
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Restart, stop, start and teardown.
+
+use super::operations::Op;
+use super::{Done, Error, Kept, Orchestrator, TornDown};
+use crate::backend::Removed;
+use crate::domain::{DesiredState, Generation, OperationKind, ServiceName};
+use crate::tenant_fs::{Journal, Record};
+
+impl Orchestrator {
+    pub(super) async fn do_restart(&self, op: &Op, service: Option<ServiceName>) -> Result<Done, Error> {
+        let record = self.live_record(op.tenant()).await?;
+        if service.is_none() && record.desired == DesiredState::Stopped {
+            // Nothing runs that could be stopped; and what runs afterwards must not be stopped on record.
+            let started = self.set_running(op, None, DesiredState::Running).await?;
+            return Ok(Done { status: "restarted", ..started });
+        }
+        let loaded = self.committed(&record).await?;
+        self.open_journal(op, &record, OperationKind::Restart, service.as_ref(), false).await?;
+        let run = op.run(Vec::new());
+        let restarted = self.backend(record.backend)?.restart(&loaded.deployment, service.as_ref(), &run).await;
+        self.close(op, &record, restarted.map_err(Error::from)).await?;
+        Ok(Done { status: "restarted", subdomain: record.subdomain })
+    }
+
+    pub(super) async fn do_stop(&self, op: &Op, service: Option<ServiceName>) -> Result<Done, Error> {
+        self.set_running(op, service, DesiredState::Stopped).await
+    }
+
+    pub(super) async fn do_start(&self, op: &Op, service: Option<ServiceName>) -> Result<Done, Error> {
+        self.set_running(op, service, DesiredState::Running).await
+    }
+
+    /// Stopping or starting the whole tenant is durable: the record says so before the backend is asked. A single
+    /// service leaves the record alone.
+    async fn set_running(&self, op: &Op, service: Option<ServiceName>, desired: DesiredState) -> Result<Done, Error> {
+        let mut record = self.live_record(op.tenant()).await?;
+        let loaded = self.committed(&record).await?;
+        if let Some(service) = &service
+            && loaded.deployment.service(service).is_none()
+        {
+            return Err(Error::NoSuchService { subdomain: record.subdomain, service: service.clone() });
+        }
+        let (kind, status) = match desired {
+            DesiredState::Stopped => (OperationKind::Stop, "stopped"),
+            DesiredState::Running => (OperationKind::Start, "started"),
+        };
+        self.open_journal(op, &record, kind, service.as_ref(), false).await?;
+        if service.is_none() && record.desired != desired {
+            record.desired = desired;
+            record.updated_at = jiff::Timestamp::now();
+            let changed = record.clone();
+            self.disk(move |fs| fs.commit(&changed)).await?;
+        }
+        let loaded = self.committed(&record).await?;
+        let (backend, run) = (self.backend(record.backend)?, op.run(Vec::new()));
+        let done = match desired {
+            DesiredState::Stopped => backend.stop(&loaded.deployment, service.as_ref(), &run).await,
+            DesiredState::Running => backend.start(&loaded.deployment, service.as_ref(), &run).await,
+        };
+        self.close(op, &record, done.map_err(Error::from)).await?;
+        Ok(Done { status, subdomain: record.subdomain })
+    }
+
+    pub(super) async fn do_teardown(&self, op: &Op, purge: bool) -> Result<TornDown, Error> {
+        let nothing =
+            |kept: Kept| TornDown { status: "torn_down", subdomain: op.tenant().clone(), changed: false, kept };
+        let Some(record) = self.record(op.tenant()).await? else { return Ok(nothing(Kept::default())) };
+        if record.kept && !purge {
+            let (backend, tenant, run) = (self.backend(record.backend)?, self.tenant_ref(&record), op.run(Vec::new()));
+            let removed = backend.remove(&tenant, None, false, &run).await?;
+            let kept = self.kept(&record, removed, None).await?;
+            return Ok(nothing(kept));
+        }
+        self.open_journal(op, &record, OperationKind::Teardown, None, purge).await?;
+        let kept = match self.tear_down(op, &record, purge).await {
+            Ok(kept) => kept,
+            Err(error) => {
+                self.recover_later(op.tenant().clone());
+                return Err(error);
+            }
+        };
+        Ok(TornDown { changed: true, ..nothing(kept) })
+    }
+
+    /// Every step may be repeated; recovery calls this again.
+    pub(super) async fn tear_down(&self, op: &Op, record: &Record, purge: bool) -> Result<Kept, Error> {
+        let backend = self.backend(record.backend)?;
+        let loaded = match record.generation {
+            Generation::NONE => None,
+            // Order is a courtesy: a specification that cannot be read any more must not keep a tenant up.
+            _ => self.committed(record).await.ok(),
+        };
+        let deployment = loaded.as_deref().map(|loaded| &loaded.deployment);
+        let removed = backend.remove(&self.tenant_ref(record), deployment, purge, &op.run(Vec::new())).await?;
+        let tenant = record.subdomain.clone();
+        if purge {
+            op.report("deleting files");
+            self.disk(move |fs| fs.purge(&tenant)).await?;
+            self.inner.loaded.remove(&record.subdomain);
+            self.inner.degraded.remove(&record.subdomain);
+            return Ok(Kept::default());
+        }
+        op.report("archiving files");
+        let archive = self.disk(move |fs| fs.archive(&tenant)).await?;
+        let kept_record = Record {
+            kept: true,
+            desired: DesiredState::Running,
+            previous: None,
+            fingerprint: String::new(),
+            updated_at: jiff::Timestamp::now(),
+            last_error: None,
+            ..record.clone()
+        };
+        self.disk(move |fs| fs.commit(&kept_record)).await?;
+        self.end(record, None).await?;
+        self.inner.loaded.remove(&record.subdomain);
+        self.kept(record, removed, archive).await
+    }
+
+    async fn kept(&self, record: &Record, removed: Removed, archive: Option<String>) -> Result<Kept, Error> {
+        let tenant = record.subdomain.clone();
+        let data = self.disk(move |fs| fs.has_data(&tenant)).await?;
+        Ok(Kept { volumes: removed.volumes_kept, data, archive })
+    }
+
+    async fn open_journal(
+        &self,
+        op: &Op,
+        record: &Record,
+        kind: OperationKind,
+        service: Option<&ServiceName>,
+        purge: bool,
+    ) -> Result<(), Error> {
+        let journal = Journal {
+            operation: op.id(),
+            kind,
+            target: None,
+            service: service.cloned(),
+            undo: serde_json::Value::Null,
+            purge,
+            started_at: jiff::Timestamp::now(),
+        };
+        let tenant = record.subdomain.clone();
+        self.disk(move |fs| fs.begin(&tenant, &journal)).await
+    }
+
+    /// Ends the operation. One that failed because the backend is away stays open and is finished later; any other
+    /// failure is the client's to repeat.
+    async fn close(&self, op: &Op, record: &Record, result: Result<(), Error>) -> Result<(), Error> {
+        if let Err(error) = result {
+            if error.is_backend_away() {
+                self.recover_later(op.tenant().clone());
+            } else {
+                self.end_lightly(record).await?;
+            }
+            return Err(error);
+        }
+        self.end_lightly(record).await
+    }
+
+    async fn end_lightly(&self, record: &Record) -> Result<(), Error> {
+        let loaded = self.committed(record).await?;
+        self.end(record, Some(&loaded)).await
+    }
+}

@@ -1,0 +1,295 @@
+//! Finishing or undoing what was left half done: after a failure, a crash, or a backend that went away.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::load::Loaded;
+use super::operations::Op;
+use super::{Error, Orchestrator, StartError};
+use crate::backend::{BackendError, UndoNote};
+use crate::domain::{DesiredState, Generation, OperationKind, Subdomain};
+use crate::tenant_fs::{FsError, Journal, Record};
+
+/// Pause before a failed recovery is tried again, doubled up to [`RETRY_MOST`].
+const RETRY_FIRST: Duration = Duration::from_secs(2);
+const RETRY_MOST: Duration = Duration::from_secs(60);
+/// Pauses before a recovered tenant is looked at again. What the engine was making when its caller went away may appear
+/// after the recovery has looked, because nothing ends a call that the engine has taken.
+const LOOKS: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(60)];
+/// How often archives are looked through for expired ones.
+const SWEEP: Duration = Duration::from_secs(3600);
+
+impl Orchestrator {
+    /// Reads every record. A tenant with an open operation is locked before this returns and recovered in the
+    /// background; the others can be served at once.
+    pub async fn take_stock(&self) -> Result<(), StartError> {
+        let fs = Arc::clone(&self.inner.fs);
+        let read = tokio::task::spawn_blocking(move || {
+            let tenants = fs.tenants()?;
+            let open = |tenant: &Subdomain| fs.journal(tenant).map_or(true, |journal| journal.is_some());
+            Ok::<Vec<_>, FsError>(tenants.into_iter().map(|(tenant, record)| (open(&tenant), tenant, record)).collect())
+        });
+        let tenants = read.await.map_err(|_| StartError::Interrupted)??;
+        for (open, tenant, record) in tenants {
+            match record {
+                Err(error) => {
+                    tracing::error!(%tenant, %error, "the record cannot be read; this tenant is not served");
+                    self.inner.degraded.insert(tenant, ());
+                }
+                Ok(record) => {
+                    let unfinished = open || record.generation == Generation::NONE;
+                    if unfinished || self.lost_with_the_agent(&record) {
+                        self.recover_now(tenant).await;
+                    }
+                }
+            }
+        }
+        self.inner.inventory_done.store(true, Ordering::Release);
+        let (this, stopping) = (self.clone(), self.inner.stopping.clone());
+        let sweeping = async move {
+            loop {
+                let retention = this.inner.settings.archive_retention;
+                match this.disk(move |fs| fs.sweep_archives(retention)).await {
+                    Ok(0) => {}
+                    Ok(count) => tracing::info!(count, "expired archives were deleted"),
+                    Err(error) => tracing::warn!(%error, "archives could not be swept"),
+                }
+                tokio::time::sleep(SWEEP).await;
+            }
+        };
+        tokio::spawn(stopping.run_until_cancelled_owned(sweeping));
+        Ok(())
+    }
+
+    /// Whether the backend forgot this tenant when the agent ended.
+    fn lost_with_the_agent(&self, record: &Record) -> bool {
+        !record.kept && self.backend(record.backend).is_ok_and(|backend| !backend.capabilities().survives_agent)
+    }
+
+    /// Takes the lock now, recovers in the background.
+    async fn recover_now(&self, tenant: Subdomain) {
+        let timeout = self.inner.settings.operation_timeout;
+        let began = self.inner.operations.begin(tenant.clone(), OperationKind::Recover, Duration::ZERO, timeout).await;
+        let Ok(op) = began else { return self.recover_later(tenant) };
+        let this = self.clone();
+        self.inner.tasks.spawn(async move {
+            let before = this.record(&tenant).await;
+            let recovered = this.recover(&op).await;
+            drop(op);
+            match recovered {
+                Ok(()) => {
+                    tracing::info!(%tenant, "recovered");
+                    this.look_again(before.ok().flatten());
+                }
+                Err(error) => {
+                    tracing::error!(%tenant, %error, "could not be recovered yet");
+                    this.recover_later(tenant);
+                }
+            }
+        });
+    }
+
+    async fn recover(&self, op: &Op) -> Result<(), Error> {
+        self.finish_open_operation(op).await?;
+        match self.record(op.tenant()).await? {
+            Some(record) if record.generation == Generation::NONE => self.put_back(&record, None).await,
+            Some(record) if self.lost_with_the_agent(&record) => self.run_again(op, &record).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Tries again, with growing pauses, until the tenant has been recovered (by this or by a request).
+    pub(super) fn recover_later(&self, tenant: Subdomain) {
+        if self.inner.degraded.insert(tenant.clone(), ()).is_some() {
+            return;
+        }
+        let (this, stopping) = (self.clone(), self.inner.stopping.clone());
+        tokio::spawn(async move {
+            let mut pause = RETRY_FIRST;
+            // Only the waiting is cut short: a recovery that has begun ends like any operation.
+            while stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+                let timeout = this.inner.settings.operation_timeout;
+                let begun =
+                    this.inner.operations.begin(tenant.clone(), OperationKind::Recover, Duration::ZERO, timeout).await;
+                if let Ok(op) = begun {
+                    let before = this.record(&tenant).await;
+                    match this.recover(&op).await {
+                        Ok(()) => {
+                            this.inner.degraded.remove(&tenant);
+                            tracing::info!(%tenant, "recovered");
+                            this.look_again(before.ok().flatten());
+                            return;
+                        }
+                        Err(error) => tracing::warn!(%tenant, %error, "still cannot be recovered"),
+                    }
+                }
+                pause = (pause * 2).min(RETRY_MOST);
+            }
+        });
+    }
+
+    /// Settles a recovered tenant again after a while (see [`LOOKS`]). `before` is its record as it was.
+    fn look_again(&self, before: Option<Record>) {
+        let Some(before) = before.filter(|record| !self.lost_with_the_agent(record)) else { return };
+        let (this, stopping) = (self.clone(), self.inner.stopping.clone());
+        tokio::spawn(async move {
+            let tenant = before.subdomain.clone();
+            for pause in LOOKS {
+                if stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    return;
+                }
+                let timeout = this.inner.settings.operation_timeout;
+                let begun =
+                    this.inner.operations.begin(tenant.clone(), OperationKind::Recover, Duration::ZERO, timeout).await;
+                let Ok(_op) = begun else { continue };
+                if let Err(error) = this.settle_again(&before).await {
+                    tracing::warn!(%tenant, %error, "could not look for late objects");
+                }
+            }
+        });
+    }
+
+    async fn settle_again(&self, before: &Record) -> Result<(), Error> {
+        let tenant = before.subdomain.clone();
+        let (open, current) = self.disk(move |fs| Ok((fs.journal(&tenant)?.is_some(), fs.record(&tenant)?))).await?;
+        if open {
+            // Not recovered after all; whoever recovers it looks again.
+            return Ok(());
+        }
+        let (backend, reference) = (self.backend(before.backend)?, self.tenant_ref(before));
+        match current {
+            Some(record) if record.id == before.id => {
+                let loaded = if record.kept { None } else { Some(self.committed(&record).await?) };
+                let deployment = loaded.as_ref().map(|loaded| &loaded.deployment);
+                Ok(backend.settle(&reference, record.generation, deployment, None).await?)
+            }
+            // Gone, or somebody else's by now.
+            _ => Ok(backend.settle(&reference, Generation::NONE, None, None).await?),
+        }
+    }
+
+    /// If an earlier operation is still open, finishes or undoes it: the record decides.
+    pub(super) async fn finish_open_operation(&self, op: &Op) -> Result<(), Error> {
+        let tenant = op.tenant().clone();
+        let (journal, record) = self
+            .disk(move |fs| {
+                let journal = fs.journal(&tenant)?;
+                let record = if journal.is_some() { fs.record(&tenant)? } else { None };
+                Ok((journal, record))
+            })
+            .await?;
+        let Some(journal) = journal else { return Ok(()) };
+        let Some(record) = record else {
+            // The directory was purged but for the journal's last moments; nothing to decide.
+            let tenant = op.tenant().clone();
+            return self.disk(move |fs| fs.purge(&tenant)).await;
+        };
+        tracing::info!(tenant = %op.tenant(), kind = ?journal.kind, "an earlier operation is open");
+        op.report("finishing an earlier operation");
+        self.finish(op, &record, &journal).await
+    }
+
+    async fn finish(&self, op: &Op, record: &Record, journal: &Journal) -> Result<(), Error> {
+        let undo: Option<UndoNote> = serde_json::from_value(journal.undo.clone()).ok();
+        match journal.kind {
+            OperationKind::Provision | OperationKind::Update | OperationKind::Rollback | OperationKind::Recover => {
+                let committed = journal.target.is_some_and(|target| record.generation >= target) && !record.kept;
+                if committed {
+                    let loaded = self.committed(record).await?;
+                    self.settle_and_end(record, Some(&loaded), None).await
+                } else {
+                    self.put_back(record, undo.as_ref()).await
+                }
+            }
+            OperationKind::Teardown => self.tear_down(op, record, journal.purge).await.map(drop),
+            OperationKind::Stop | OperationKind::Start | OperationKind::Restart => {
+                let loaded = self.committed(record).await?;
+                self.run_as_asked(op, record, journal, &loaded).await?;
+                self.end(record, Some(&loaded)).await
+            }
+        }
+    }
+
+    /// Does a restart, stop or start once more. For the whole tenant the record says which way it went.
+    async fn run_as_asked(&self, op: &Op, record: &Record, journal: &Journal, loaded: &Loaded) -> Result<(), Error> {
+        let (backend, run) = (self.backend(record.backend)?, op.run(Vec::new()));
+        let (deployment, service) = (&loaded.deployment, journal.service.as_ref());
+        let stops = match (journal.kind, service) {
+            (kind, Some(_)) => kind == OperationKind::Stop,
+            (_, None) => record.desired == DesiredState::Stopped,
+        };
+        let done = match (stops, journal.kind) {
+            (true, _) => return Ok(backend.stop(deployment, service, &run).await?),
+            // Not merely started: what was told to stop may still be running, but not for long.
+            (false, OperationKind::Restart) => backend.restart(deployment, service, &run).await,
+            (false, _) => backend.start(deployment, service, &run).await,
+        };
+        match done {
+            Err(BackendError::Unavailable) => Err(BackendError::Unavailable.into()),
+            // A service that does not come up must not keep the tenant locked for ever.
+            Err(error) => {
+                tracing::warn!(tenant = %record.subdomain, %error, "not everything could be started");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Undo: the committed generation's files, then its containers. A tenant without one is gone afterwards.
+    pub(super) async fn put_back(&self, record: &Record, undo: Option<&UndoNote>) -> Result<(), Error> {
+        let backend = self.backend(record.backend)?;
+        let tenant = record.subdomain.clone();
+        if record.generation == Generation::NONE {
+            backend.settle(&self.tenant_ref(record), Generation::NONE, None, undo).await?;
+            self.inner.loaded.remove(&tenant);
+            return self.disk(move |fs| fs.purge(&tenant)).await;
+        }
+        if record.kept {
+            backend.settle(&self.tenant_ref(record), record.generation, None, undo).await?;
+            self.disk(move |fs| fs.put_in_place(&tenant, None)).await?;
+        } else {
+            let loaded = self.committed(record).await?;
+            self.place_files(&loaded.deployment).await?;
+            let deployment = Some(&loaded.deployment);
+            backend.settle(&self.tenant_ref(record), record.generation, deployment, undo).await?;
+        }
+        let noted = record.clone();
+        self.disk(move |fs| fs.commit(&noted)).await?;
+        let loaded = if record.kept { None } else { Some(self.committed(record).await?) };
+        self.end(record, loaded.as_deref()).await
+    }
+
+    /// The second phase, and the end of the operation.
+    pub(super) async fn settle_and_end(
+        &self,
+        record: &Record,
+        loaded: Option<&Loaded>,
+        undo: Option<&UndoNote>,
+    ) -> Result<(), Error> {
+        let backend = self.backend(record.backend)?;
+        let deployment = loaded.map(|loaded| &loaded.deployment);
+        backend.settle(&self.tenant_ref(record), record.generation, deployment, undo).await?;
+        self.end(record, loaded).await
+    }
+
+    /// The operation is over: its journal goes, and with it what no generation needs any more.
+    pub(super) async fn end(&self, record: &Record, loaded: Option<&Loaded>) -> Result<(), Error> {
+        let mounts: Vec<String> = loaded
+            .map(|loaded| loaded.deployment.mount_files().into_iter().map(|file| file.name).collect())
+            .unwrap_or_default();
+        let tenant = record.subdomain.clone();
+        self.disk(move |fs| fs.end(&tenant, &mounts)).await
+    }
+
+    /// A backend that forgets its tenants with the agent gets the committed generation again.
+    async fn run_again(&self, op: &Op, record: &Record) -> Result<(), Error> {
+        let backend = self.backend(record.backend)?;
+        let loaded = self.committed(record).await?;
+        let run = op.run(Vec::new());
+        let images = backend.prepare(&loaded.deployment, &run).await?;
+        let plan = backend.plan(&loaded.deployment, &images, &run).await?;
+        backend.apply(&loaded.deployment, &images, &plan, &run).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! Tenants over the in-memory backend, where a request alone does not show what went wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::domain::{DesiredState, OperationId, TenantId};
+use crate::tenant_fs::Journal;
+
+struct House {
+    orchestrator: Orchestrator,
+    root: tempfile::TempDir,
+}
+
+impl House {
+    async fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("tenants");
+        let variables = [
+            ("Q8_AGENT_ADMIN_TOKEN", "0f8b1c7a9d2e4f60718293a4b5c6d7e8"),
+            ("Q8_AGENT_BACKEND", "memory"),
+            ("Q8_AGENT_TENANTS_ROOT", path.to_str().unwrap()),
+        ];
+        let config = Config::from_env(variables.into_iter().map(|(name, value)| (name.into(), value.into()))).unwrap();
+        Self { orchestrator: Orchestrator::open(&config).await.unwrap(), root }
+    }
+
+    async fn provision(&self, compose: &str) -> Provisioned {
+        let request = ProvisionRequest {
+            id: TenantId::parse("1").unwrap(),
+            subdomain: acme(),
+            compose: compose.to_owned(),
+            env: String::new(),
+            files: BTreeMap::new(),
+            profiles: BTreeSet::new(),
+            placement: None,
+            registry_auth: Vec::new(),
+            adopt: false,
+        };
+        self.orchestrator.provision(request).await.unwrap()
+    }
+
+    async fn update(&self, compose: &str) -> Provisioned {
+        let request = UpdateRequest {
+            subdomain: acme(),
+            compose: Some(compose.to_owned()),
+            env: None,
+            files: BTreeMap::new(),
+            profiles: None,
+            services: BTreeSet::new(),
+            pull: false,
+            registry_auth: Vec::new(),
+        };
+        self.orchestrator.update(request).await.unwrap()
+    }
+
+    /// Reference and id of the image that runs.
+    async fn image(&self) -> (String, String) {
+        let images = self.orchestrator.images(&acme()).await.unwrap();
+        (images[0].image.clone(), images[0].id.clone())
+    }
+}
+
+fn acme() -> Subdomain {
+    Subdomain::parse("acme").unwrap()
+}
+
+fn web(image: &str, command: u32) -> String {
+    format!("services: {{web: {{image: '{image}', command: [sleep, '{command}']}}}}")
+}
+
+#[tokio::test]
+async fn a_pin_does_not_outlive_its_reference() {
+    let house = House::new().await;
+    house.provision(&web("x:1", 1000)).await;
+    let first = house.image().await;
+    house.update(&web("x:1", 2000)).await;
+    house.orchestrator.rollback(&acme(), None).await.unwrap();
+    house.update(&web("x:1", 3000)).await;
+    assert_eq!(house.image().await.1, first.1, "the same reference stays what the rollback made it");
+    house.update(&web("x:2", 3000)).await;
+    let second = house.image().await;
+    assert_eq!(second.0, "x:2");
+    assert_ne!(second.1, first.1, "another reference is another image");
+}
+
+#[tokio::test]
+async fn a_restarted_tenant_is_meant_to_run() {
+    let house = House::new().await;
+    house.provision(&web("x:1", 1000)).await;
+    house.orchestrator.stop(&acme(), None).await.unwrap();
+    assert_eq!(house.orchestrator.status(&acme()).await.unwrap().desired, DesiredState::Stopped);
+    house.orchestrator.restart(&acme(), None).await.unwrap();
+    let status = house.orchestrator.status(&acme()).await.unwrap();
+    assert_eq!(status.desired, DesiredState::Running);
+    assert_eq!(status.services[0].containers[0].state, "running");
+}
+
+#[tokio::test]
+async fn an_identical_provision_tells_the_services_even_when_nothing_is_remembered() {
+    let house = House::new().await;
+    house.provision(&web("x:1", 1000)).await;
+    house.orchestrator.inner.loaded.clear();
+    let again = house.provision(&web("x:1", 1000)).await;
+    assert!(!again.changed);
+    assert_eq!(again.services.len(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_finished_can_be_torn_down() {
+    let house = House::new().await;
+    house.provision(&web("x:1", 1000)).await;
+    let journal = Journal {
+        operation: OperationId::new(),
+        kind: OperationKind::Update,
+        target: Some(Generation(2)),
+        service: None,
+        undo: serde_json::Value::Null,
+        purge: false,
+        started_at: jiff::Timestamp::now(),
+    };
+    house.orchestrator.disk(move |fs| fs.begin(&acme(), &journal)).await.unwrap();
+    let stored = house.root.path().join("tenants/acme/.agent/generations/1.json");
+    std::fs::write(&stored, "damaged").unwrap();
+    house.orchestrator.inner.loaded.clear();
+    assert!(house.orchestrator.stop(&acme(), None).await.is_err(), "it cannot be finished");
+    assert!(house.orchestrator.teardown(&acme(), true).await.unwrap().changed);
+    assert!(matches!(house.orchestrator.status(&acme()).await, Err(Error::NoSuchTenant(_))));
+    assert!(!house.root.path().join("tenants/acme").exists());
+}
