@@ -4,6 +4,8 @@
 //!
 //! | room | what it does |
 //! |---|---|
+//! | [`cli`] | arguments in, exit code out; wires the rooms together for `serve` |
+//! | [`api`] | HTTP: listener, tokens, routes, the one table from error codes to statuses, log streams |
 //! | [`orchestrator`] | chains the rooms below under one lock per tenant; operations, recovery |
 //! | [`backend`] | the trait of places that run tenants; `docker` and `memory` behind it |
 //! | [`policy`] | a resolved project in, one that may run here out, or refusals. Pure |
@@ -14,7 +16,9 @@
 //! | [`domain`] | the words: names, states, error codes. The ground |
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod backend;
+pub mod cli;
 pub mod compose;
 pub mod config;
 pub mod domain;

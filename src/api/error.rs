@@ -1,0 +1,273 @@
+//! The one table from error codes to HTTP, and the JSON body that every error has.
+
+use hyper::StatusCode;
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::access_log::RequestId;
+use super::respond::{self, Answer};
+use crate::backend::BackendError;
+use crate::compose::Location;
+use crate::domain::{ErrorCode, InvalidName};
+use crate::orchestrator;
+
+/// What a code means in HTTP.
+struct Meaning {
+    status: StatusCode,
+    /// The same request may succeed later without anybody changing anything.
+    retryable: bool,
+    /// Seconds after which a retry makes sense, for the header of that name.
+    retry_after: Option<u16>,
+}
+
+/// The table. Whoever adds a code must decide here what it means.
+fn meaning(code: ErrorCode) -> Meaning {
+    use ErrorCode as C;
+    use StatusCode as S;
+    let (status, retryable, retry_after) = match code {
+        C::InvalidRequest | C::InvalidSubdomain | C::InvalidFilePath => (S::BAD_REQUEST, false, None),
+        C::Unauthorized => (S::UNAUTHORIZED, false, None),
+        C::Forbidden => (S::FORBIDDEN, false, None),
+        C::NotFound => (S::NOT_FOUND, false, None),
+        C::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, false, None),
+        C::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, false, None),
+        C::ComposeInvalid | C::PolicyDenied | C::QuotaExceeded | C::UnsupportedOnBackend | C::BackendNotConfigured => {
+            (S::UNPROCESSABLE_ENTITY, false, None)
+        }
+        C::TenantBusy => (S::CONFLICT, true, Some(5)),
+        C::GenerationMismatch | C::IdMismatch | C::NameTaken | C::PortTaken | C::HostFull | C::PlacementChange => {
+            (S::CONFLICT, false, None)
+        }
+        C::ImageNotFound | C::RegistryDenied | C::ServiceUnhealthy | C::ServiceExited | C::BackendError => {
+            (S::BAD_GATEWAY, false, None)
+        }
+        C::RegistryUnavailable => (S::BAD_GATEWAY, true, None),
+        C::DeadlineExceeded => (S::GATEWAY_TIMEOUT, true, None),
+        C::BackendUnavailable => (S::SERVICE_UNAVAILABLE, true, Some(5)),
+        C::NoSpace => (S::INSUFFICIENT_STORAGE, false, None),
+        C::RateLimited => (S::TOO_MANY_REQUESTS, true, Some(1)),
+        C::ShuttingDown => (S::SERVICE_UNAVAILABLE, true, Some(10)),
+        C::Internal => (S::INTERNAL_SERVER_ERROR, false, None),
+    };
+    Meaning { status, retryable, retry_after }
+}
+
+/// A refusal or failure on its way to the client. Everything in it may be shown.
+#[derive(Debug, Clone)]
+pub(super) struct ApiError {
+    pub(super) code: ErrorCode,
+    pub(super) message: String,
+    pub(super) field: Option<String>,
+    pub(super) location: Option<Location>,
+    /// Boxed, because a `Result` is as large as its error and most errors have none.
+    pub(super) details: Option<Box<Value>>,
+    /// The methods that the path has, for 405.
+    allow: Option<&'static str>,
+    /// The rest of the request has not been read and is not going to be.
+    hang_up: bool,
+}
+
+/// The error object of the contract.
+#[derive(Serialize)]
+pub(super) struct ErrorBody<'a> {
+    error: &'a str,
+    code: ErrorCode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<u32>,
+    request_id: &'a str,
+    retryable: bool,
+}
+
+impl ApiError {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { code, message, field: None, location: None, details: None, allow: None, hang_up: false }
+    }
+
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidRequest, message)
+    }
+
+    /// Says nothing about what was wrong with the credentials.
+    pub(super) fn unauthorized() -> Self {
+        Self::new(ErrorCode::Unauthorized, "a valid bearer token is needed").hanging_up()
+    }
+
+    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
+        let message = format!("this path has {allow} only");
+        Self { allow: Some(allow), ..Self::new(ErrorCode::MethodNotAllowed, message) }
+    }
+
+    pub(super) fn internal() -> Self {
+        Self::new(ErrorCode::Internal, "an unexpected failure; the agent's log has it under this request id")
+    }
+
+    #[must_use]
+    pub(super) fn at_field(self, field: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..self }
+    }
+
+    #[must_use]
+    pub(super) fn at(self, location: Option<Location>) -> Self {
+        Self { location, ..self }
+    }
+
+    /// For a refusal before the body was read: the connection cannot be used again without reading it.
+    #[must_use]
+    pub(super) fn hanging_up(self) -> Self {
+        Self { hang_up: true, ..self }
+    }
+
+    pub(super) fn body<'a>(&'a self, request: &'a RequestId) -> ErrorBody<'a> {
+        ErrorBody {
+            error: &self.message,
+            code: self.code,
+            details: self.details.as_deref(),
+            field: self.field.as_deref(),
+            line: self.location.map(|place| place.line),
+            column: self.location.map(|place| place.column),
+            request_id: request.as_str(),
+            retryable: meaning(self.code).retryable,
+        }
+    }
+
+    pub(super) fn answer(&self, request: &RequestId) -> Answer {
+        let meaning = meaning(self.code);
+        let mut answer = respond::json(meaning.status, &self.body(request));
+        let headers = answer.headers_mut();
+        if meaning.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = meaning.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(methods) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(methods));
+        }
+        if self.hang_up {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+}
+
+impl From<InvalidName> for ApiError {
+    /// For names in a path or query. Only a subdomain has a code of its own.
+    fn from(refusal: InvalidName) -> Self {
+        let code = match refusal.kind {
+            "subdomain" => ErrorCode::InvalidSubdomain,
+            "file path" => ErrorCode::InvalidFilePath,
+            _ => ErrorCode::InvalidRequest,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+impl From<&BackendError> for ApiError {
+    fn from(error: &BackendError) -> Self {
+        Self {
+            field: error.field(),
+            details: error.details().map(|details| Box::new(json!(details))),
+            ..Self::new(error.code(), error.to_string())
+        }
+    }
+}
+
+impl From<orchestrator::Error> for ApiError {
+    fn from(error: orchestrator::Error) -> Self {
+        use orchestrator::Error as E;
+        let details = match &error {
+            E::Policy(refusals) => Some(json!({ "refusals": refusals })),
+            E::Busy(operation) => Some(json!({ "operation": operation })),
+            E::GenerationMismatch { at, .. } => Some(json!({ "generation": at })),
+            E::Backend(backend) => backend.details().map(|details| json!(details)),
+            _ => None,
+        };
+        Self {
+            field: error.field(),
+            location: error.location(),
+            details: details.map(Box::new),
+            ..Self::new(error.code(), error.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every code of the contract with its status, written down a second time: a change of the table is a change of the
+    /// contract and must be made twice.
+    const CONTRACT: &[(&str, u16, bool)] = &[
+        ("INVALID_REQUEST", 400, false),
+        ("INVALID_SUBDOMAIN", 400, false),
+        ("INVALID_FILE_PATH", 400, false),
+        ("UNAUTHORIZED", 401, false),
+        ("FORBIDDEN", 403, false),
+        ("NOT_FOUND", 404, false),
+        ("METHOD_NOT_ALLOWED", 405, false),
+        ("PAYLOAD_TOO_LARGE", 413, false),
+        ("COMPOSE_INVALID", 422, false),
+        ("POLICY_DENIED", 422, false),
+        ("QUOTA_EXCEEDED", 422, false),
+        ("UNSUPPORTED_ON_BACKEND", 422, false),
+        ("BACKEND_NOT_CONFIGURED", 422, false),
+        ("TENANT_BUSY", 409, true),
+        ("GENERATION_MISMATCH", 409, false),
+        ("ID_MISMATCH", 409, false),
+        ("NAME_TAKEN", 409, false),
+        ("PORT_TAKEN", 409, false),
+        ("HOST_FULL", 409, false),
+        ("PLACEMENT_CHANGE", 409, false),
+        ("IMAGE_NOT_FOUND", 502, false),
+        ("REGISTRY_DENIED", 502, false),
+        ("REGISTRY_UNAVAILABLE", 502, true),
+        ("SERVICE_UNHEALTHY", 502, false),
+        ("SERVICE_EXITED", 502, false),
+        ("DEADLINE_EXCEEDED", 504, true),
+        ("BACKEND_UNAVAILABLE", 503, true),
+        ("BACKEND_ERROR", 502, false),
+        ("NO_SPACE", 507, false),
+        ("RATE_LIMITED", 429, true),
+        ("SHUTTING_DOWN", 503, true),
+        ("INTERNAL", 500, false),
+    ];
+
+    #[test]
+    fn every_code_has_the_status_of_the_contract() {
+        for &(word, status, retryable) in CONTRACT {
+            let code: ErrorCode = serde_json::from_value(json!(word)).expect(word);
+            let request = RequestId::parse("r-1").unwrap();
+            let error = ApiError::new(code, "text").at_field("f").at(Some(Location { line: 2, column: 3 }));
+            assert_eq!(error.answer(&request).status().as_u16(), status, "{word}");
+            assert_eq!(
+                json!(error.body(&request)),
+                json!({ "error": "text", "code": word, "field": "f", "line": 2, "column": 3, "request_id": "r-1",
+                        "retryable": retryable })
+            );
+        }
+    }
+
+    #[test]
+    fn some_answers_carry_headers() {
+        let request = RequestId::parse("r-1").unwrap();
+        let header = |error: ApiError, name: &str| {
+            error.answer(&request).headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(header(ApiError::unauthorized(), "www-authenticate").as_deref(), Some("Bearer"));
+        assert_eq!(header(ApiError::method_not_allowed("POST"), "allow").as_deref(), Some("POST"));
+        assert_eq!(header(ApiError::internal(), "retry-after"), None);
+        for code in
+            [ErrorCode::TenantBusy, ErrorCode::BackendUnavailable, ErrorCode::RateLimited, ErrorCode::ShuttingDown]
+        {
+            assert!(header(ApiError::new(code, ""), "retry-after").is_some(), "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What every request passes, in this order: request id, token, route, endpoint; and on the way out the log entry.
+//!
+//! The token is checked before the route, so that without one nothing can be learnt about paths, and before the body.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use futures::FutureExt as _;
+use hyper::body::Incoming;
+use hyper::header::HeaderMap;
+use hyper::{Request, Response};
+use tracing::Instrument as _;
+
+use super::access_log::{Entry, Logged, RequestId};
+use super::auth::{self, LiveTokens};
+use super::error::ApiError;
+use super::respond::{Answer, X_REQUEST_ID};
+use super::router::{self, Route};
+
+/// A request that has been let in.
+pub(super) struct Call {
+    pub(super) query: Option<String>,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Incoming,
+    pub(super) request_id: RequestId,
+}
+
+/// What answers the routes.
+pub(super) trait Endpoints: Send + Sync + 'static {
+    /// Does what is asked. May panic: that becomes a 500.
+    fn call(&self, route: Route, call: Call) -> impl Future<Output = Result<Answer, ApiError>> + Send;
+}
+
+/// See the module.
+pub(super) struct Front<E> {
+    pub(super) tokens: LiveTokens,
+    pub(super) endpoints: E,
+}
+
+impl<E: Endpoints> Front<E> {
+    /// Answers one request, whatever it is.
+    pub(super) async fn serve(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        busy: Arc<AtomicBool>,
+    ) -> Response<Logged> {
+        let request_id = RequestId::of(request.headers());
+        let mut entry = Entry::new(request.method().clone(), peer, request_id.clone(), busy);
+        // A panic leaves at most the entry's route unset; the endpoints guard their own state.
+        // The span lets every event of this request, a panic's too, be found under its id.
+        let span = tracing::info_span!("request", request_id = request_id.as_str());
+        let answering = self.answer(request, &request_id, &mut entry).instrument(span);
+        let answered = AssertUnwindSafe(answering).catch_unwind().await;
+        let result = answered.unwrap_or_else(|_| Err(ApiError::internal()));
+        let mut answer = match result {
+            Ok(answer) => answer,
+            Err(error) => {
+                entry.code = Some(error.code);
+                error.answer(&request_id)
+            }
+        };
+        answer.headers_mut().insert(X_REQUEST_ID, request_id.header());
+        let status = answer.status();
+        answer.map(|body| Logged::new(body, entry, status))
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        request_id: &RequestId,
+        entry: &mut Entry,
+    ) -> Result<Answer, ApiError> {
+        if !auth::is_probe(&request) {
+            auth::check(&self.tokens, request.method(), request.headers())?;
+        }
+        let route = router::find(request.method(), request.uri().path())?;
+        entry.route = route.template();
+        let (head, body) = request.into_parts();
+        let query = head.uri.query().map(str::to_owned);
+        let call = Call { query, headers: head.headers, body, request_id: request_id.clone() };
+        self.endpoints.call(route, call).await
+    }
+}

@@ -1,0 +1,61 @@
+//! The route of logs.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
+
+use super::Handlers;
+use crate::api::error::ApiError;
+use crate::api::front::Call;
+use crate::api::logs::{Format, relay};
+use crate::api::query;
+use crate::api::respond::{self, Answer};
+use crate::domain::{ErrorCode, Subdomain};
+
+impl Handlers {
+    pub(super) async fn logs(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {
+        let (query, timestamps) = query::logs(call.query.as_deref(), jiff::Timestamp::now())?;
+        let format = format(&call.headers, timestamps);
+        let Ok(place) = Arc::clone(&self.log_streams).try_acquire_owned() else {
+            return Err(ApiError::new(ErrorCode::RateLimited, "too many log streams are open"));
+        };
+        let lines = self.reading(self.orchestrator.logs(tenant, &query)).await?;
+        let body = relay(lines, format, call.request_id.clone(), self.stop.clone(), place);
+        let mut answer = respond::with_type(StatusCode::OK, format.content_type(), body);
+        // nginx holds a proxied answer back until its buffer is full, unless it is told not to.
+        answer.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+        Ok(answer)
+    }
+}
+
+/// NDJSON for those who ask for it, text for everybody else.
+fn format(headers: &HeaderMap, timestamps: bool) -> Format {
+    let ndjson = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|range| {
+            let essence = range.split(';').next().unwrap_or_default().trim();
+            essence.eq_ignore_ascii_case("application/x-ndjson") || essence.eq_ignore_ascii_case("application/ndjson")
+        })
+    });
+    if ndjson { Format::Ndjson } else { Format::Text { timestamps } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_follows_accept() {
+        for (accept, ndjson) in [
+            ("application/x-ndjson", true),
+            ("text/html, Application/X-NDJSON;q=0.9", true),
+            ("*/*", false),
+            ("text/plain", false),
+            ("application/json", false),
+        ] {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+            assert_eq!(format(&headers, false) == Format::Ndjson, ndjson, "{accept}");
+        }
+        assert_eq!(format(&HeaderMap::new(), true), Format::Text { timestamps: true });
+    }
+}

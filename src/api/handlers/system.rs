@@ -1,0 +1,79 @@
+//! The routes about the agent itself.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::Handlers;
+use crate::api::error::ApiError;
+use crate::api::front::Call;
+use crate::api::query;
+use crate::api::respond::{self, Answer};
+use crate::domain::ErrorCode;
+use crate::orchestrator::Readiness;
+
+/// A probe that gets no answer within this time has got one (design: "503 backend away (within 5 s)").
+const PROBE_TIME: Duration = Duration::from_secs(5);
+
+#[derive(Serialize)]
+struct Probe {
+    status: &'static str,
+    degraded: Vec<String>,
+}
+
+impl Handlers {
+    pub(super) async fn health(&self, call: &Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        Ok(probe(self.readiness().await, "healthy", "unhealthy"))
+    }
+
+    pub(super) async fn ready(&self, call: &Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        Ok(probe(self.readiness().await, "ready", "not_ready"))
+    }
+
+    /// Says only that the process answers. A restart of the agent would not mend an engine that is away.
+    pub(super) fn live(&self, call: &Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        let _ = self;
+        Ok(respond::json(StatusCode::OK, &Probe { status: "alive", degraded: Vec::new() }))
+    }
+
+    pub(super) async fn info(&self, call: &Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        match timeout(self.limits.read_time, self.orchestrator.info()).await {
+            Ok(info) => Ok(respond::json(StatusCode::OK, &info)),
+            Err(_) => Err(ApiError::new(ErrorCode::BackendUnavailable, "the backend does not answer")),
+        }
+    }
+
+    async fn readiness(&self) -> Readiness {
+        let silent = |_| Readiness { ready: false, degraded: vec!["backend".to_owned()] };
+        timeout(PROBE_TIME, self.orchestrator.readiness()).await.unwrap_or_else(silent)
+    }
+}
+
+fn probe(readiness: Readiness, yes: &'static str, no: &'static str) -> Answer {
+    let Readiness { ready, degraded } = readiness;
+    let (code, status) = if ready { (StatusCode::OK, yes) } else { (StatusCode::SERVICE_UNAVAILABLE, no) };
+    let mut answer = respond::json(code, &Probe { status, degraded });
+    if !ready {
+        let soon = hyper::header::HeaderValue::from_static("5");
+        answer.headers_mut().insert(hyper::header::RETRY_AFTER, soon);
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_is_503_only_when_the_agent_is_not_ready() {
+        let readiness = |ready| Readiness { ready, degraded: vec!["tenant:acme".to_owned()] };
+        assert_eq!(probe(readiness(true), "ready", "not_ready").status(), 200);
+        assert_eq!(probe(readiness(false), "ready", "not_ready").status(), 503);
+    }
+}

@@ -1,0 +1,93 @@
+//! HTTP/1.1 on hyper: bytes in, the orchestrator's requests out, and back.
+//!
+//! ```text
+//! server   listener, connection cap, deadlines, graceful stop        socket  deadlines of one connection
+//! front    request id -> token -> route -> endpoint -> log entry     auth  router  access_log
+//! handlers one function a route                                      body  json  requests  query
+//! error    THE table from codes to statuses                          respond  logs
+//! ```
+
+mod access_log;
+mod auth;
+mod body;
+mod error;
+mod front;
+mod handlers;
+mod json;
+mod logs;
+mod query;
+mod requests;
+mod respond;
+mod router;
+mod server;
+mod socket;
+
+pub use auth::LiveTokens;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::orchestrator::Orchestrator;
+
+/// What bounds one server.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The largest request body in bytes.
+    pub max_body: usize,
+    /// Connections at a time; more wait to be accepted.
+    pub connections: usize,
+    /// Log streams at a time; more are refused, so that they cannot take all connections.
+    pub log_streams: usize,
+    /// From the first byte of a request's head to its last, and from the connection's start to the first head.
+    pub head_time: Duration,
+    /// From the head of a request to the last byte of its body.
+    pub body_time: Duration,
+    /// Between two requests of a connection.
+    pub idle_time: Duration,
+    /// A client that takes nothing for so long is dropped.
+    pub stall_time: Duration,
+    /// For answers that only read.
+    pub read_time: Duration,
+    /// For requests that are running when the server stops.
+    pub stop_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_body: 8 << 20,
+            connections: 1024,
+            log_streams: 256,
+            head_time: Duration::from_secs(10),
+            body_time: Duration::from_secs(30),
+            idle_time: Duration::from_mins(1),
+            stall_time: Duration::from_secs(10),
+            read_time: Duration::from_secs(20),
+            stop_time: Duration::from_secs(25),
+        }
+    }
+}
+
+/// What the server needs besides the orchestrator.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    /// The accepted tokens; keep a clone to exchange them.
+    pub tokens: LiveTokens,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+/// Serves the API until `stop` and then ends within [`Limits::stop_time`] and a moment: no new connection, idle ones
+/// closed, log streams ended, running requests answered.
+pub async fn serve(listener: TcpListener, settings: ApiSettings, orchestrator: Orchestrator, stop: CancellationToken) {
+    let limits = Arc::new(settings.limits);
+    let endpoints = handlers::Handlers::new(orchestrator, Arc::clone(&limits), stop.clone());
+    let front = Arc::new(front::Front { tokens: settings.tokens, endpoints });
+    server::run(listener, front, limits, stop).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! Query parameters: decoded, each known by name, at most once unless it may repeat.
+
+use super::error::ApiError;
+use super::json::quoted;
+use crate::backend::{LogQuery, Tail};
+use crate::domain::{Generation, ServiceName};
+
+/// The default of `tail`: reading a whole log costs the engine seconds per 100 MB.
+const DEFAULT_TAIL: u32 = 100;
+/// The largest `tail`.
+const MAX_TAIL: u32 = 100_000;
+const MAX_SERVICES: usize = 200;
+
+/// The decoded parameters of a request, in the order written.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Decodes the query and refuses every name that is not in `known`.
+    fn parse(raw: Option<&str>, known: &[&str]) -> Result<Self, ApiError> {
+        let mut pairs = Vec::new();
+        for (name, value) in form_urlencoded::parse(raw.unwrap_or_default().as_bytes()) {
+            if !known.contains(&name.as_ref()) {
+                let message = match known {
+                    [] => "this path has no query parameters".to_owned(),
+                    known => format!("is not a query parameter here; there are {}", known.join(", ")),
+                };
+                return Err(ApiError::invalid(message).at_field(shown(&name)));
+            }
+            pairs.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(Self(pairs))
+    }
+
+    /// The value of a parameter that may be there once.
+    fn one<T>(
+        &self,
+        name: &'static str,
+        allowed: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value);
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => match parse(value) {
+                Some(value) => Ok(Some(value)),
+                None => Err(ApiError::invalid(format!("must be {allowed}")).at_field(name)),
+            },
+            (Some(_), Some(_)) => Err(ApiError::invalid("is there twice").at_field(name)),
+        }
+    }
+
+    fn flag(&self, name: &'static str) -> Result<bool, ApiError> {
+        let value = self.one(name, "true or false", |text| match text {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        })?;
+        Ok(value.unwrap_or(false))
+    }
+}
+
+fn shown(name: &str) -> String {
+    let plain = (1..=40).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+    if plain { name.to_owned() } else { quoted(name) }
+}
+
+const SERVICE: &str = "a service's name: 1 to 128 of letters, digits and . _ -";
+
+/// For paths without parameters.
+pub(super) fn none(raw: Option<&str>) -> Result<(), ApiError> {
+    Query::parse(raw, &[]).map(drop)
+}
+
+/// `service` of restart, stop and start.
+pub(super) fn service(raw: Option<&str>) -> Result<Option<ServiceName>, ApiError> {
+    Query::parse(raw, &["service"])?.one("service", SERVICE, |text| ServiceName::parse(text).ok())
+}
+
+/// `from` of rollback.
+pub(super) fn from(raw: Option<&str>) -> Result<Option<Generation>, ApiError> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    Query::parse(raw, &["from"])?.one("from", "a generation, a number from 1", |text| {
+        text.parse().ok().filter(|&number: &u64| number > 0 && digits(text)).map(Generation)
+    })
+}
+
+/// `purge` of teardown.
+pub(super) fn purge(raw: Option<&str>) -> Result<bool, ApiError> {
+    Query::parse(raw, &["purge"])?.flag("purge")
+}
+
+/// The parameters of logs: what to read, and whether each line shows its time.
+pub(super) fn logs(raw: Option<&str>, now: jiff::Timestamp) -> Result<(LogQuery, bool), ApiError> {
+    const TIME: &str = "a time such as 2026-11-21T08:00:00Z (write + as %2B) or how long ago, such as 10m";
+    let query = Query::parse(raw, &["service", "tail", "follow", "since", "until", "timestamps"])?;
+    let mut services = Vec::new();
+    for (_, text) in query.0.iter().filter(|(name, _)| name == "service") {
+        let invalid = || ApiError::invalid(format!("must be {SERVICE}")).at_field("service");
+        let service = ServiceName::parse(text).map_err(|_| invalid())?;
+        if !services.contains(&service) {
+            services.push(service);
+        }
+    }
+    if services.len() > MAX_SERVICES {
+        return Err(ApiError::invalid("is there more than 200 times").at_field("service"));
+    }
+    let since = query.one("since", TIME, |text| time(text, now))?;
+    let until = query.one("until", TIME, |text| time(text, now))?;
+    if let (Some(since), Some(until)) = (since, until)
+        && since > until
+    {
+        return Err(ApiError::invalid("must not be earlier than since").at_field("until"));
+    }
+    let tail = query.one("tail", "all or a number from 0 to 100000", tail)?.unwrap_or(Tail::Lines(DEFAULT_TAIL));
+    let timestamps = query.flag("timestamps")?;
+    Ok((LogQuery { services, tail, follow: query.flag("follow")?, since, until }, timestamps))
+}
+
+fn tail(text: &str) -> Option<Tail> {
+    if text == "all" {
+        return Some(Tail::All);
+    }
+    let digits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    text.parse().ok().filter(|&lines: &u32| digits && lines <= MAX_TAIL).map(Tail::Lines)
+}
+
+/// A moment, or how long ago it was.
+fn time(text: &str, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+    if let Ok(moment) = text.parse() {
+        return Some(moment);
+    }
+    let ago = humantime::parse_duration(text).ok()?;
+    now.checked_sub(jiff::SignedDuration::try_from(ago).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> jiff::Timestamp {
+        "2026-11-21T12:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn log_parameters() {
+        let (query, timestamps) = logs(None, now()).unwrap();
+        assert_eq!((query.tail, query.follow, timestamps), (Tail::Lines(100), false, false));
+        assert!(query.services.is_empty() && query.since.is_none());
+
+        let raw = "service=web&service=d%62&service=web&tail=all&follow=true&timestamps=1&since=10m\
+                   &until=2026-11-21T13:00:00%2B01:00";
+        let (query, timestamps) = logs(Some(raw), now()).unwrap();
+        assert_eq!(query.services.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["web", "db"]);
+        assert_eq!((query.tail, query.follow, timestamps), (Tail::All, true, true));
+        assert_eq!(query.since.unwrap().to_string(), "2026-11-21T11:50:00Z");
+        assert_eq!(query.until.unwrap(), now());
+        let since = |text: &str| logs(Some(text), now()).unwrap().0.since.unwrap().to_string();
+        assert_eq!(since("since=1.5h"), "2026-11-21T10:30:00Z");
+        assert_eq!(since("since=1h30m"), "2026-11-21T10:30:00Z");
+    }
+
+    #[test]
+    fn refusals_name_the_parameter() {
+        for (raw, field) in [
+            ("tail=-1", "tail"),
+            ("tail=", "tail"),
+            ("tail=100001", "tail"),
+            ("tail=%2B5", "tail"),
+            ("tail=5&tail=6", "tail"),
+            ("follow=yes", "follow"),
+            ("follow", "follow"),
+            ("since=yesterday", "since"),
+            ("since=2026-11-21T13:00:00+01:00", "since"),
+            ("since=1m&until=2m", "until"),
+            ("service=", "service"),
+            ("service=a/../b", "service"),
+            ("cursor=x", "cursor"),
+            ("%00=1", "\"\\u0000\""),
+            ("Tail=5", "Tail"),
+        ] {
+            assert_eq!(logs(Some(raw), now()).unwrap_err().field.as_deref(), Some(field), "{raw}");
+        }
+        assert_eq!(none(Some("format=compose")).unwrap_err().field.as_deref(), Some("format"));
+        assert!(none(Some("")).is_ok() && none(None).is_ok());
+    }
+
+    #[test]
+    fn the_others() {
+        assert_eq!(service(Some("service=web")).unwrap().unwrap().as_str(), "web");
+        assert!(service(None).unwrap().is_none());
+        assert!(service(Some("service=a&service=b")).is_err());
+        assert_eq!(from(Some("from=7")).unwrap(), Some(Generation(7)));
+        for bad in ["from=", "from=0", "from=x", "from=+1", "from=-1", "generation=1", "from=99999999999999999999"] {
+            assert!(from(Some(bad)).is_err(), "{bad}");
+        }
+        for (raw, wanted) in [
+            (None, Some(false)),
+            (Some("purge=true"), Some(true)),
+            (Some("purge=false"), Some(false)),
+            (Some("purge"), None),
+            (Some("purge=TRUE"), None),
+        ] {
+            assert_eq!(purge(raw).ok(), wanted, "{raw:?}");
+        }
+    }
+}

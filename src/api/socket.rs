@@ -1,0 +1,161 @@
+//! A TCP stream with the deadlines that hyper does not have.
+//!
+//! hyper's own `header_read_timeout` starts when the previous answer has been sent, so it is the deadline of an idle
+//! connection. Here are the others: a request's head must be complete soon after its first byte, and a reader must take
+//! something now and then.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// How long and how much a refused client may go on sending while it has not read the refusal.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 16 << 20;
+
+/// See the module.
+pub(super) struct Socket<S> {
+    stream: S,
+    /// A request is being answered; the bytes that arrive are not a head.
+    busy: Arc<AtomicBool>,
+    head: Timer,
+    stall: Timer,
+    linger: Timer,
+    lingered: usize,
+    shut: bool,
+}
+
+/// A deadline that may be running.
+struct Timer {
+    limit: Duration,
+    running: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    fn new(limit: Duration) -> Self {
+        Self { limit, running: None }
+    }
+
+    fn start(&mut self) {
+        if self.running.is_none() {
+            self.running = Some(Box::pin(sleep(self.limit)));
+        }
+    }
+
+    fn stop(&mut self) {
+        self.running = None;
+    }
+
+    /// Whether it is over. Not over, or not running: the task is woken when it will be.
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        self.running.as_mut().is_some_and(|sleep| sleep.as_mut().poll(context).is_ready())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.running.as_ref().map(|sleep| sleep.deadline())
+    }
+}
+
+impl<S> Socket<S> {
+    /// `busy` is set while a request is being answered. The first head is due from now on.
+    pub(super) fn new(stream: S, busy: Arc<AtomicBool>, head: Duration, stall: Duration) -> Self {
+        let mut head = Timer::new(head);
+        head.start();
+        let (stall, linger) = (Timer::new(stall), Timer::new(LINGER_TIME));
+        Self { stream, busy, head, stall, linger, lingered: 0, shut: false }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.busy.load(Ordering::Acquire) {
+            this.head.stop();
+        }
+        let before = out.filled().len();
+        match Pin::new(&mut this.stream).poll_read(context, out) {
+            Poll::Ready(result) => {
+                if !this.busy.load(Ordering::Acquire) && out.filled().len() > before {
+                    this.head.start();
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending if this.head.is_over(context) => {
+                tracing::debug!("a request's head did not arrive in time");
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S> Socket<S> {
+    fn progress<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stall.stop();
+            return written;
+        }
+        self.stall.start();
+        if self.stall.is_over(context) {
+            tracing::debug!(deadline = ?self.stall.deadline(), "a client took nothing for too long");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let written = Pin::new(&mut this.stream).poll_write(context, data);
+        this.progress(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let written = Pin::new(&mut this.stream).poll_write_vectored(context, data);
+        this.progress(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let flushed = Pin::new(&mut this.stream).poll_flush(context);
+        this.progress(context, flushed)
+    }
+
+    /// Closes our side, then reads on for a moment. Closing at once while the client is still sending makes the kernel
+    /// reset the connection, and the client may lose the very answer that says why (401, 413).
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.shut {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+            this.shut = true;
+            this.linger.start();
+        }
+        let mut waste = [0_u8; 4096];
+        loop {
+            let mut out = ReadBuf::new(&mut waste);
+            match Pin::new(&mut this.stream).poll_read(context, &mut out) {
+                Poll::Ready(Ok(())) if !out.filled().is_empty() && this.lingered < LINGER_BYTES => {
+                    this.lingered += out.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending if this.linger.is_over(context) => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `q8-agent serve`: settings, log, orchestrator, listener; then signals until the end.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::fail;
+use crate::api::{self, ApiSettings, Limits, LiveTokens};
+use crate::config::{Config, ConfigError, TokenSources};
+use crate::orchestrator::{Orchestrator, StartError};
+use crate::telemetry;
+
+/// How long operations may go on after a stop was asked for; with closing everything it is less than 30 seconds.
+const STOP_TIME: Duration = Duration::from_secs(25);
+
+/// Why `serve` did not start.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("the log cannot be set up: {0}")]
+    Log(#[from] tracing_subscriber::util::TryInitError),
+    #[error("the runtime cannot be started: {0}")]
+    Runtime(std::io::Error),
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: std::net::SocketAddr, error: std::io::Error },
+}
+
+/// Runs the agent. 0 after a graceful stop, 1 when it could not start or was stopped twice.
+pub(super) fn run() -> ExitCode {
+    match start() {
+        Ok(code) => code,
+        Err(error) => fail("cannot start", error),
+    }
+}
+
+fn start() -> Result<ExitCode, ServeError> {
+    harden();
+    let config = Config::from_env(std::env::vars_os())?;
+    telemetry::init(&config.log_filter, config.log_format)?;
+    telemetry::log_panics();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
+    let code = runtime.block_on(serve(config));
+    // What still runs has had its time, or has been told twice to end.
+    runtime.shutdown_background();
+    code
+}
+
+/// What the process never needs: files that others can read, memory in a core dump (it holds tokens and tenants'
+/// secrets). And what it does need: a descriptor for each connection and each one to the engine.
+fn harden() {
+    umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // Not allowed in some sandboxes; the agent works without.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let files = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
+}
+
+async fn serve(config: Config) -> Result<ExitCode, ServeError> {
+    let mut stops = StopSignals::new().map_err(ServeError::Signals)?;
+    let mut hang_ups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
+    // Signals count from here on: opening may take a while, and stopping meanwhile is what the operator wants.
+    let orchestrator = tokio::select! {
+        opened = Orchestrator::open(&config) => opened?,
+        () = stops.next() => return Ok(ExitCode::SUCCESS),
+    };
+    let address = config.listen;
+    let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
+    let tokens = LiveTokens::new(config.tokens);
+    let limits = Limits { max_body: config.max_body, stop_time: STOP_TIME, ..Limits::default() };
+    let settings = ApiSettings { tokens: tokens.clone(), limits };
+    let stop = CancellationToken::new();
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), backend = %config.backend, "serving");
+
+    let served = async {
+        let operations = async {
+            stop.cancelled().await;
+            orchestrator.shutdown(STOP_TIME).await;
+        };
+        tokio::join!(api::serve(listener, settings, orchestrator.clone(), stop.clone()), operations);
+    };
+    tokio::pin!(served);
+    loop {
+        tokio::select! {
+            () = &mut served => {
+                tracing::info!("stopped");
+                return Ok(ExitCode::SUCCESS);
+            }
+            _ = hang_ups.recv() => reload(&config.token_sources, &tokens),
+            () = stops.next() => {
+                if stop.is_cancelled() {
+                    tracing::warn!("asked to stop a second time: ending at once");
+                    return Ok(ExitCode::FAILURE);
+                }
+                tracing::info!("stopping");
+                stop.cancel();
+            }
+        }
+    }
+}
+
+/// On any mistake in the files the tokens that were good stay good.
+fn reload(sources: &TokenSources, tokens: &LiveTokens) {
+    match sources.load() {
+        Ok(read) => {
+            tokens.replace(read);
+            tracing::info!("the token files have been read again");
+        }
+        Err(error) => tracing::error!(%error, "the tokens stay as they are"),
+    }
+}
+
+/// The two signals that ask for an end.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
