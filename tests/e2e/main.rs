@@ -1,0 +1,12 @@
+//! The promises to the Main Server, kept over HTTP by a real agent on a real engine: a file per promise.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod a_stop_outlives_the_engine;
+mod answers;
+mod compose_features;
+mod disk;
+mod managed_by_labels;
+mod tenant;
+mod the_whole_life;
