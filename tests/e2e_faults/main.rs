@@ -1,0 +1,17 @@
+//! What goes wrong, over HTTP on a real engine: a file per promise.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod scene;
+
+mod broken_updates_roll_back;
+mod failed_first_provision_leaves_nothing;
+mod logs_hold_up;
+mod many_at_once;
+mod refusals_change_nothing;
+mod secrets_stay_secret;
+mod stops_gracefully;
+mod the_agent_is_killed;
+mod the_disk_says_no;
+mod the_engine_goes_away;
