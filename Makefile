@@ -1,0 +1,40 @@
+# One word each. `demo` and `test` start a private Docker Engine unless DOCKER_HOST names one; that needs root.
+
+.PHONY: help demo test lint bench engine image clean
+
+help:
+	@echo "make demo    provision, update and tear down a tenant of three services, step by step"
+	@echo "make test    formatting, lints, all tests on a real engine"
+	@echo "make lint    formatting, lints, and dependencies if cargo-deny is there"
+	@echo "make bench   the benchmarks"
+	@echo "make engine  start a private engine and say how to use it (scripts/engine.sh stop ends it)"
+	@echo "make image   the container image, with the docker client"
+	@echo "make clean   what was built, and the private engine"
+
+demo:
+	@scripts/demo.sh
+
+test: format clippy
+	scripts/with-engine.sh cargo test --locked
+
+bench:
+	scripts/with-engine.sh cargo bench --locked
+
+lint: format clippy
+	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: dependencies are not checked"; fi
+
+.PHONY: format clippy
+format:
+	cargo fmt --all --check
+clippy:
+	cargo clippy --locked --all-targets -- -D warnings
+
+engine:
+	@scripts/engine.sh start
+
+image:
+	docker build -t q8-agent .
+
+clean:
+	scripts/engine.sh stop
+	cargo clean
