@@ -74,13 +74,13 @@ impl Orchestrator {
         let Ok(op) = began else { return self.recover_later(tenant) };
         let this = self.clone();
         self.inner.tasks.spawn(async move {
-            let before = this.record(&tenant).await;
+            let before = this.before_recovery(&tenant).await;
             let recovered = this.recover(&op).await;
             drop(op);
             match recovered {
                 Ok(()) => {
                     tracing::info!(%tenant, "recovered");
-                    this.look_again(before.ok().flatten());
+                    this.look_again(before);
                 }
                 Err(error) => {
                     tracing::error!(%tenant, %error, "could not be recovered yet");
@@ -113,12 +113,12 @@ impl Orchestrator {
                 let begun =
                     this.inner.operations.begin(tenant.clone(), OperationKind::Recover, Duration::ZERO, timeout).await;
                 if let Ok(op) = begun {
-                    let before = this.record(&tenant).await;
+                    let before = this.before_recovery(&tenant).await;
                     match this.recover(&op).await {
                         Ok(()) => {
                             this.inner.degraded.remove(&tenant);
                             tracing::info!(%tenant, "recovered");
-                            this.look_again(before.ok().flatten());
+                            this.look_again(before);
                             return;
                         }
                         Err(error) => tracing::warn!(%tenant, %error, "still cannot be recovered"),
@@ -129,9 +129,17 @@ impl Orchestrator {
         });
     }
 
+    /// The record, and what the open operation noted for its undo: afterwards there may be neither.
+    async fn before_recovery(&self, tenant: &Subdomain) -> Option<(Record, Option<UndoNote>)> {
+        let tenant = tenant.clone();
+        let read = self.disk(move |fs| Ok((fs.record(&tenant)?, fs.journal(&tenant)?))).await;
+        let (record, journal) = read.ok()?;
+        Some((record?, journal.and_then(|journal| serde_json::from_value(journal.undo).ok())))
+    }
+
     /// Settles a recovered tenant again after a while (see [`LOOKS`]). `before` is its record as it was.
-    fn look_again(&self, before: Option<Record>) {
-        let Some(before) = before.filter(|record| !self.lost_with_the_agent(record)) else { return };
+    fn look_again(&self, before: Option<(Record, Option<UndoNote>)>) {
+        let Some((before, undo)) = before.filter(|(record, _)| !self.lost_with_the_agent(record)) else { return };
         let (this, stopping) = (self.clone(), self.inner.stopping.clone());
         tokio::spawn(async move {
             let tenant = before.subdomain.clone();
@@ -143,14 +151,14 @@ impl Orchestrator {
                 let begun =
                     this.inner.operations.begin(tenant.clone(), OperationKind::Recover, Duration::ZERO, timeout).await;
                 let Ok(_op) = begun else { continue };
-                if let Err(error) = this.settle_again(&before).await {
+                if let Err(error) = this.settle_again(&before, undo.as_ref()).await {
                     tracing::warn!(%tenant, %error, "could not look for late objects");
                 }
             }
         });
     }
 
-    async fn settle_again(&self, before: &Record) -> Result<(), Error> {
+    async fn settle_again(&self, before: &Record, undo: Option<&UndoNote>) -> Result<(), Error> {
         let tenant = before.subdomain.clone();
         let (open, current) = self.disk(move |fs| Ok((fs.journal(&tenant)?.is_some(), fs.record(&tenant)?))).await?;
         if open {
@@ -164,8 +172,8 @@ impl Orchestrator {
                 let deployment = loaded.as_ref().map(|loaded| &loaded.deployment);
                 Ok(backend.settle(&reference, record.generation, deployment, None).await?)
             }
-            // Gone, or somebody else's by now.
-            _ => Ok(backend.settle(&reference, Generation::NONE, None, None).await?),
+            // Gone, or somebody else's by now. Volumes go too, but for those that were there before the operation.
+            _ => Ok(backend.settle(&reference, Generation::NONE, None, undo).await?),
         }
     }
 
