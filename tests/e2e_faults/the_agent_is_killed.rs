@@ -359,7 +359,8 @@ async fn ten_times_at_random() {
     let engine = Engine::shared().with_busybox().await;
     let mut agent = Options::docker(engine).start().await;
     let name = unique("chaos");
-    let seed = 0x5eed_0008;
+    // Another seed is another story; a story that failed names its own.
+    let seed = std::env::var("Q8_TEST_SEED").map_or(0x5eed_0008, |text| text.parse().expect("a number"));
     let mut dice = Dice(seed);
     let mut exists = false;
     for round in 0..10 {
@@ -375,7 +376,7 @@ async fn ten_times_at_random() {
             _ => ("start".to_owned(), format!("/v1/tenants/start/{name}"), Value::Null),
         };
         let pause = Duration::from_millis(dice.roll(2000));
-        let story = format!("seed {seed:#x}, round {round}: {what}, killed after {pause:?}");
+        let story = format!("seed {seed}, round {round}: {what}, killed after {pause:?}");
         let running = begin(&agent, &path, &body);
         tokio::time::sleep(pause).await;
         agent.kill();
