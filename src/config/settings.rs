@@ -31,7 +31,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("Q8_AGENT_MAX_TENANTS", "200", "most tenants on this host, 1 to 10000"),
     setting("Q8_AGENT_SUBNET_POOL", "10.213.0.0/16", "private IPv4 range for the tenants' networks, /8 to /24"),
     setting("Q8_AGENT_PUBLISH_HOST", "127.0.0.1", "IP address on which tenants' ports are published"),
-    setting("Q8_AGENT_PUBLISH_PORTS", "20000-29999", "host ports that tenants may publish"),
+    setting("Q8_AGENT_PUBLISH_PORTS", "20000-29999", "range for published ports without a host port"),
     setting("Q8_AGENT_OPERATION_TIMEOUT", "10m", "longest time for one operation, 1s to 24h"),
     setting("Q8_AGENT_BUSY_WAIT", "5s", "how long a second operation on a tenant waits, 0s to 60s"),
     setting("Q8_AGENT_MAX_BODY", "8MiB", "largest request body, 64KiB to 256MiB"),
