@@ -189,9 +189,9 @@ impl Orchestrator {
             .await?;
         let Some(journal) = journal else { return Ok(()) };
         let Some(record) = record else {
-            // The directory was purged but for the journal's last moments; nothing to decide.
-            let tenant = op.tenant().clone();
-            return self.disk(move |fs| fs.purge(&tenant)).await;
+            // A purge moves the directory away whole, so somebody damaged it: its data is not ours to delete.
+            tracing::error!(tenant = %op.tenant(), "an open operation has no record; this tenant is left as it is");
+            return Err(Error::Internal);
         };
         tracing::info!(tenant = %op.tenant(), kind = ?journal.kind, "an earlier operation is open");
         op.report("finishing an earlier operation");
