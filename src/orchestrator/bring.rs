@@ -222,7 +222,7 @@ impl Orchestrator {
         let loaded = Arc::new(loaded);
         self.remember(op.tenant(), &loaded);
         op.report("removing what was replaced");
-        let settled = self.settle_and_end(&committed, Some(&loaded), None).await;
+        let settled = self.settle_and_end(&committed, &loaded).await;
         if let Err(error) = settled {
             // The change is committed and stands; what is left over goes as soon as the backend answers.
             tracing::warn!(tenant = %op.tenant(), %error, "could not settle yet");

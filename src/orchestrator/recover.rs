@@ -205,7 +205,7 @@ impl Orchestrator {
                 let committed = journal.target.is_some_and(|target| record.generation >= target) && !record.kept;
                 if committed {
                     let loaded = self.committed(record).await?;
-                    self.settle_and_end(record, Some(&loaded), None).await
+                    self.settle_and_end(record, &loaded).await
                 } else {
                     self.put_back(record, undo.as_ref()).await
                 }
@@ -269,16 +269,10 @@ impl Orchestrator {
     }
 
     /// The second phase, and the end of the operation.
-    pub(super) async fn settle_and_end(
-        &self,
-        record: &Record,
-        loaded: Option<&Loaded>,
-        undo: Option<&UndoNote>,
-    ) -> Result<(), Error> {
+    pub(super) async fn settle_and_end(&self, record: &Record, loaded: &Loaded) -> Result<(), Error> {
         let backend = self.backend(record.backend)?;
-        let deployment = loaded.map(|loaded| &loaded.deployment);
-        backend.settle(&self.tenant_ref(record), record.generation, deployment, undo).await?;
-        self.end(record, loaded).await
+        backend.settle(&self.tenant_ref(record), record.generation, Some(&loaded.deployment), None).await?;
+        self.end(record, Some(loaded)).await
     }
 
     /// The operation is over: its journal goes, and with it what no generation needs any more.

@@ -367,7 +367,7 @@ pub(super) async fn plan(
     images: &ResolvedImages,
     run: &Run,
 ) -> Result<Plan, BackendError> {
-    networks::check_external(engine, &wanted.tenant, wanted).await?;
+    networks::check_external(engine, wanted).await?;
     let observed = observe::tenant(engine, &wanted.tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
     nesting::check(wanted, &observed)?;
     converge::plan(wanted, images, run.only.as_ref(), &observed.known(wanted.generation))

@@ -110,7 +110,6 @@ impl DockerBackend {
         &self,
         deployment: &Deployment,
         containers: &[Container],
-        single: bool,
         needs_start: impl Fn(&Container) -> bool,
         run: &Run,
     ) -> Result<(), BackendError> {
@@ -131,7 +130,6 @@ impl DockerBackend {
             })
             .collect();
         // A single service is started whatever its dependencies do: they are simply not among `starting`.
-        tracing::debug!(single, tenant = %deployment.tenant.subdomain, "starting containers");
         start::all(&self.engine, deployment, starting, run).await
     }
 }
@@ -225,7 +223,7 @@ impl Backend for DockerBackend {
             let runs = matches!(container.state, State::Running | State::Restarting);
             ended.contains(&container.id) || (!runs && !has_completed(deployment, container))
         };
-        self.start_these(deployment, &containers, service.is_some(), needs_start, run).await
+        self.start_these(deployment, &containers, needs_start, run).await
     }
 
     async fn stop(
@@ -254,7 +252,7 @@ impl Backend for DockerBackend {
         stop::in_order(&self.engine, Some(deployment), &running, run).await?;
         let all: Vec<Container> = running.iter().chain(&done).cloned().collect();
         let needs_start = |container: &Container| running.iter().any(|other| other.id == container.id);
-        self.start_these(deployment, &all, service.is_some(), needs_start, run).await
+        self.start_these(deployment, &all, needs_start, run).await
     }
 
     async fn status(&self, tenant: &TenantRef) -> Result<Vec<ObservedContainer>, BackendError> {

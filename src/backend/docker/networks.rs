@@ -8,7 +8,7 @@ use bollard::models::{Ipam as EngineIpam, IpamConfig, NetworkCreateRequest, Volu
 
 use super::engine::{Engine, EngineError};
 use super::labels;
-use crate::backend::{BackendError, Deployment, TenantRef};
+use crate::backend::{BackendError, Deployment};
 use crate::compose::{Ipam, Network, Volume};
 use crate::domain::ObjectKey;
 
@@ -235,11 +235,7 @@ pub(super) async fn ensure_volume(
 }
 
 /// Checks that the external networks and volumes of a project exist (Compose Specification, `external`).
-pub(super) async fn check_external(
-    engine: &Engine,
-    tenant: &TenantRef,
-    deployment: &Deployment,
-) -> Result<(), BackendError> {
+pub(super) async fn check_external(engine: &Engine, deployment: &Deployment) -> Result<(), BackendError> {
     let missing = |field: String| BackendError::Unsupported {
         field,
         reason: "it is external, and does not exist on this host".to_owned(),
@@ -259,7 +255,6 @@ pub(super) async fn check_external(
             Err(error) => return Err(error.into_backend("looking for an external volume")),
         }
     }
-    tracing::trace!(tenant = %tenant.subdomain, "external objects exist");
     Ok(())
 }
 
