@@ -10,7 +10,7 @@ use std::sync::Arc;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::error::{ComposeError, Location};
-use super::node::{Entry, Node, Place, Size, Style};
+use super::node::{Entry, MergeTag, Node, Place, Size, Style};
 
 /// Bytes of text.
 const MAX_TEXT: usize = 1 << 20;
@@ -152,6 +152,7 @@ impl Budget {
 struct Frame {
     place: Place,
     anchor: usize,
+    tag: Option<MergeTag>,
     items: Items,
 }
 
@@ -202,8 +203,10 @@ impl Builder {
                 Ok(())
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let (style, is_merge) = style_of(style, &text, tag.as_deref(), place.location)?;
-                let node = Arc::new(Node::scalar(place, &text, style));
+                let merge_tag = merge_tag(tag.as_deref());
+                let tag = tag.as_deref().filter(|_| merge_tag.is_none());
+                let (style, is_merge) = style_of(style, &text, tag, place.location)?;
+                let node = Arc::new(Node::scalar(place, &text, style).tagged(merge_tag));
                 self.budget.spend(node.size, place.location)?;
                 self.define(anchor, Some(Arc::clone(&node)));
                 self.attach(node, is_merge)
@@ -220,12 +223,12 @@ impl Builder {
                 self.attach(node, false)
             }
             Event::SequenceStart(anchor, tag) => {
-                collection_tag(tag.as_deref(), "seq", place.location)?;
-                self.open(place, anchor, Items::Sequence(Vec::new()))
+                let tag = collection_tag(tag.as_deref(), "seq", place.location)?;
+                self.open(place, anchor, tag, Items::Sequence(Vec::new()))
             }
             Event::MappingStart(anchor, tag) => {
-                collection_tag(tag.as_deref(), "map", place.location)?;
-                self.open(place, anchor, Items::Mapping { entries: Vec::new(), key: None, merge: None })
+                let tag = collection_tag(tag.as_deref(), "map", place.location)?;
+                self.open(place, anchor, tag, Items::Mapping { entries: Vec::new(), key: None, merge: None })
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
         }
@@ -240,7 +243,7 @@ impl Builder {
         }
     }
 
-    fn open(&mut self, place: Place, anchor: usize, items: Items) -> Result<(), Fault> {
+    fn open(&mut self, place: Place, anchor: usize, tag: Option<MergeTag>, items: Items) -> Result<(), Fault> {
         if self.frames.len() >= MAX_DEPTH {
             return Err(Fault::new(place.location, too_deep()));
         }
@@ -249,12 +252,12 @@ impl Builder {
         }
         self.budget.spend(Size { nodes: 1, ..Size::default() }, place.location)?;
         self.define(anchor, None);
-        self.frames.push(Frame { place, anchor, items });
+        self.frames.push(Frame { place, anchor, tag, items });
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), Fault> {
-        let Some(Frame { place, anchor, items }) = self.frames.pop() else { return Ok(()) };
+        let Some(Frame { place, anchor, tag, items }) = self.frames.pop() else { return Ok(()) };
         let node = match items {
             Items::Sequence(items) => Node::sequence(place, items),
             Items::Mapping { mut entries, merge, .. } => {
@@ -265,7 +268,7 @@ impl Builder {
                 Node::mapping(place, entries)
             }
         };
-        let node = Arc::new(node);
+        let node = Arc::new(node.tagged(tag));
         self.define(anchor, Some(Arc::clone(&node)));
         self.attach(node, false)
     }
@@ -350,27 +353,35 @@ fn style_of(style: ScalarStyle, text: &str, tag: Option<&Tag>, at: Location) -> 
             "str" => Ok((Style::Quoted, false)),
             "int" | "float" | "bool" | "null" => Ok((Style::Plain, false)),
             "merge" => Ok((Style::Plain, text == "<<")),
-            _ => Err(unknown_tag(tag, at)),
+            _ => Err(unknown_tag(at)),
         },
         Some(tag) if tag.handle.is_empty() && tag.suffix == "!" => Ok((Style::Quoted, false)),
-        Some(tag) => Err(unknown_tag(tag, at)),
+        Some(_) => Err(unknown_tag(at)),
     }
 }
 
-fn collection_tag(tag: Option<&Tag>, allowed: &str, at: Location) -> Result<(), Fault> {
+/// `!reset` and `!override` (Compose Specification, "Merge").
+fn merge_tag(tag: Option<&Tag>) -> Option<MergeTag> {
+    match tag.map(|tag| (tag.handle.as_str(), tag.suffix.as_str())) {
+        Some(("!", "reset")) => Some(MergeTag::Reset),
+        Some(("!", "override")) => Some(MergeTag::Override),
+        _ => None,
+    }
+}
+
+fn collection_tag(tag: Option<&Tag>, allowed: &str, at: Location) -> Result<Option<MergeTag>, Fault> {
     match tag {
-        None => Ok(()),
-        Some(tag) if tag.handle == CORE && tag.suffix == allowed => Ok(()),
-        Some(tag) => Err(unknown_tag(tag, at)),
+        None => Ok(None),
+        Some(tag) if tag.handle == CORE && tag.suffix == allowed => Ok(None),
+        Some(tag) => merge_tag(Some(tag)).map(Some).ok_or_else(|| unknown_tag(at)),
     }
 }
 
-fn unknown_tag(tag: &Tag, at: Location) -> Fault {
-    let reason = match (tag.handle.as_str(), tag.suffix.as_str()) {
-        ("!", "reset" | "override") => "`!reset` and `!override` are not supported by this agent yet".to_owned(),
-        _ => "this tag is not supported; leave it out, or use !!str, !!int, !!float, !!bool or !!null".to_owned(),
-    };
-    Fault::new(at, reason)
+fn unknown_tag(at: Location) -> Fault {
+    Fault::new(
+        at,
+        "this tag is not supported; leave it out, or use !!str, !!int, !!float, !!bool, !!null, !reset or !override",
+    )
 }
 
 #[cfg(test)]

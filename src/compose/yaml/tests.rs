@@ -71,7 +71,6 @@ fn refusals_say_where_and_why() {
         ("{a: b}: c\n", 1, 1, "key must be a string"),
         ("a: {<<: 5}\n", 1, 5, "mapping or a list of mappings"),
         ("a: &a {}\nb: {<<: *a, <<: *a}\n", 2, 13, "second time"),
-        ("a: !reset null\n", 1, 4, "not supported by this agent yet"),
         ("a: !custom b\n", 1, 4, "tag is not supported"),
         ("a: !!binary aGk=\n", 1, 4, "tag is not supported"),
         ("a: \u{7}\n", 1, 4, "control characters"),
