@@ -3,8 +3,7 @@
 //! ```text
 //! observe  what the engine has of a tenant         (list calls, by label); `converge` plans from it
 //! convert  service -> create request               pure
-//! apply    carries the plan out                    makes new containers beside the old ones, then swaps
-//! start    dependency order, conditions, success   driven by `watch`: the engine's events
+//! stack    what the plan's tasks do here           `apply` makes; waits are driven by `watch`: the engine's events
 //! settle   the record decides: keep new, drop old, or the reverse
 //! ```
 //!
@@ -17,6 +16,7 @@ mod convert;
 mod demux;
 mod details;
 mod engine;
+mod hooks;
 mod images;
 mod labels;
 mod logs;
@@ -25,6 +25,7 @@ mod networks;
 mod observe;
 mod pending;
 mod settle;
+mod stack;
 mod start;
 mod status;
 mod stop;
@@ -40,12 +41,11 @@ use tokio::sync::OnceCell;
 
 use self::engine::{Engine, EngineError};
 use self::networks::SubnetPool;
-use self::observe::{Container, State};
-use self::start::Starting;
-use super::converge::is_one_shot;
+use self::observe::{Container, Observed, State};
+use self::stack::Stack;
 use super::{
-    Backend, BackendError, Capabilities, Deployment, HostInfo, LogQuery, LogStream, ObservedContainer, Plan, Removed,
-    ResolvedImages, Run, TenantRef, UndoNote,
+    Action, Backend, BackendError, Capabilities, Deployment, HostInfo, LogQuery, LogStream, ObservedContainer, Plan,
+    PlannedObject, Removed, ResolvedImages, Run, Step, TenantRef, UndoNote,
 };
 use crate::compose::{Mount, MountSource};
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
@@ -113,24 +113,24 @@ impl DockerBackend {
         needs_start: impl Fn(&Container) -> bool,
         run: &Run,
     ) -> Result<(), BackendError> {
-        let starting = containers
-            .iter()
-            .filter_map(|container| {
-                let service = deployment.service(&container.service)?;
-                Some(Starting {
-                    service: container.service.clone(),
-                    id: container.id.clone(),
-                    needs_start: needs_start(container),
-                    paused: container.state == State::Paused,
-                    stop_first: None,
-                    may_end: is_one_shot(deployment.project.project(), &container.service),
-                    restart: service.restart_policy(),
-                    restore_policy: true,
-                })
-            })
-            .collect();
-        // A single service is started whatever its dependencies do: they are simply not among `starting`.
-        start::all(&self.engine, deployment, starting, run).await
+        let known = containers.iter().filter(|container| deployment.service(&container.service).is_some());
+        let steps = known.map(|container| {
+            let object = PlannedObject::Container {
+                service: container.service.clone(),
+                number: container.number,
+                name: container.name.clone(),
+                existing: Some(container.id.clone()),
+            };
+            let starts = needs_start(container);
+            let (action, reason) = if starts { (Action::Start, "does not run") } else { (Action::Keep, "as wanted") };
+            Step { object, action, reason: reason.to_owned() }
+        });
+        // A single service is started whatever its dependencies do: they are simply not among these.
+        let plan = Plan::of_steps(steps.collect(), deployment.project.project());
+        let observed = Observed { containers: containers.to_vec(), ..Observed::default() };
+        let images = ResolvedImages::new();
+        let place = (&self.engine, &self.subnets, false);
+        Stack::new(place, (deployment, &images, &plan), &observed, run).carry_out().await
     }
 }
 
@@ -187,7 +187,10 @@ impl Backend for DockerBackend {
         run: &Run,
     ) -> Result<(), BackendError> {
         let many_networks = self.api_version().await? >= API_1_44;
-        apply::apply(&self.engine, &self.subnets, many_networks, wanted, images, plan, run).await
+        let observed = observe::tenant(&self.engine, &wanted.tenant).await;
+        let observed = observed.map_err(|error| error.into_backend("listing the tenant"))?;
+        let place = (&self.engine, &self.subnets, many_networks);
+        Stack::new(place, (wanted, images, plan), &observed, run).carry_out().await
     }
 
     async fn settle(
