@@ -60,10 +60,18 @@ fn normalise(project: &mut Project) -> Result<(), Broken> {
     let used: BTreeSet<&ObjectKey> =
         services.iter().flat_map(|service| &service.configs).map(|config| &config.source).collect();
     project.configs.retain(|key, _| used.contains(key));
-    let used: BTreeSet<&ObjectKey> =
-        services.iter().flat_map(|service| &service.secrets).map(|secret| &secret.source).collect();
-    project.secrets.retain(|key, _| used.contains(key));
+    let used: BTreeSet<&str> = services
+        .iter()
+        .flat_map(|service| service.secrets.iter().map(|secret| secret.source.as_str()).chain(build_secrets(service)))
+        .collect();
+    project.secrets.retain(|key, _| used.contains(key.as_str()));
     Ok(())
+}
+
+/// The secrets that a build would use.
+fn build_secrets(service: &Service) -> impl Iterator<Item = &str> {
+    let secrets = service.build.iter().filter_map(|build| build.get("secrets")?.as_array()).flatten();
+    secrets.filter_map(|secret| secret.get("source")?.as_str())
 }
 
 fn check(project: &Project) -> Result<(), Broken> {

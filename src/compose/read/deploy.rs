@@ -178,13 +178,20 @@ pub(super) fn agrees(
     own: &Resources,
     scale: Option<u32>,
 ) -> Result<(), ComposeError> {
-    let limits = deploy.resources.limits.clone().unwrap_or_default();
-    let reserved = deploy.resources.reservations.memory;
+    // A part of `deploy` that is there speaks for all its members: what it leaves out is 0, as in docker compose.
+    let limits = deploy.resources.limits.as_ref();
+    let reserved = Some(&deploy.resources.reservations).filter(|reservations| reservations.is_given);
+    let given = |value: Option<i64>| value.unwrap_or(0);
     for (ours, theirs, name, place) in [
-        (own.nano_cpus, limits.nano_cpus, "cpus", "deploy.resources.limits.cpus"),
-        (own.memory, limits.memory, "mem_limit", "deploy.resources.limits.memory"),
-        (own.memory_reservation, reserved, "mem_reservation", "deploy.resources.reservations.memory"),
-        (own.pids, limits.pids, "pids_limit", "deploy.resources.limits.pids"),
+        (own.nano_cpus, limits.map(|l| given(l.nano_cpus)), "cpus", "deploy.resources.limits.cpus"),
+        (own.memory, limits.map(|l| given(l.memory)), "mem_limit", "deploy.resources.limits.memory"),
+        (
+            own.memory_reservation,
+            reserved.map(|r| given(r.memory)),
+            "mem_reservation",
+            "deploy.resources.reservations.memory",
+        ),
+        (own.pids, limits.map(|l| given(l.pids)), "pids_limit", "deploy.resources.limits.pids"),
         (scale.map(i64::from), deploy.replicas.map(i64::from), "scale", "deploy.replicas"),
     ] {
         if let (Some(ours), Some(theirs)) = (ours, theirs)

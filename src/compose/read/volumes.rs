@@ -75,7 +75,9 @@ fn short(item: &Field<'_>, enabled: bool) -> Result<Mount, ComposeError> {
             selinux,
         },
     };
-    Ok(Mount { source, target, read_only, consistency: None, has_options: true })
+    // To docker compose so short a text is no specification yet, and it prints no options for it.
+    let has_options = text.len() > 2;
+    Ok(Mount { source, target, read_only, consistency: None, has_options })
 }
 
 fn container_path(field: &Field<'_>, path: &str) -> Result<String, ComposeError> {
