@@ -44,6 +44,10 @@ impl<'a> Assembly<'a> {
     pub(super) fn project(&mut self, variables: BTreeMap<String, String>) -> Result<Arc<Node>> {
         let variables = Arc::new(variables);
         let tree = self.documents(self.input.documents, self.input.directory, &variables, &[])?;
+        // What `extends` shares, a reader meets once for each service, as it does what is behind an alias.
+        if !yaml::is_affordable(tree.size) {
+            return Err(self.error(tree.place, "", yaml::too_large()));
+        }
         Ok(merge::without_tags(&tree))
     }
 

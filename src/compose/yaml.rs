@@ -112,9 +112,15 @@ fn too_deep() -> String {
     format!("nested deeper than {MAX_DEPTH} levels")
 }
 
-fn too_large() -> String {
+/// Whether a reader may walk a tree of this size.
+pub(super) fn is_affordable(size: Size) -> bool {
+    size.nodes <= MAX_NODES && size.bytes <= MAX_EXPANDED
+}
+
+/// Why it may not.
+pub(super) fn too_large() -> String {
     format!(
-        "too large: at most {MAX_NODES} nodes and {} MiB of text, what is behind an alias counted each time",
+        "too large: at most {MAX_NODES} nodes and {} MiB of text, what is shared counted each time",
         MAX_EXPANDED >> 20
     )
 }

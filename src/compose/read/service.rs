@@ -343,12 +343,15 @@ fn restart(field: &Field<'_>) -> Result<RestartPolicy, ComposeError> {
 /// `{host: address or addresses}`, or a list of `host:address` and `host=address`.
 pub(super) fn extra_hosts(field: &Field<'_>) -> Result<BTreeMap<String, Vec<String>>, ComposeError> {
     let mut hosts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     let mut add = |at: &Field<'_>, host: &str, address: &str| {
         let address = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);
         if host.is_empty() || (address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err()) {
             return Err(at.error("must be HOST:ADDRESS with an IP address or host-gateway"));
         }
-        hosts.entry(host.to_owned()).or_default().push(address.to_owned());
+        if seen.insert((host.to_owned(), address.to_owned())) {
+            hosts.entry(host.to_owned()).or_default().push(address.to_owned());
+        }
         Ok(())
     };
     if field.is_sequence() {
