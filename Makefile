@@ -1,21 +1,25 @@
 # One word each. `demo` and `test` start a private Docker Engine unless DOCKER_HOST names one; that needs root.
 
-.PHONY: help demo test lint bench engine image clean
+.PHONY: help demo test test-engines lint bench engine image clean
 
 help:
-	@echo "make demo    provision, update and tear down a tenant of three services, step by step"
-	@echo "make test    formatting, lints, all tests on a real engine"
-	@echo "make lint    formatting, lints, and dependencies if cargo-deny is there"
-	@echo "make bench   the benchmarks"
-	@echo "make engine  start a private engine and say how to use it (scripts/engine.sh stop ends it)"
-	@echo "make image   the container image, with the docker client"
-	@echo "make clean   what was built, and the private engine"
+	@echo "make demo          provision, update and tear down a tenant of three services, step by step"
+	@echo "make test          formatting, lints, all tests on a real engine"
+	@echo "make test-engines  the tests that need an engine, on the distribution's and on a newer one that is fetched"
+	@echo "make lint          formatting, lints, and dependencies if cargo-deny is there"
+	@echo "make bench         the benchmarks"
+	@echo "make engine        start a private engine and say how to use it (scripts/engine.sh stop ends it)"
+	@echo "make image         the container image, with the docker client"
+	@echo "make clean         what was built, and the private engine"
 
 demo:
 	@scripts/demo.sh
 
 test: format clippy
 	scripts/with-engine.sh cargo test --locked
+
+test-engines:
+	scripts/test-engines.sh --test harness --test backend_conformance --test e2e --test e2e_faults --test templates --test image
 
 bench:
 	scripts/with-engine.sh cargo bench --locked
