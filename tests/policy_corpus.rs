@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use q8_agent::compose::{Files, LoadInput, Project, load};
+use q8_agent::compose::{Document, Files, LoadInput, Project, load};
 use q8_agent::domain::ProjectName;
 use q8_agent::policy::{Ground, Profile, admit};
 
@@ -12,12 +12,10 @@ use q8_agent::policy::{Ground, Profile, admit};
 enum Outcome {
     /// Refused by the policy with this `field rule`, or by the loader about this field or one above or below it.
     Refused(&'static str),
-    /// Refused by the loader: it is no part of the model.
-    NotLoaded,
     /// Accepted without the effect that its author hoped for, or refused by the loader.
     Confined(fn(&Project)),
 }
-use Outcome::{Confined, NotLoaded, Refused};
+use Outcome::{Confined, Refused};
 
 const EXPECTED: &[(&str, Outcome)] = &[
     ("003-host-root-bind", Refused("services.a.volumes[0] bind-agent")),
@@ -57,7 +55,7 @@ const EXPECTED: &[(&str, Outcome)] = &[
     ("050-shared-propagation", Refused("services.a.volumes[0] bind-propagation")),
     ("051-logging-driver-remote", Refused("services.a.logging.driver logging-driver")),
     ("055-ipam-gateway-metadata", Refused("services.a.extra_hosts.metadata extra-hosts")),
-    ("056-credential-spec", NotLoaded),
+    ("056-credential-spec", Refused("services.a.credential_spec foreign")),
 ];
 
 /// The variable's value, `""` when it is unset.
@@ -100,15 +98,16 @@ fn judge(name: &str, compose: &[u8], outcome: &Outcome) -> Result<(), String> {
     };
     let project = ProjectName::parse("q8-acme").expect("a project name");
     let input = LoadInput {
-        compose,
+        documents: &[Document { name: "compose.yaml", bytes: compose }],
         variables: &variables,
         files: &NoFiles,
         profiles: &BTreeSet::new(),
         project: &project,
+        names_the_project: true,
         directory: "/opt/tenants/acme",
     };
     let loaded = match (load(&input), outcome) {
-        (Err(_), NotLoaded | Confined(_)) => return Ok(()),
+        (Err(_), Confined(_)) => return Ok(()),
         (Err(error), Refused(expected)) => {
             let field = expected.split(' ').next().unwrap_or_default();
             let about_it =

@@ -90,7 +90,7 @@ impl RunState {
 /// Whether the service's exit with code 0 is a success: somebody waits for its completion, or nothing would start it
 /// again after such an exit (`restart: no` and `on-failure`).
 pub(crate) fn is_one_shot(project: &Project, name: &ServiceName) -> bool {
-    let policy = project.services.get(name).map(|service| service.restart);
+    let policy = project.services.get(name).map(Service::restart_policy);
     matches!(policy, Some(RestartPolicy::No | RestartPolicy::OnFailure(_))) || project.is_awaited_by_completion(name)
 }
 
@@ -212,7 +212,7 @@ impl Planner<'_> {
         changed.retain(|service, _| named(service));
         for (name, service) in &project.services {
             let hash = self.wanted.service_hash(service);
-            for number in 1..=service.replicas {
+            for number in 1..=service.replicas() {
                 let existing = observed.containers.iter().find(|c| &c.service == name && c.number == number);
                 let (action, reason) = match existing {
                     None if !reachable.contains(name) => continue,
@@ -238,8 +238,8 @@ impl Planner<'_> {
         self.restart_dependents();
         for known in &observed.containers {
             let reason = match project.services.get(&known.service) {
-                Some(service) if known.number <= service.replicas => continue,
-                Some(service) => format!("more than {} replicas", service.replicas),
+                Some(service) if known.number <= service.replicas() => continue,
+                Some(service) => format!("more than {} replicas", service.replicas()),
                 None => String::from("its service is no longer in the file"),
             };
             if named(&known.service) {
@@ -291,7 +291,7 @@ impl Planner<'_> {
     fn is_replaced(&self, name: &ServiceName, changed: &BTreeMap<ServiceName, String>) -> bool {
         let Some(service) = self.project.services.get(name) else { return false };
         let hash = self.wanted.service_hash(service);
-        (1..=service.replicas).any(|number| {
+        (1..=service.replicas()).any(|number| {
             let known = self.observed.containers.iter().find(|c| &c.service == name && c.number == number);
             known.is_none_or(|known| self.compare(name, &hash, known, changed.get(name)).0 == Action::Recreate)
         })

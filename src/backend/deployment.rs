@@ -169,8 +169,8 @@ impl Deployment {
     }
 
     /// The keyed hash of everything about a service that its containers are made from, the content of configs, secrets
-    /// and bound request files included. What only steers the apply (replicas, dependencies, pull policy) is left out,
-    /// so changing it recreates nothing.
+    /// and bound request files included. What only steers the apply (replicas, dependencies, pull policy, hooks) is left
+    /// out, so changing it recreates nothing.
     pub fn service_hash(&self, service: &Service) -> String {
         #[derive(Serialize)]
         struct Hashed<'a> {
@@ -180,9 +180,15 @@ impl Deployment {
         let project = self.project.project();
         let mut value = serde_json::to_value(service).expect("the model serialises");
         if let Some(map) = value.as_object_mut() {
-            for steering in ["replicas", "depends_on", "pull_policy", "build"] {
-                map.remove(steering);
+            for steering in STEERING {
+                map.remove(*steering);
             }
+            // Where a limit was written does not matter.
+            map.insert("resources".to_owned(), serde_json::to_value(service.limits()).expect("the model serialises"));
+            map.insert("restart".to_owned(), serde_json::to_value(service.restart_policy()).expect("it serialises"));
+            let devices: Vec<_> = service.device_requests().collect();
+            map.insert("gpus".to_owned(), serde_json::to_value(devices).expect("the model serialises"));
+            map.retain(|attribute, value| says_something(attribute, value));
         }
         let mut contents: Vec<(&str, String)> = Vec::new();
         for (references, objects) in [(&service.configs, &project.configs), (&service.secrets, &project.secrets)] {
@@ -214,6 +220,33 @@ impl Deployment {
     pub fn object_hash(&self, definition: &impl Serialize) -> String {
         let text = serde_json::to_vec(definition).expect("the model serialises");
         self.key.hash(&[b"object", &text])
+    }
+}
+
+/// What only steers an apply, or is there to be printed.
+const STEERING: &[&str] = &[
+    "absent_dependencies",
+    "attach",
+    "build",
+    "depends_on",
+    "deploy",
+    "foreign",
+    "image_is_implied",
+    "pre_stop",
+    "profiles",
+    "pull_policy",
+    "scale",
+];
+
+/// Whether an attribute has to be hashed. One that says nothing has not: so an agent that knows more attributes finds the
+/// containers of an older one unchanged. An empty command says that the image's is not wanted.
+fn says_something(attribute: &str, value: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty() || matches!(attribute, "command" | "entrypoint"),
+        Value::Object(members) => !members.is_empty(),
+        _ => true,
     }
 }
 

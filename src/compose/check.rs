@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::model::{Condition, Dependency, Network, Project, ServiceNetwork};
+use super::model::{Condition, Dependency, MountSource, Network, Project, Service, ServiceNetwork};
 use super::{ComposeError, Locations};
 use crate::domain::{ObjectKey, ObjectName, ServiceName};
 
@@ -13,13 +13,16 @@ struct Broken {
     reason: String,
 }
 
-/// Completes the project and checks it. `file` is what errors call the file.
-pub(super) fn complete(project: &mut Project, locations: &Locations, file: &str) -> Result<(), ComposeError> {
-    normalise(project).and_then(|()| check(project)).map_err(|Broken { field, reason }| ComposeError {
-        file: file.to_owned(),
-        location: locations.locate(&field),
-        field,
-        reason,
+/// Completes the project and checks it.
+pub(super) fn complete(project: &mut Project, locations: &Locations) -> Result<(), ComposeError> {
+    normalise(project).and_then(|()| check(project)).map_err(|Broken { field, reason }| {
+        let found = locations.locate(&field);
+        ComposeError {
+            file: found.map_or(super::COMPOSE_FILE, |(file, _)| file).to_owned(),
+            location: found.map(|(_, location)| location),
+            field,
+            reason,
+        }
     })
 }
 
@@ -42,23 +45,33 @@ fn normalise(project: &mut Project) -> Result<(), Broken> {
     if used.contains(&default) && !project.networks.contains_key(&default) {
         let name = ObjectName::parse(&format!("{}_default", project.name))
             .map_err(|error| Broken { field: "networks.default".to_owned(), reason: error.to_string() })?;
-        project.networks.insert(default, implicit(name));
+        project.networks.insert(default, Network::of(name));
     }
+    let services: Vec<&Service> = project.services.values().collect();
+    let volumes: BTreeSet<&ObjectKey> = services
+        .iter()
+        .flat_map(|service| &service.mounts)
+        .filter_map(|mount| match &mount.source {
+            MountSource::Volume { key, .. } => Some(key),
+            _ => None,
+        })
+        .collect();
+    project.volumes.retain(|key, _| volumes.contains(key));
+    let used: BTreeSet<&ObjectKey> =
+        services.iter().flat_map(|service| &service.configs).map(|config| &config.source).collect();
+    project.configs.retain(|key, _| used.contains(key));
+    let used: BTreeSet<&str> = services
+        .iter()
+        .flat_map(|service| service.secrets.iter().map(|secret| secret.source.as_str()).chain(build_secrets(service)))
+        .collect();
+    project.secrets.retain(|key, _| used.contains(key.as_str()));
     Ok(())
 }
 
-fn implicit(name: ObjectName) -> Network {
-    Network {
-        name,
-        external: false,
-        driver: None,
-        driver_opts: BTreeMap::new(),
-        internal: false,
-        attachable: false,
-        enable_ipv6: None,
-        labels: BTreeMap::new(),
-        ipam: None,
-    }
+/// The secrets that a build would use.
+fn build_secrets(service: &Service) -> impl Iterator<Item = &str> {
+    let secrets = service.build.iter().filter_map(|build| build.get("secrets")?.as_array()).flatten();
+    secrets.filter_map(|secret| secret.get("source")?.as_str())
 }
 
 fn check(project: &Project) -> Result<(), Broken> {
@@ -69,7 +82,7 @@ fn check(project: &Project) -> Result<(), Broken> {
             return Err(broken("network_mode", "cannot be used together with `networks`".to_owned()));
         }
         if let Some(container) = &service.container_name {
-            if service.replicas > 1 {
+            if service.replicas() > 1 {
                 let reason = "a service with more than one replica cannot have a container name of its own";
                 return Err(broken("container_name", reason.to_owned()));
             }
@@ -77,7 +90,8 @@ fn check(project: &Project) -> Result<(), Broken> {
                 return Err(broken("container_name", format!("service `{other}` has the same one")));
             }
         }
-        if !service.tmpfs.is_empty() && service.mounts.iter().any(|mount| service.tmpfs.contains_key(&mount.target)) {
+        let in_memory: BTreeSet<String> = service.tmpfs.iter().map(|tmpfs| super::paths::clean(&tmpfs.path)).collect();
+        if !in_memory.is_empty() && service.mounts.iter().any(|mount| in_memory.contains(&mount.target)) {
             return Err(broken("tmpfs", "one of its paths is already mounted under `volumes`".to_owned()));
         }
         if let Some(parent) = service.namespace_parents().find(|parent| !project.services.contains_key(*parent)) {

@@ -34,7 +34,6 @@ pub(super) struct Declared<'a> {
 pub(super) struct Context<'a> {
     pub(super) sources: &'a Sources,
     pub(super) input: &'a LoadInput<'a>,
-    variables: &'a BTreeMap<String, String>,
     pub(super) declared: Declared<'a>,
     warnings: RefCell<Vec<String>>,
     content_left: Cell<usize>,
@@ -42,17 +41,10 @@ pub(super) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// `variables` are what the document's `${…}` sees.
-    pub(super) fn new(
-        sources: &'a Sources,
-        input: &'a LoadInput<'a>,
-        variables: &'a BTreeMap<String, String>,
-        declared: Declared<'a>,
-    ) -> Self {
+    pub(super) fn new(sources: &'a Sources, input: &'a LoadInput<'a>, declared: Declared<'a>) -> Self {
         Self {
             sources,
             input,
-            variables,
             declared,
             warnings: RefCell::default(),
             content_left: Cell::new(MAX_CONTENT),
@@ -62,16 +54,6 @@ impl<'a> Context<'a> {
 
     pub(super) fn into_warnings(self) -> Vec<String> {
         self.warnings.into_inner()
-    }
-
-    /// A variable of the request.
-    pub(super) fn variable(&self, name: &str) -> Option<String> {
-        self.variables.get(name).cloned()
-    }
-
-    /// A path of the document, absolute.
-    pub(super) fn path(&self, path: &str) -> String {
-        super::paths::resolve(self.input.directory, path)
     }
 }
 
@@ -138,7 +120,7 @@ impl<'p> Field<'p> {
 
     fn error_at(&self, place: Place, reason: String) -> ComposeError {
         ComposeError {
-            file: self.cx.sources.name(place.file).to_owned(),
+            file: self.cx.sources.at(place).name.clone(),
             field: self.path(),
             location: Some(place.location),
             reason,
@@ -158,17 +140,10 @@ impl<'p> Field<'p> {
         self.warn("is ignored");
     }
 
-    /// A refusal of this attribute because no reader knows it. `known` are the attributes that stand beside it, `later`
-    /// those of the Compose Specification that nothing here reads yet.
-    pub(super) fn unknown(&self, known: &[&str], later: &[&str]) -> ComposeError {
-        let key = self.key();
-        let reason = if later.contains(&key) {
-            "is not supported by this agent yet".to_owned()
-        } else {
-            let known = known.iter().chain(later).copied();
-            format!("is not an attribute of the Compose Specification here{}", suggest::hint(key, known))
-        };
-        self.error_at(self.key_place, reason)
+    /// A refusal of this attribute because no reader knows it. `known` are the attributes that may stand here.
+    pub(super) fn unknown(&self, known: &[&str]) -> ComposeError {
+        let hint = suggest::hint(self.key(), known.iter().copied());
+        self.error_at(self.key_place, format!("is not an attribute of the Compose Specification here{hint}"))
     }
 
     /// Counts bytes that the model will hold besides the document.
@@ -185,6 +160,16 @@ impl<'p> Field<'p> {
         let left = self.cx.ports_left.get().checked_sub(ports);
         self.cx.ports_left.set(left.ok_or_else(|| self.error(format!("the project has more than {MAX_PORTS} ports")))?);
         Ok(())
+    }
+
+    /// A variable as the file that this stands in sees it.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        self.cx.sources.at(self.node.place).variables.get(name).cloned()
+    }
+
+    /// A path of the file that this stands in, absolute.
+    pub(super) fn absolute(&self, path: &str) -> String {
+        super::paths::resolve(&self.cx.sources.at(self.node.place).directory, path)
     }
 
     pub(super) fn is_null(&self) -> bool {
@@ -260,7 +245,7 @@ impl<'p> Field<'p> {
     pub(super) fn text(&self) -> Result<&'p str> {
         match self.as_scalar().map(Scalar::resolve) {
             Some(Resolved::Text(text)) => Ok(text),
-            Some(Resolved::Bool(_) | Resolved::Int(_) | Resolved::Float(_)) => {
+            Some(Resolved::Bool(_) | Resolved::Int(_) | Resolved::Float(_) | Resolved::Time(_)) => {
                 Err(self.error(format!("must be a string, but it is {}: put it in quotes", self.kind())))
             }
             _ => Err(self.expected("a string")),
@@ -271,6 +256,11 @@ impl<'p> Field<'p> {
     pub(super) fn some_text(&self) -> Result<&'p str> {
         let text = self.text()?;
         if text.is_empty() { Err(self.error("must not be empty")) } else { Ok(text) }
+    }
+
+    /// A string; an empty one says nothing.
+    pub(super) fn optional_text(&self) -> Result<Option<String>> {
+        Ok(Some(self.text()?.to_owned()).filter(|text| !text.is_empty()))
     }
 
     /// A string or a number, as text.

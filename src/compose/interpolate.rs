@@ -14,8 +14,8 @@ use super::node::{Entry, Node, Place, Sources, Style, Value};
 const MAX_NESTING: usize = 32;
 /// Bytes that one value may become.
 const MAX_SCALAR: usize = 256 << 10;
-/// Bytes that all values of one file may become.
-const MAX_TOTAL: usize = 16 << 20;
+/// Bytes that all values of one project may become.
+pub(super) const MAX_TOTAL: usize = 16 << 20;
 
 /// Why a template was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -162,13 +162,15 @@ fn closing_brace(text: &str) -> Result<usize, TemplateError> {
     Err(TemplateError::Malformed)
 }
 
-/// Replaces the variables in every value of a tree. Gives the same tree back where there is no `$`.
+/// Replaces the variables in every value of a tree. Gives the same tree back where there is no `$`. `left` are the bytes
+/// that values may still become.
 pub(super) fn tree(
     root: &Arc<Node>,
     sources: &Sources,
     variables: &mut dyn Variables,
+    left: &mut usize,
 ) -> Result<Arc<Node>, ComposeError> {
-    let mut pass = Pass { sources, variables, path: Vec::new(), left: MAX_TOTAL };
+    let mut pass = Pass { sources, variables, path: Vec::new(), left };
     pass.node(root, root.place)
 }
 
@@ -181,7 +183,7 @@ struct Pass<'a> {
     sources: &'a Sources,
     variables: &'a mut dyn Variables,
     path: Vec<Step>,
-    left: usize,
+    left: &'a mut usize,
 }
 
 impl Pass<'_> {
@@ -190,14 +192,14 @@ impl Pass<'_> {
         if !node.size.has_dollar {
             return Ok(Arc::clone(node));
         }
-        Ok(Arc::new(match &node.value {
+        let fresh = match &node.value {
             Value::Scalar(scalar) => {
                 let text =
                     template(&scalar.text, self.variables).map_err(|error| self.error(spot, error.to_string()))?;
                 let Some(left) = self.left.checked_sub(text.len()) else {
                     return Err(self.error(spot, format!("the values become larger than {} MiB", MAX_TOTAL >> 20)));
                 };
-                self.left = left;
+                *self.left = left;
                 Node::scalar(node.place, &text, Style::Interpolated)
             }
             Value::Sequence(items) => {
@@ -219,7 +221,8 @@ impl Pass<'_> {
                 }
                 Node::mapping(node.place, interpolated)
             }
-        }))
+        };
+        Ok(Arc::new(fresh.tagged(node.tag)))
     }
 
     fn error(&self, place: Place, reason: String) -> ComposeError {
@@ -231,7 +234,7 @@ impl Pass<'_> {
                 Step::Index(at) => field.extend(["[", &at.to_string(), "]"]),
             }
         }
-        ComposeError { file: self.sources.name(place.file).to_owned(), field, location: Some(place.location), reason }
+        ComposeError { file: self.sources.at(place).name.clone(), field, location: Some(place.location), reason }
     }
 }
 
@@ -246,9 +249,9 @@ impl<'a> RequestVariables<'a> {
         Self { values, missing: BTreeSet::new() }
     }
 
-    /// A sentence for each variable that was used without a value.
-    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
-        self.missing.iter().map(|name| format!("variable {name} is not set: it counts as empty"))
+    /// The variables that were used without a value.
+    pub(super) fn into_missing(self) -> BTreeSet<String> {
+        self.missing
     }
 }
 
@@ -309,7 +312,7 @@ mod tests {
         for text in ["$A ${A} $FOO", "${B:-x} ${C+y}", "$A"] {
             template(text, &mut asked).expect("valid");
         }
-        assert_eq!(asked.warnings().collect::<Vec<_>>(), ["variable A is not set: it counts as empty"]);
+        assert_eq!(asked.into_missing(), BTreeSet::from(["A".to_owned()]));
     }
 
     #[test]

@@ -4,28 +4,32 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::error::Location;
-use super::node::{Entry, Node, Value};
+use super::node::{Entry, Node, Place, Sources, Value};
 
-/// The places of a loaded document's fields.
+/// The places of a loaded project's fields.
 #[derive(Clone)]
-pub struct Locations(Arc<Node>);
+pub struct Locations {
+    root: Arc<Node>,
+    sources: Sources,
+}
 
 impl Locations {
-    pub(super) fn new(root: Arc<Node>) -> Self {
-        Self(root)
+    pub(super) fn new(root: Arc<Node>, sources: Sources) -> Self {
+        Self { root, sources }
     }
 
-    /// The location of a field, else of its nearest parent that is in the file. None when not even the first step is.
+    /// The file and the location of a field, else of its nearest parent that is in a file. None when not even the first
+    /// step is.
     ///
     /// Names may hold dots; the longest one that fits is taken. In a list, `[n]` is the item at that index, and a name
     /// is the item that begins with it (`environment.KEY` where the file has `- KEY=value`).
-    pub fn locate(&self, field: &str) -> Option<Location> {
-        let (mut node, mut found, mut rest) = (&self.0, None, field);
+    pub fn locate(&self, field: &str) -> Option<(&str, Location)> {
+        let (mut node, mut found, mut rest) = (&self.root, None, field);
         while !rest.is_empty() {
-            let Some((child, location, after)) = step(node, rest) else { break };
-            (node, found, rest) = (child, Some(location), after);
+            let Some((child, place, after)) = step(node, rest) else { break };
+            (node, found, rest) = (child, Some(place), after);
         }
-        found
+        found.map(|place| (self.sources.at(place).name.as_str(), place.location))
     }
 }
 
@@ -36,25 +40,25 @@ impl fmt::Debug for Locations {
     }
 }
 
-fn step<'a, 'f>(node: &'a Arc<Node>, field: &'f str) -> Option<(&'a Arc<Node>, Location, &'f str)> {
+fn step<'a, 'f>(node: &'a Arc<Node>, field: &'f str) -> Option<(&'a Arc<Node>, Place, &'f str)> {
     let field = field.strip_prefix('.').unwrap_or(field);
     match &node.value {
         Value::Scalar(_) => None,
         Value::Mapping(entries) => {
             let fits = |entry: &&Entry| after_name(field, &entry.key).is_some();
             let entry = entries.iter().filter(fits).max_by_key(|entry| entry.key.len())?;
-            Some((&entry.value, entry.spot().location, after_name(field, &entry.key)?))
+            Some((&entry.value, entry.spot(), after_name(field, &entry.key)?))
         }
         Value::Sequence(items) => {
             if let Some(inner) = field.strip_prefix('[') {
                 let (index, after) = inner.split_once(']')?;
                 let item = items.get(index.parse::<usize>().ok()?)?;
-                return Some((item, item.place.location, after));
+                return Some((item, item.place, after));
             }
             let named =
                 |item: &&Arc<Node>| matches!(&item.value, Value::Scalar(scalar) if item_name(&scalar.text) == field);
             let item = items.iter().find(named)?;
-            Some((item, item.place.location, ""))
+            Some((item, item.place, ""))
         }
     }
 }
@@ -89,7 +93,11 @@ services:
       com.docker.x: y
     privileged:
 ";
-        let locations = Locations::new(yaml::parse(text.as_bytes(), 0, "compose.yaml").expect("YAML"));
+        let root = yaml::parse(text.as_bytes(), 0, "compose.yaml").expect("YAML").remove(0);
+        let mut sources = Sources::default();
+        let (name, directory) = ("compose.yaml".to_owned(), "/".to_owned());
+        sources.add(crate::compose::node::Source { name, directory, variables: Arc::default() });
+        let locations = Locations::new(root, sources);
         for (field, place) in [
             ("services.my.web.image", Some((3, 12))),
             ("services.my.web.ports[1]", Some((6, 9))),
@@ -103,7 +111,7 @@ services:
             ("networks.x", None),
             ("", None),
         ] {
-            let found = locations.locate(field).map(|location| (location.line, location.column));
+            let found = locations.locate(field).map(|(_, location)| (location.line, location.column));
             assert_eq!(found, place, "{field}");
         }
     }

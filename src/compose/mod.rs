@@ -1,28 +1,37 @@
 //! From Compose text to a resolved [`Project`]. Pure: bytes and maps in, a model or a located error out.
 //!
 //! The pipeline, one file a step:
-//! 1. `yaml`: budgeted parse into a tree whose every node knows its line and column;
+//! 1. `yaml`: budgeted parse into a tree whose every node knows its file, line and column;
 //! 2. `interpolate`: `${…}` from the request's variables only, never the agent's own environment;
-//! 3. `read`: tree -> model, attribute by attribute; an attribute nobody has written a reader for is refused;
-//! 4. `check`: the rules that span attributes and services;
-//! 5. `graph`: start order, cycles.
+//! 3. `assemble`: `extends`, `include` and several files become one tree, by the rules of `merge`;
+//! 4. `read`: tree -> model, attribute by attribute; an attribute nobody has written a reader for is refused;
+//! 5. `check`: the rules that span attributes and services;
+//! 6. `graph`: start order, cycles.
 //!
-//! Below them: `node` (the tree), `scalar` (what plain YAML text means), `field` (a reader's view of a node), `units`,
-//! `words`, `paths`, `suggest`. `env_file` reads `.env` syntax; `locations` finds a field of the model in the file.
+//! `print` is the way back: the model as `docker compose config --format json` prints it.
+//!
+//! Below them: `node` (the tree), `scalar` and `time` (what plain YAML text means), `field` (a reader's view of a node), `units`,
+//! `words`, `paths`, `suggest`. `env_file` reads `.env` syntax; `locations` finds a field of the model in the files.
 
+mod assemble;
 mod check;
 mod env_file;
 mod error;
+mod extends;
 mod field;
 mod graph;
+mod include;
 mod interpolate;
 mod locations;
+mod merge;
 mod model;
 mod node;
 mod paths;
+mod print;
 mod read;
 mod scalar;
 mod suggest;
+mod time;
 mod units;
 mod words;
 mod yaml;
@@ -30,22 +39,32 @@ mod yaml;
 pub use error::{ComposeError, Location};
 pub use locations::Locations;
 pub use model::*;
+pub use print::print;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::ProjectName;
 
-/// The files that a Compose document may refer to (`env_file`, `configs.*.file`, …).
+/// The files that a Compose document may refer to (`include`, `env_file`, `configs.*.file`, …).
 pub trait Files {
     /// The bytes of the file at this absolute, clean path; none when there is no such file.
     fn read(&self, path: &str) -> Option<Cow<'_, [u8]>>;
 }
 
+/// One Compose file.
+#[derive(Debug, Clone, Copy)]
+pub struct Document<'a> {
+    /// What errors call it.
+    pub name: &'a str,
+    /// Its text.
+    pub bytes: &'a [u8],
+}
+
 /// Everything that decides what a Compose file means.
 pub struct LoadInput<'a> {
-    /// The Compose file's text.
-    pub compose: &'a [u8],
+    /// The Compose files, later ones over earlier ones.
+    pub documents: &'a [Document<'a>],
     /// Variables for interpolation, already read from the env file.
     pub variables: &'a BTreeMap<String, String>,
     /// The files it may name.
@@ -54,6 +73,8 @@ pub struct LoadInput<'a> {
     pub profiles: &'a BTreeSet<String>,
     /// The project's name.
     pub project: &'a ProjectName,
+    /// Whether a `name` in the file must be that one: the host names its tenants' projects.
+    pub names_the_project: bool,
     /// The project directory: absolute, clean, without a trailing slash.
     pub directory: &'a str,
 }
@@ -71,37 +92,44 @@ pub struct Loaded {
 
 /// What errors call the Compose file.
 const COMPOSE_FILE: &str = "compose.yaml";
-/// What errors call the env file.
-const ENV_FILE: &str = ".env";
 
-/// Loads one Compose file. The same input gives the same project.
+/// Loads a project. The same input gives the same project.
 ///
 /// # Errors
 /// The first thing that is wrong with it, located.
 pub fn load(input: &LoadInput<'_>) -> Result<Loaded, ComposeError> {
-    let mut sources = node::Sources::default();
-    let file = sources.add(COMPOSE_FILE);
-    let written = yaml::parse(input.compose, file, COMPOSE_FILE)?;
-    let mut values = input.variables.clone();
+    let mut variables = input.variables.clone();
     // The one variable that Compose itself sets (Compose Specification, "Interpolation").
-    values.insert("COMPOSE_PROJECT_NAME".to_owned(), input.project.to_string());
-    let mut variables = interpolate::RequestVariables::new(&values);
-    let root = interpolate::tree(&written, &sources, &mut variables)?;
-    let cx = field::Context::new(&sources, input, &values, read::declared(&root, input.profiles));
+    variables.insert("COMPOSE_PROJECT_NAME".to_owned(), input.project.to_string());
+    let mut assembly = assemble::Assembly::new(input);
+    let root = assembly.project(variables)?;
+    let assemble::Assembly { sources, missing, .. } = assembly;
+    let cx = field::Context::new(&sources, input, read::declared(&root, input.profiles));
     let mut project = read::project(&field::Field::root(&cx, &root))?;
-    let warnings = variables.warnings().take(field::MAX_WARNINGS).chain(cx.into_warnings()).collect();
-    // The tree as written: it has the same shape and places, and none of the variables' values.
-    let locations = Locations::new(written);
-    check::complete(&mut project, &locations, COMPOSE_FILE)?;
+    let missing = missing.iter().map(|name| format!("variable {name} is not set: it counts as empty"));
+    let warnings = missing.take(field::MAX_WARNINGS).chain(cx.into_warnings()).collect();
+    let locations = Locations::new(root, sources);
+    check::complete(&mut project, &locations)?;
     Ok(Loaded { project, warnings, locations })
 }
 
-/// Reads an env file (`.env` syntax of docker compose) into variables; later lines may use earlier ones.
+/// The project's own `name`, the last file's that has one, with its variables replaced. A broken file is [`load`]'s to
+/// explain.
+pub fn name_of(documents: &[Document<'_>], variables: &BTreeMap<String, String>) -> Option<String> {
+    documents.iter().rev().find_map(|document| {
+        let trees = yaml::parse(document.bytes, 0, document.name).ok()?;
+        let name = trees.iter().rev().find_map(|root| root.get("name")?.value.text())?.to_owned();
+        interpolate::template(&name, &mut interpolate::RequestVariables::new(variables)).ok()
+    })
+}
+
+/// Reads an env file (`.env` syntax of docker compose) into variables; later lines may use earlier ones. `name` is what
+/// errors call it.
 ///
 /// # Errors
 /// The first line that is not `NAME=value`, located.
-pub fn read_env(text: &str) -> Result<BTreeMap<String, String>, ComposeError> {
-    env_file::parse(ENV_FILE, text, &|_| None)
+pub fn read_env(name: &str, text: &str) -> Result<BTreeMap<String, String>, ComposeError> {
+    env_file::parse(name, text, &|_| None)
 }
 
 /// Services in start order: every service after all it depends on. The project's graph has been checked for cycles.

@@ -3,6 +3,7 @@
 //! Subtrees that an alias or a merge key reaches are shared, not copied; [`Size`] counts them each time they are reached.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::error::Location;
@@ -17,20 +18,37 @@ pub(super) struct Place {
     pub(super) location: Location,
 }
 
-/// The names of the files that make up a project, as they appear in errors.
+/// One of the files that make up a project.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    /// What errors call it.
+    pub(super) name: String,
+    /// What its relative paths are relative to: absolute and clean.
+    pub(super) directory: String,
+    /// What its `${…}` sees.
+    pub(super) variables: Arc<BTreeMap<String, String>>,
+}
+
+/// The files that make up a project.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sources(Vec<String>);
+pub(super) struct Sources(Vec<Source>);
 
 impl Sources {
-    /// Adds a file and gives its index.
-    pub(super) fn add(&mut self, name: &str) -> u16 {
-        self.0.push(name.to_owned());
-        u16::try_from(self.0.len() - 1).unwrap_or(u16::MAX)
+    /// How many files one project may have.
+    pub(super) const MAX: usize = 1000;
+
+    /// Adds a file and gives its index; none when there are too many.
+    pub(super) fn add(&mut self, source: Source) -> Option<u16> {
+        if self.0.len() >= Self::MAX {
+            return None;
+        }
+        self.0.push(source);
+        u16::try_from(self.0.len() - 1).ok()
     }
 
-    /// The name of a file.
-    pub(super) fn name(&self, file: u16) -> &str {
-        self.0.get(usize::from(file)).map_or("", String::as_str)
+    /// The file that a place is in.
+    pub(super) fn at(&self, place: Place) -> &Source {
+        &self.0[usize::from(place.file)]
     }
 }
 
@@ -75,6 +93,8 @@ pub(super) struct Size {
     pub(super) height: u16,
     /// Whether a `$` is in it: the rest needs no interpolation.
     pub(super) has_dollar: bool,
+    /// Whether a [`MergeTag`] is in it.
+    pub(super) has_tag: bool,
 }
 
 impl Size {
@@ -84,7 +104,17 @@ impl Size {
         self.bytes = self.bytes.saturating_add(child.bytes);
         self.height = self.height.max(child.height.saturating_add(1));
         self.has_dollar |= child.has_dollar;
+        self.has_tag |= child.has_tag;
     }
+}
+
+/// How a node meets one that another file has at its place (Compose Specification, "Merge").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MergeTag {
+    /// `!reset`: both go.
+    Reset,
+    /// `!override`: the other one goes.
+    Override,
 }
 
 /// A node of the tree.
@@ -92,6 +122,7 @@ pub(super) struct Node {
     pub(super) place: Place,
     pub(super) value: Value,
     pub(super) size: Size,
+    pub(super) tag: Option<MergeTag>,
 }
 
 /// What a node holds.
@@ -117,8 +148,9 @@ impl Node {
             bytes: u32::try_from(text.len()).unwrap_or(u32::MAX),
             height: 1,
             has_dollar: text.contains('$'),
+            has_tag: false,
         };
-        Self { place, value: Value::Scalar(Scalar { text: text.into(), style }), size }
+        Self { place, value: Value::Scalar(Scalar { text: text.into(), style }), size, tag: None }
     }
 
     /// A sequence.
@@ -127,7 +159,7 @@ impl Node {
         for item in &items {
             size.add(item.size);
         }
-        Self { place, value: Value::Sequence(items), size }
+        Self { place, value: Value::Sequence(items), size, tag: None }
     }
 
     /// A mapping.
@@ -137,7 +169,29 @@ impl Node {
             size.add(entry.value.size);
             size.bytes = size.bytes.saturating_add(u32::try_from(entry.key.len()).unwrap_or(u32::MAX));
         }
-        Self { place, value: Value::Mapping(entries), size }
+        Self { place, value: Value::Mapping(entries), size, tag: None }
+    }
+
+    /// The same node with another tag.
+    pub(super) fn tagged(mut self, tag: Option<MergeTag>) -> Self {
+        self.size.has_tag |= tag.is_some();
+        Self { tag, ..self }
+    }
+
+    /// Whether both say the same, wherever they stand.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        match (&self.value, &other.value) {
+            (Value::Scalar(a), Value::Scalar(b)) => a.resolve() == b.resolve(),
+            (Value::Sequence(a), Value::Sequence(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.says_the_same(b))
+            }
+            (Value::Mapping(a), Value::Mapping(b)) => {
+                let matches =
+                    |entry: &Entry| other.get(&entry.key).is_some_and(|b| entry.value.says_the_same(&b.value));
+                a.len() == b.len() && a.iter().all(matches)
+            }
+            _ => false,
+        }
     }
 
     /// The entries of a mapping; none for anything else.
@@ -151,6 +205,25 @@ impl Node {
     /// The entry of a mapping under this key.
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {
         self.entries()?.iter().find(|entry| &*entry.key == key)
+    }
+
+    /// The items of a sequence; none for anything else.
+    pub(super) fn items(&self) -> Option<&[Arc<Self>]> {
+        match &self.value {
+            Value::Sequence(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The text of a scalar that is a string; none for anything else.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar(scalar) => match scalar.resolve() {
+                Resolved::Text(text) => Some(text),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Whether it is null: nothing, `~` or `null`.

@@ -27,6 +27,14 @@ pub(super) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// The directory of a file, both absolute and clean.
+pub(super) fn parent(path: &str) -> &str {
+    match path.rfind('/') {
+        None | Some(0) => "/",
+        Some(at) => &path[..at],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,11 +33,12 @@ pub(super) fn load_with(
             .collect(),
     );
     load(&LoadInput {
-        compose: text.as_bytes(),
+        documents: &[Document { name: "compose.yaml", bytes: text.as_bytes() }],
         variables: &pairs(variables),
         files: &files,
         profiles: &profiles.iter().map(|profile| (*profile).to_owned()).collect(),
         project: &ProjectName::parse("q8-acme").expect("a project name"),
+        names_the_project: true,
         directory: "/opt/tenants/acme",
     })
 }
@@ -166,12 +167,13 @@ fn deploy_and_the_services_own_attributes_must_agree() {
         "cpus: 0.5, deploy: {replicas: 3, restart_policy: {condition: on-failure, max_attempts: 2}, \
          resources: {limits: {cpus: '0.50', memory: 50M, pids: 9}, reservations: {memory: 20M}}}",
     );
-    assert_eq!(deployed.replicas, 3);
-    assert_eq!(deployed.restart, RestartPolicy::OnFailure(Some(2)));
-    assert_eq!(deployed.resources.nano_cpus, Some(500_000_000));
-    assert_eq!(deployed.resources.memory, Some(50 << 20));
-    assert_eq!(deployed.resources.memory_reservation, Some(20 << 20));
-    assert_eq!(deployed.resources.pids, Some(9));
+    assert_eq!(deployed.replicas(), 3);
+    assert_eq!(deployed.restart_policy(), RestartPolicy::OnFailure(Some(2)));
+    let limits = deployed.limits();
+    assert_eq!(limits.nano_cpus, Some(500_000_000));
+    assert_eq!(limits.memory, Some(50 << 20));
+    assert_eq!(limits.memory_reservation, Some(20 << 20));
+    assert_eq!(limits.pids, Some(9));
     for (attributes, field) in [
         ("scale: 2, deploy: {replicas: 3}", "services.a.scale"),
         ("cpus: 1, deploy: {resources: {limits: {cpus: 2}}}", "services.a.cpus"),
@@ -197,11 +199,11 @@ fn what_reaches_the_host_is_loaded_for_the_policy_to_refuse() {
          network_mode: host, security_opt: ['seccomp:unconfined'], cgroup_parent: /x, sysctls: {net.core.somaxconn: 1024}",
     );
     assert!(loaded.privileged && loaded.oom_kill_disable);
-    assert_eq!(loaded.devices, ["/dev/kvm", "/dev/x:/dev/x:r"]);
+    assert_eq!(loaded.devices, ["/dev/kvm:/dev/kvm:rwm", "/dev/x:/dev/x:r"]);
     assert_eq!(loaded.pid, Some(NamespaceMode::Host));
     assert_eq!(loaded.network_mode, Some(NetworkMode::Host));
     assert_eq!(loaded.sysctls["net.core.somaxconn"], "1024");
-    assert!(load_text("services: {a: {build: .}}").expect("loads").project.services["a"].build);
+    assert!(load_text("services: {a: {build: .}}").expect("loads").project.services["a"].build.is_some());
 }
 
 #[test]
@@ -237,7 +239,7 @@ fn of_two_mounts_on_one_path_the_later_one_counts() {
     assert_eq!(mounts.len(), 2);
     assert!(matches!(&mounts[0].source, MountSource::Bind { .. }));
     assert_eq!(mounts[0].read_only, Some(true));
-    assert_eq!(mounts[1].source, MountSource::Anonymous { nocopy: false });
+    assert_eq!(mounts[1].source, MountSource::Anonymous { nocopy: false, labels: BTreeMap::new() });
 }
 
 #[test]
@@ -247,10 +249,10 @@ fn values_from_variables_are_cast_to_the_fields_type() {
     let variables = [("B", "yes"), ("N", "2"), ("D", "1m"), ("M", "1g"), ("P", "0080")];
     let project = load_with(text, &variables, &[], &[]).expect("valid").project;
     let service = &project.services["a"];
-    assert_eq!((service.init, service.replicas), (Some(true), 2));
+    assert_eq!((service.init, service.replicas()), (Some(true), 2));
     assert_eq!(service.stop_grace_period, Some(Duration::from_secs(60)));
     assert_eq!((service.resources.memory, service.ports[0].target), (Some(1 << 30), 80));
-    assert_eq!(service.ulimits["nofile"], Ulimit { soft: 80, hard: 80 });
+    assert_eq!(service.ulimits["nofile"], Ulimit { soft: 80, hard: 80, is_single: true });
 }
 
 #[test]
@@ -258,9 +260,11 @@ fn refusals_name_the_field_and_what_is_allowed() {
     for (attributes, field, reason) in [
         ("imagee: y", "services.a.imagee", "did you mean `image`?"),
         ("volume: [x]", "services.a.volume", "did you mean `volumes`?"),
-        ("blkio_config: {weight: 1}", "services.a.blkio_config", "not supported by this agent yet"),
-        ("volumes_from: [b]", "services.a.volumes_from", "not supported by this agent yet"),
-        ("pull_policy: daily", "services.a.pull_policy", "not supported by this agent yet"),
+        ("blkio_config: {wait: 1}", "services.a.blkio_config.wait", "is not an attribute"),
+        ("volumes_from: [c]", "services.a.volumes_from[0]", "names a service that does not exist"),
+        ("pull_policy: every_x", "services.a.pull_policy", "every_ with a duration"),
+        ("provider: {typo: x}", "services.a.provider.typo", "did you mean `type`?"),
+        ("post_start: [{user: root}]", "services.a.post_start[0]", "has no `command`"),
         ("hostname: 5", "services.a.hostname", "put it in quotes"),
         ("hostname: ", "services.a.hostname", "must be a string, but it is empty"),
         ("ports: ", "services.a.ports", "must be a list, but it is empty"),
@@ -273,7 +277,11 @@ fn refusals_name_the_field_and_what_is_allowed() {
         ("volumes: ['v:x']", "services.a.volumes[0]", "must be absolute"),
         ("volumes: ['a:/b:c:d']", "services.a.volumes[0]", "too many colons"),
         ("volumes: [{type: volume, source: v}]", "services.a.volumes[0]", "no `target`"),
-        ("volumes: [{type: npipe, source: v, target: /x}]", "services.a.volumes[0]", "not supported by this agent yet"),
+        (
+            "volumes: [{type: pipe, source: v, target: /x}]",
+            "services.a.volumes[0]",
+            "the type of a mount is volume, bind",
+        ),
         ("tmpfs: /t, volumes: [/t]", "services.a.tmpfs", "already mounted"),
         ("networks: [m]", "services.a.networks[0]", "did you mean `n`?"),
         ("networks: [n], network_mode: none", "services.a.network_mode", "together with `networks`"),
@@ -295,12 +303,11 @@ fn refusals_name_the_field_and_what_is_allowed() {
         ("environment: ['=x']", "services.a.environment[0]", "NAME=value"),
         ("env_file: gone.env", "services.a.env_file", "no such file"),
         ("configs: [nope]", "services.a.configs[0]", "not under the top-level `configs`"),
-        ("links: ['b:c']", "services.a.links[0]", "network alias"),
         ("extra_hosts: ['h:nowhere']", "services.a.extra_hosts[0]", "IP address"),
         (
-            "deploy: {resources: {reservations: {devices: []}}}",
-            "services.a.deploy.resources.reservations.devices",
-            "yet",
+            "deploy: {resources: {reservations: {devices: [{count: 1}]}}}",
+            "services.a.deploy.resources.reservations.devices[0]",
+            "has no `capabilities`",
         ),
         ("image: y", "", "already there"),
     ] {
@@ -323,7 +330,7 @@ fn refusals_of_the_document() {
         ("services:\n  a:\n", "services.a", 2, 3, "must be a mapping"),
         ("services:\n  'a b': {image: x}", "services.a b", 2, 3, "service name"),
         ("name: shop\nservices: {a: {image: x}}", "name", 1, 7, "must be `q8-acme` or left out"),
-        ("include: [x]\nservices: {a: {image: x}}", "include", 1, 1, "not supported by this agent yet"),
+        ("include: [x]\nservices: {a: {image: x}}", "include[0]", 1, 11, "there is no such file"),
         (
             "services: {a: {image: x}}\nvolumes:\n  v: {external: true, driver: local}",
             "volumes.v.driver",
@@ -397,7 +404,7 @@ fn no_secret_is_in_an_error_a_warning_or_a_debug_text() {
 fn the_model_locates_its_fields() {
     let text = "services:\n  a:\n    image: x\n    ports:\n      - 80:80\n    privileged: true\n";
     let loaded = load_text(text).expect("valid");
-    let at = |field| loaded.locations.locate(field).map(|location| (location.line, location.column));
+    let at = |field| loaded.locations.locate(field).map(|(_, location)| (location.line, location.column));
     assert_eq!(at("services.a.privileged"), Some((6, 17)));
     assert_eq!(at("services.a.ports[0]"), Some((5, 9)));
     assert_eq!(at("services.a.networks.default"), Some((2, 3)));

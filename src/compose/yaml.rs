@@ -10,7 +10,8 @@ use std::sync::Arc;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::error::{ComposeError, Location};
-use super::node::{Entry, Node, Place, Size, Style};
+use super::node::{Entry, MergeTag, Node, Place, Size, Style};
+use super::scalar::Resolved;
 
 /// Bytes of text.
 const MAX_TEXT: usize = 1 << 20;
@@ -22,6 +23,9 @@ const MAX_NODES: u32 = 200_000;
 const MAX_EXPANDED: u32 = 16 << 20;
 /// Characters that may begin a token inside `[ ]` or `{ }`: the scanner holds all tokens of a flow collection at once.
 const MAX_FLOW_TOKENS: usize = 400_000;
+
+/// Documents in one file.
+const MAX_DOCUMENTS: usize = 100;
 
 /// Why a text was refused.
 struct Fault {
@@ -35,9 +39,9 @@ impl Fault {
     }
 }
 
-/// Parses one document. `name` is what errors call the file.
-pub(super) fn parse(bytes: &[u8], file: u16, name: &str) -> Result<Arc<Node>, ComposeError> {
-    tree(bytes, file).map_err(|fault| ComposeError {
+/// Parses a file: one tree for each document in it, and at least one. `name` is what errors call the file.
+pub(super) fn parse(bytes: &[u8], file: u16, name: &str) -> Result<Vec<Arc<Node>>, ComposeError> {
+    trees(bytes, file).map_err(|fault| ComposeError {
         file: name.to_owned(),
         field: String::new(),
         location: Some(fault.location),
@@ -45,7 +49,7 @@ pub(super) fn parse(bytes: &[u8], file: u16, name: &str) -> Result<Arc<Node>, Co
     })
 }
 
-fn tree(bytes: &[u8], file: u16) -> Result<Arc<Node>, Fault> {
+fn trees(bytes: &[u8], file: u16) -> Result<Vec<Arc<Node>>, Fault> {
     let start = Location { line: 1, column: 1 };
     if bytes.len() > MAX_TEXT {
         return Err(Fault::new(start, format!("the file is larger than {} KiB", MAX_TEXT >> 10)));
@@ -61,7 +65,10 @@ fn tree(bytes: &[u8], file: u16) -> Result<Arc<Node>, Fault> {
         let (event, span) = event.map_err(|error| scan_fault(&error))?;
         builder.take(event, span)?;
     }
-    builder.root.ok_or_else(|| Fault::new(start, "the file is empty; a Compose file has at least `services`"))
+    if builder.roots.is_empty() {
+        return Err(Fault::new(start, "the file is empty; a Compose file has at least `services`"));
+    }
+    Ok(builder.roots)
 }
 
 fn scan_fault(error: &ScanError) -> Fault {
@@ -152,6 +159,7 @@ impl Budget {
 struct Frame {
     place: Place,
     anchor: usize,
+    tag: Option<MergeTag>,
     items: Items,
 }
 
@@ -170,7 +178,7 @@ struct Builder {
     frames: Vec<Frame>,
     /// By the parser's anchor number; none while the anchored collection is still open.
     anchors: Vec<Option<Arc<Node>>>,
-    root: Option<Arc<Node>>,
+    roots: Vec<Arc<Node>>,
     documents: usize,
     budget: Budget,
     /// Merge keys copy entries: a second budget, so that a merged mapping is not charged twice against the first.
@@ -183,7 +191,7 @@ impl Builder {
             file,
             frames: Vec::new(),
             anchors: Vec::new(),
-            root: None,
+            roots: Vec::new(),
             documents: 0,
             budget: Budget::new(),
             merged: Budget::new(),
@@ -196,14 +204,19 @@ impl Builder {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) => {
                 self.documents += 1;
-                if self.documents > 1 {
-                    return Err(Fault::new(place.location, "one file holds one document; a second one begins here"));
+                if self.documents > MAX_DOCUMENTS {
+                    let reason = format!("a file holds {MAX_DOCUMENTS} documents at most");
+                    return Err(Fault::new(place.location, reason));
                 }
+                // Anchors end with their document.
+                self.anchors.clear();
                 Ok(())
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let (style, is_merge) = style_of(style, &text, tag.as_deref(), place.location)?;
-                let node = Arc::new(Node::scalar(place, &text, style));
+                let merge_tag = merge_tag(tag.as_deref());
+                let tag = tag.as_deref().filter(|_| merge_tag.is_none());
+                let (style, is_merge) = style_of(style, &text, tag, place.location)?;
+                let node = Arc::new(Node::scalar(place, &text, style).tagged(merge_tag));
                 self.budget.spend(node.size, place.location)?;
                 self.define(anchor, Some(Arc::clone(&node)));
                 self.attach(node, is_merge)
@@ -211,7 +224,12 @@ impl Builder {
             Event::Alias(anchor) => {
                 let node = match self.anchors.get(anchor) {
                     Some(Some(node)) => Arc::clone(node),
-                    _ => return Err(Fault::new(place.location, "an alias cannot stand inside what it names")),
+                    _ => {
+                        return Err(Fault::new(
+                            place.location,
+                            "an alias cannot stand inside what it names, nor in another document",
+                        ));
+                    }
                 };
                 self.budget.spend(node.size, place.location)?;
                 if self.frames.len() + usize::from(node.size.height) > MAX_DEPTH {
@@ -220,12 +238,12 @@ impl Builder {
                 self.attach(node, false)
             }
             Event::SequenceStart(anchor, tag) => {
-                collection_tag(tag.as_deref(), "seq", place.location)?;
-                self.open(place, anchor, Items::Sequence(Vec::new()))
+                let tag = collection_tag(tag.as_deref(), "seq", place.location)?;
+                self.open(place, anchor, tag, Items::Sequence(Vec::new()))
             }
             Event::MappingStart(anchor, tag) => {
-                collection_tag(tag.as_deref(), "map", place.location)?;
-                self.open(place, anchor, Items::Mapping { entries: Vec::new(), key: None, merge: None })
+                let tag = collection_tag(tag.as_deref(), "map", place.location)?;
+                self.open(place, anchor, tag, Items::Mapping { entries: Vec::new(), key: None, merge: None })
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
         }
@@ -240,7 +258,7 @@ impl Builder {
         }
     }
 
-    fn open(&mut self, place: Place, anchor: usize, items: Items) -> Result<(), Fault> {
+    fn open(&mut self, place: Place, anchor: usize, tag: Option<MergeTag>, items: Items) -> Result<(), Fault> {
         if self.frames.len() >= MAX_DEPTH {
             return Err(Fault::new(place.location, too_deep()));
         }
@@ -249,12 +267,12 @@ impl Builder {
         }
         self.budget.spend(Size { nodes: 1, ..Size::default() }, place.location)?;
         self.define(anchor, None);
-        self.frames.push(Frame { place, anchor, items });
+        self.frames.push(Frame { place, anchor, tag, items });
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), Fault> {
-        let Some(Frame { place, anchor, items }) = self.frames.pop() else { return Ok(()) };
+        let Some(Frame { place, anchor, tag, items }) = self.frames.pop() else { return Ok(()) };
         let node = match items {
             Items::Sequence(items) => Node::sequence(place, items),
             Items::Mapping { mut entries, merge, .. } => {
@@ -265,7 +283,7 @@ impl Builder {
                 Node::mapping(place, entries)
             }
         };
-        let node = Arc::new(node);
+        let node = Arc::new(node.tagged(tag));
         self.define(anchor, Some(Arc::clone(&node)));
         self.attach(node, false)
     }
@@ -273,7 +291,7 @@ impl Builder {
     /// Gives a finished node to the collection it stands in.
     fn attach(&mut self, node: Arc<Node>, is_merge: bool) -> Result<(), Fault> {
         let Some(frame) = self.frames.last_mut() else {
-            self.root = Some(node);
+            self.roots.push(node);
             return Ok(());
         };
         match &mut frame.items {
@@ -283,6 +301,11 @@ impl Builder {
                     let super::node::Value::Scalar(scalar) = &node.value else {
                         return Err(Fault::new(node.place.location, "a key must be a string"));
                     };
+                    if !matches!(scalar.resolve(), Resolved::Text(_)) {
+                        let kind = scalar.resolve().kind();
+                        let reason = format!("a key must be a string, but it is {kind}: put it in quotes");
+                        return Err(Fault::new(node.place.location, reason));
+                    }
                     *key = Some((Arc::from(&*scalar.text), node.place, is_merge));
                 }
                 Some((_, place, true)) => {
@@ -350,27 +373,35 @@ fn style_of(style: ScalarStyle, text: &str, tag: Option<&Tag>, at: Location) -> 
             "str" => Ok((Style::Quoted, false)),
             "int" | "float" | "bool" | "null" => Ok((Style::Plain, false)),
             "merge" => Ok((Style::Plain, text == "<<")),
-            _ => Err(unknown_tag(tag, at)),
+            _ => Err(unknown_tag(at)),
         },
         Some(tag) if tag.handle.is_empty() && tag.suffix == "!" => Ok((Style::Quoted, false)),
-        Some(tag) => Err(unknown_tag(tag, at)),
+        Some(_) => Err(unknown_tag(at)),
     }
 }
 
-fn collection_tag(tag: Option<&Tag>, allowed: &str, at: Location) -> Result<(), Fault> {
+/// `!reset` and `!override` (Compose Specification, "Merge").
+fn merge_tag(tag: Option<&Tag>) -> Option<MergeTag> {
+    match tag.map(|tag| (tag.handle.as_str(), tag.suffix.as_str())) {
+        Some(("!", "reset")) => Some(MergeTag::Reset),
+        Some(("!", "override")) => Some(MergeTag::Override),
+        _ => None,
+    }
+}
+
+fn collection_tag(tag: Option<&Tag>, allowed: &str, at: Location) -> Result<Option<MergeTag>, Fault> {
     match tag {
-        None => Ok(()),
-        Some(tag) if tag.handle == CORE && tag.suffix == allowed => Ok(()),
-        Some(tag) => Err(unknown_tag(tag, at)),
+        None => Ok(None),
+        Some(tag) if tag.handle == CORE && tag.suffix == allowed => Ok(None),
+        Some(tag) => merge_tag(Some(tag)).map(Some).ok_or_else(|| unknown_tag(at)),
     }
 }
 
-fn unknown_tag(tag: &Tag, at: Location) -> Fault {
-    let reason = match (tag.handle.as_str(), tag.suffix.as_str()) {
-        ("!", "reset" | "override") => "`!reset` and `!override` are not supported by this agent yet".to_owned(),
-        _ => "this tag is not supported; leave it out, or use !!str, !!int, !!float, !!bool or !!null".to_owned(),
-    };
-    Fault::new(at, reason)
+fn unknown_tag(at: Location) -> Fault {
+    Fault::new(
+        at,
+        "this tag is not supported; leave it out, or use !!str, !!int, !!float, !!bool, !!null, !reset or !override",
+    )
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::error::LocatedRefusal;
 use super::{Error, Orchestrator};
 use crate::backend::{Deployment, TenantRef};
-use crate::compose::{self, Files, LoadInput};
+use crate::compose::{self, Document, Files, LoadInput};
 use crate::domain::{DesiredState, FileContent, Generation, ProjectName, ProjectPath, Subdomain, TenantSpec};
 use crate::policy::{self, Ground, Profile};
 use crate::tenant_fs::Record;
@@ -75,13 +75,14 @@ impl Orchestrator {
         desired: DesiredState,
     ) -> Result<Loaded, Error> {
         let directory = self.inner.fs.project_directory(&spec.subdomain).to_string_lossy().into_owned();
-        let variables = compose::read_env(&spec.env)?;
+        let variables = compose::read_env(".env", &spec.env)?;
         let loaded = compose::load(&LoadInput {
-            compose: spec.compose.as_bytes(),
+            documents: &[Document { name: "compose.yaml", bytes: spec.compose.as_bytes() }],
             variables: &variables,
             files: &RequestFiles { directory: &directory, env: &spec.env, files: &spec.files },
             profiles: &spec.profiles,
             project: &ProjectName::of(&spec.subdomain),
+            names_the_project: true,
             directory: &directory,
         })?;
         let files: BTreeSet<ProjectPath> = spec.files.keys().cloned().collect();
@@ -90,7 +91,7 @@ impl Orchestrator {
             Ground { files: &files, publish_host: settings.publish_host, publish_ports: settings.publish_ports };
         let admitted = policy::admit(profile, loaded.project, &ground).map_err(|refusals| {
             let located = refusals.into_iter().map(|refusal| {
-                let location = loaded.locations.locate(&refusal.field);
+                let location = loaded.locations.locate(&refusal.field).map(|(_, location)| location);
                 LocatedRefusal {
                     line: location.map(|location| location.line),
                     column: location.map(|location| location.column),

@@ -21,8 +21,8 @@ pub(super) fn services(
         .iter()
         .map(|(name, service)| {
             let own = containers.remove(name).unwrap_or_default();
-            let may_end = service.restart == RestartPolicy::No || project.is_awaited_by_completion(name);
-            status(name.clone(), service.replicas, may_end, desired, own)
+            let may_end = service.restart_policy() == RestartPolicy::No || project.is_awaited_by_completion(name);
+            status(name.clone(), service.replicas(), may_end, desired, own)
         })
         .collect();
     // Of a service that is in the file no more (an update that was limited to others left it).

@@ -3,7 +3,9 @@
 
 use super::verdict::Verdict;
 use super::{Ground, binds, labels, network, objects, privileges};
-use crate::compose::{MountSource, Project, PullPolicy, Resources, Service};
+use crate::compose::{
+    BlkioConfig, Deploy, Hook, MountSource, Project, PullPolicy, Resources, Service, VolumesFromSource,
+};
 use crate::domain::ServiceName;
 
 pub(super) fn judge(project: &Project, ground: &Ground<'_>, verdict: &mut Verdict) {
@@ -16,7 +18,12 @@ pub(super) fn judge(project: &Project, ground: &Ground<'_>, verdict: &mut Verdic
         volumes: _,
         configs: _,
         secrets: _,
+        foreign,
+        extensions: _,
     } = project;
+    for attribute in foreign.keys() {
+        verdict.refuse(attribute, "foreign", NOT_HERE);
+    }
     for (name, service) in services {
         judge_service(project, ground, name, service, verdict);
     }
@@ -45,30 +52,32 @@ pub(super) fn confine(project: &mut Project, ground: &Ground<'_>, verdict: &mut 
     }
     for port in project.services.values_mut().flat_map(|service| &mut service.ports) {
         port.host_ip.get_or_insert(ground.publish_host);
-        port.published.get_or_insert(ground.publish_ports);
+        port.published = port.host_ports().or(Some(ground.publish_ports));
     }
 }
 
-/// Images come from registries: there is no build on a host of tenants, in any profile.
-pub(super) fn judge_build(field: &str, build: bool, pull_policy: PullPolicy, verdict: &mut Verdict) {
-    const ALLOWED: &str = "an image from a registry: nothing is built on this host";
-    verdict.refuse_if(build, format!("{field}.build"), "build", ALLOWED);
-    verdict.refuse_if(pull_policy == PullPolicy::Build, format!("{field}.pull_policy"), "build", ALLOWED);
-}
+const BUILD: &str = "an image from a registry: nothing is built on this host";
+const NOT_HERE: &str = "none: a host of tenants does not run it";
 
 fn judge_service(project: &Project, ground: &Ground<'_>, name: &ServiceName, service: &Service, verdict: &mut Verdict) {
     // `_` marks what may be anything: it stays inside the container, or the loader has checked its form.
     let Service {
         image: _,
+        image_is_implied: _,
         build,
+        foreign,
+        profiles: _,
+        attach: _,
         pull_policy,
         platform: _,
         container_name,
-        replicas: _,
+        scale: _,
+        deploy,
         command: _,
         entrypoint: _,
         environment: _,
         labels,
+        missing_label_files: _,
         annotations,
         user: _,
         group_add,
@@ -82,7 +91,10 @@ fn judge_service(project: &Project, ground: &Ground<'_>, name: &ServiceName, ser
         stop_signal: _,
         stop_grace_period: _,
         restart: _,
+        post_start,
+        pre_stop,
         depends_on: _,
+        absent_dependencies: _,
         healthcheck: _,
         ports,
         expose: _,
@@ -93,11 +105,16 @@ fn judge_service(project: &Project, ground: &Ground<'_>, name: &ServiceName, ser
         dns_search: _,
         dns_opt: _,
         extra_hosts,
+        links: _,
+        external_links,
         mounts,
         tmpfs: _,
+        volumes_from,
         configs: _,
         secrets: _,
+        storage_opt,
         resources,
+        blkio_config,
         ulimits: _,
         sysctls,
         logging,
@@ -107,8 +124,10 @@ fn judge_service(project: &Project, ground: &Ground<'_>, name: &ServiceName, ser
         security_opt,
         devices,
         device_cgroup_rules,
+        gpus,
         cgroup_parent,
         runtime,
+        isolation,
         pid,
         ipc,
         uts,
@@ -123,6 +142,10 @@ fn judge_service(project: &Project, ground: &Ground<'_>, name: &ServiceName, ser
         cpu_shares: _,
         cpu_quota: _,
         cpu_period: _,
+        cpu_rt_period,
+        cpu_rt_runtime,
+        cpu_count: _,
+        cpu_percent: _,
         cpuset: _,
         memory: _,
         memory_reservation: _,
@@ -134,7 +157,17 @@ fn judge_service(project: &Project, ground: &Ground<'_>, name: &ServiceName, ser
     let field = format!("services.{name}");
     let at = |attribute: &str| format!("{field}.{attribute}");
 
-    judge_build(&field, *build, *pull_policy, verdict);
+    verdict.refuse_if(build.is_some(), at("build"), "build", BUILD);
+    verdict.refuse_if(*pull_policy == Some(PullPolicy::Build), at("pull_policy"), "build", BUILD);
+    for attribute in foreign.keys() {
+        verdict.refuse(at(attribute), "foreign", NOT_HERE);
+    }
+    for (attribute, hooks) in [("post_start", post_start), ("pre_stop", pre_stop)] {
+        for (index, hook) in hooks.iter().enumerate() {
+            let Hook { command: _, user: _, privileged, working_dir: _, environment: _ } = hook;
+            verdict.refuse_if(*privileged, at(&format!("{attribute}[{index}].privileged")), "privileged", "false");
+        }
+    }
     let own_name = container_name.as_ref().is_some_and(|wanted| *wanted != format!("{}-{name}-1", project.name));
     verdict.refuse_if(
         own_name,
@@ -157,6 +190,45 @@ fn judge_service(project: &Project, ground: &Ground<'_>, name: &ServiceName, ser
     privileges::judge_security_options(&field, security_opt, verdict);
     refuse_all(devices, &at("devices"), "device", "none", verdict);
     refuse_all(device_cgroup_rules, &at("device_cgroup_rules"), "device", "none", verdict);
+    verdict.refuse_if(!gpus.is_empty(), at("gpus"), "device", "none");
+    if let Some(deploy) = deploy {
+        // What is not a device is limits and order, or matters to a swarm only.
+        let Deploy {
+            mode: _,
+            replicas: _,
+            labels: _,
+            update_config: _,
+            rollback_config: _,
+            resources,
+            restart_policy: _,
+            placement: _,
+            endpoint_mode: _,
+        } = deploy;
+        let devices = at("deploy.resources.reservations.devices");
+        verdict.refuse_if(!resources.reservations.devices.is_empty(), devices, "device", "none");
+    }
+    if let Some(blkio) = blkio_config {
+        let BlkioConfig {
+            weight: _,
+            weight_device,
+            device_read_bps,
+            device_write_bps,
+            device_read_iops,
+            device_write_iops,
+        } = blkio;
+        let rates = [device_read_bps, device_write_bps, device_read_iops, device_write_iops];
+        let names_devices = !weight_device.is_empty() || rates.iter().any(|rates| !rates.is_empty());
+        verdict.refuse_if(names_devices, at("blkio_config"), "device", "weight alone: devices are the host's");
+    }
+    let realtime = cpu_rt_period.is_some() || cpu_rt_runtime.is_some();
+    verdict.refuse_if(realtime, at("cpu_rt_runtime"), "realtime", "none: real-time tasks can starve the host");
+    verdict.refuse_if(!storage_opt.is_empty(), at("storage_opt"), "storage-opt", "none");
+    verdict.refuse_if(isolation.is_some(), at("isolation"), "isolation", "none");
+    refuse_all(external_links, &at("external_links"), "external-links", "none: use networks", verdict);
+    for (index, from) in volumes_from.iter().enumerate() {
+        let foreign = matches!(from.source, VolumesFromSource::Container(_));
+        verdict.refuse_if(foreign, at(&format!("volumes_from[{index}]")), "volumes-from", "a service of this project");
+    }
     verdict.refuse_if(cgroup_parent.is_some(), at("cgroup_parent"), "cgroup-parent", "none: it would leave its limits");
     verdict.refuse_if(runtime.is_some(), at("runtime"), "runtime", "none: the host's default runtime is used");
     let namespaces = [("pid", pid), ("ipc", ipc), ("uts", uts), ("userns_mode", userns_mode), ("cgroup", cgroup)];
@@ -174,13 +246,17 @@ fn judge_service(project: &Project, ground: &Ground<'_>, name: &ServiceName, ser
     network::judge_extra_hosts(&field, extra_hosts, verdict);
     verdict.refuse_if(mac_address.is_some(), at("mac_address"), "mac-address", "none: the engine gives it");
     for (index, mount) in mounts.iter().enumerate() {
+        let field = at(&format!("volumes[{index}]"));
         match &mount.source {
-            MountSource::Bind { .. } => {
-                binds::judge_baseline(project, ground, &at(&format!("volumes[{index}]")), mount, verdict);
+            MountSource::Bind { .. } => binds::judge_baseline(project, ground, &field, mount, verdict),
+            MountSource::Volume { key: _, nocopy: _, subpath: _, labels, propagation: _, selinux: _ }
+            | MountSource::Anonymous { nocopy: _, labels } => {
+                labels::judge(&field, labels, labels::RESERVED, verdict);
             }
-            MountSource::Volume { key: _, nocopy: _, subpath: _ }
-            | MountSource::Anonymous { nocopy: _ }
-            | MountSource::Tmpfs { size: _, mode: _ } => {}
+            MountSource::Tmpfs { size: _, mode: _ } => {}
+            MountSource::Image { source: _, subpath: _ } | MountSource::Foreign { .. } => {
+                verdict.refuse(field, "mount-type", "volume, bind or tmpfs");
+            }
         }
     }
 }

@@ -86,7 +86,9 @@ pub(super) fn judge_baseline(
     mount: &Mount,
     verdict: &mut Verdict,
 ) {
-    let MountSource::Bind { source, create_host_path: _, propagation, selinux } = &mount.source else { return };
+    let MountSource::Bind { source, create_host_path: _, propagation, selinux, recursive: _ } = &mount.source else {
+        return;
+    };
     let read_write = mount.read_only == Some(false);
     match place(project, ground, source) {
         Place::Data => {}
@@ -122,7 +124,7 @@ pub(super) fn judge_nesting(project: &Project, verdict: &mut Verdict) {
                 MountSource::Bind { source, .. } => {
                     Some((format!("services.{name}.volumes[{at}]"), source.as_str(), mount.read_only != Some(true)))
                 }
-                MountSource::Volume { .. } | MountSource::Anonymous { .. } | MountSource::Tmpfs { .. } => None,
+                _ => None,
             })
         })
         .collect();

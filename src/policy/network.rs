@@ -40,6 +40,8 @@ pub(super) fn judge_memberships(field: &str, networks: &BTreeMap<ObjectKey, Serv
             mac_address,
             driver_opts,
             priority: _,
+            gw_priority: _,
+            interface_name: _,
         } = membership;
         let at = |attribute: &str| format!("{field}.networks.{key}.{attribute}");
         verdict.refuse_if(ipv4_address.is_some(), at("ipv4_address"), "fixed-address", ADDRESS);
@@ -52,7 +54,7 @@ pub(super) fn judge_memberships(field: &str, networks: &BTreeMap<ObjectKey, Serv
 
 pub(super) fn judge_ports(ground: &Ground<'_>, field: &str, ports: &[PortMapping], verdict: &mut Verdict) {
     for (index, port) in ports.iter().enumerate() {
-        let PortMapping { target: _, protocol: _, host_ip, published: _ } = port;
+        let PortMapping { target: _, protocol: _, host_ip, published: _, name: _, mode: _, app_protocol: _ } = port;
         let allowed = host_ip.is_none_or(|address| address.is_loopback() || address == ground.publish_host);
         verdict.refuse_if(
             !allowed,

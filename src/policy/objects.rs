@@ -12,8 +12,18 @@ use crate::domain::{ObjectKey, ObjectName};
 pub(super) fn judge_baseline(project: &Project, verdict: &mut Verdict) {
     for (key, network) in &project.networks {
         let field = format!("networks.{key}");
-        let Network { name, external, driver, driver_opts, internal: _, attachable: _, enable_ipv6: _, labels, ipam } =
-            network;
+        let Network {
+            name,
+            external,
+            driver,
+            driver_opts,
+            internal: _,
+            attachable: _,
+            enable_ipv4: _,
+            enable_ipv6: _,
+            labels,
+            ipam,
+        } = network;
         judge_name(project, &field, key, name, *external, verdict);
         let foreign_driver = driver.as_ref().is_some_and(|driver| driver != "bridge");
         verdict.refuse_if(foreign_driver, format!("{field}.driver"), "network-driver", "bridge");
@@ -45,6 +55,10 @@ pub(super) fn judge_baseline(project: &Project, verdict: &mut Verdict) {
 
 /// What no profile lets pass: content that is not in the request.
 pub(super) fn judge_contents(project: &Project, ground: &Ground<'_>, verdict: &mut Verdict) {
+    for (name, service) in &project.services {
+        let missing = !service.missing_label_files.is_empty();
+        verdict.refuse_if(missing, format!("services.{name}.label_file"), "file-outside", "files of the request");
+    }
     judge_file_objects(project, ground, "configs", &project.configs, verdict);
     judge_file_objects(project, ground, "secrets", &project.secrets, verdict);
 }
@@ -71,7 +85,9 @@ fn judge_file_objects(
     objects: &BTreeMap<ObjectKey, FileObject>,
     verdict: &mut Verdict,
 ) {
-    for (key, FileObject { name: _, source }) in objects {
+    for (key, object) in objects {
+        // The rest means something to a swarm only, and nothing reads it.
+        let FileObject { name: _, source, labels: _, driver: _, driver_opts: _, template_driver: _ } = object;
         let field = format!("{kind}.{key}");
         match source {
             FileSource::Content(_) | FileSource::Environment { value: Some(_), .. } => {}

@@ -29,79 +29,13 @@ fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn plain_service() -> Service {
-    Service {
-        image: ImageRef::parse("nginx:1.27").unwrap(),
-        build: false,
-        pull_policy: PullPolicy::Missing,
-        platform: None,
-        container_name: None,
-        replicas: 1,
-        command: None,
-        entrypoint: None,
-        environment: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        user: None,
-        group_add: Vec::new(),
-        working_dir: None,
-        hostname: None,
-        domainname: None,
-        init: None,
-        tty: false,
-        stdin_open: false,
-        read_only: false,
-        stop_signal: None,
-        stop_grace_period: None,
-        restart: RestartPolicy::No,
-        depends_on: BTreeMap::new(),
-        healthcheck: None,
-        ports: Vec::new(),
-        expose: Vec::new(),
-        network_mode: None,
-        networks: BTreeMap::from([(key("default"), ServiceNetwork::default())]),
-        mac_address: None,
-        dns: Vec::new(),
-        dns_search: Vec::new(),
-        dns_opt: Vec::new(),
-        extra_hosts: BTreeMap::new(),
-        mounts: Vec::new(),
-        tmpfs: BTreeMap::new(),
-        configs: Vec::new(),
-        secrets: Vec::new(),
-        resources: Resources::default(),
-        ulimits: BTreeMap::new(),
-        sysctls: BTreeMap::new(),
-        logging: None,
-        privileged: false,
-        cap_add: Vec::new(),
-        cap_drop: Vec::new(),
-        security_opt: Vec::new(),
-        devices: Vec::new(),
-        device_cgroup_rules: Vec::new(),
-        cgroup_parent: None,
-        runtime: None,
-        pid: None,
-        ipc: None,
-        uts: None,
-        userns_mode: None,
-        cgroup: None,
-        oom_score_adj: None,
-        oom_kill_disable: false,
-    }
+    let mut service = Service::of(ImageRef::parse("nginx:1.27").unwrap());
+    service.networks = BTreeMap::from([(key("default"), ServiceNetwork::default())]);
+    service
 }
 
 fn plain_network(name: &str) -> Network {
-    Network {
-        name: ObjectName::parse(name).unwrap(),
-        external: false,
-        driver: None,
-        driver_opts: BTreeMap::new(),
-        internal: false,
-        attachable: false,
-        enable_ipv6: None,
-        labels: BTreeMap::new(),
-        ipam: None,
-    }
+    Network::of(ObjectName::parse(name).unwrap())
 }
 
 /// Project `q8-acme` with services `web` and `db`, network `default`, volume `files`, config `site`, secret `token`.
@@ -113,11 +47,9 @@ fn project() -> Project {
         driver_opts: BTreeMap::new(),
         labels: BTreeMap::new(),
     };
-    let config = FileObject {
-        name: text("q8-acme_site"),
-        source: FileSource::File { path: format!("{DIRECTORY}/conf/site.conf"), bytes: Some(Vec::new()) },
-    };
-    let secret = FileObject { name: text("q8-acme_token"), source: FileSource::Content(text("x")) };
+    let site = FileSource::File { path: format!("{DIRECTORY}/conf/site.conf"), bytes: Some(Vec::new()) };
+    let config = FileObject::of(text("q8-acme_site"), site);
+    let secret = FileObject::of(text("q8-acme_token"), FileSource::Content(text("x")));
     Project {
         name: ProjectName::parse("q8-acme").unwrap(),
         directory: text(DIRECTORY),
@@ -127,6 +59,8 @@ fn project() -> Project {
         volumes: BTreeMap::from([(key("files"), volume)]),
         configs: BTreeMap::from([(key("site"), config)]),
         secrets: BTreeMap::from([(key("token"), secret)]),
+        foreign: BTreeMap::new(),
+        extensions: BTreeMap::new(),
     }
 }
 
@@ -148,9 +82,17 @@ fn membership(project: &mut Project) -> &mut ServiceNetwork {
 
 fn bind_at(source: &str, read_only: Option<bool>) -> Mount {
     Mount {
-        source: MountSource::Bind { source: text(source), create_host_path: true, propagation: None, selinux: None },
+        source: MountSource::Bind {
+            source: text(source),
+            create_host_path: true,
+            propagation: None,
+            selinux: None,
+            recursive: None,
+        },
         target: text("/mnt"),
         read_only,
+        consistency: None,
+        has_options: true,
     }
 }
 
@@ -176,12 +118,8 @@ fn relabelled(project: &mut Project, source: &str) {
 
 fn port(project: &mut Project, host_ip: Option<&str>) {
     let host_ip = host_ip.map(|address| address.parse().unwrap());
-    web(project).ports.push(PortMapping {
-        target: 80,
-        protocol: Protocol::Tcp,
-        host_ip,
-        published: Some((8080, 8080)),
-    });
+    let published = Some((8080, 8080));
+    web(project).ports.push(PortMapping { host_ip, published, ..PortMapping::of(80, Protocol::Tcp) });
 }
 
 fn extra_host(project: &mut Project, addresses: &[&str]) {
@@ -339,8 +277,8 @@ const REFUSED: &[Case] = &[
         "services.db.volumes[0] bind-nested",
     ),
     // Objects and names.
-    (Both, |p| web(p).build = true, "services.web.build build"),
-    (Both, |p| web(p).pull_policy = PullPolicy::Build, "services.web.pull_policy build"),
+    (Baseline, |p| web(p).build = Some(serde_json::json!({})), "services.web.build build"),
+    (Baseline, |p| web(p).pull_policy = Some(PullPolicy::Build), "services.web.pull_policy build"),
     (Baseline, |p| web(p).container_name = Some(text("web")), "services.web.container_name container-name"),
     (Baseline, |p| volume(p).external = true, "volumes.files.external external"),
     (Baseline, |p| volume(p).name = ObjectName::parse("q8-other_files").unwrap(), "volumes.files.name foreign-name"),

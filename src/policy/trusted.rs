@@ -1,15 +1,31 @@
 //! The rules for stacks of the operator's own: what would break the agent's bookkeeping, and what cannot be done.
 
 use super::verdict::Verdict;
-use super::{Ground, baseline, binds, labels, objects};
-use crate::compose::Project;
+use super::{Ground, binds, labels, objects};
+use crate::compose::{MountSource, Project};
+
+/// Attributes without a meaning on a Linux host: docker compose passes over them too.
+const WITHOUT_EFFECT: &[&str] = &["credential_spec", "develop"];
+const CANNOT: &str = "none: no backend of this agent can run it";
 
 pub(super) fn judge(project: &Project, ground: &Ground<'_>, verdict: &mut Verdict) {
+    for attribute in project.foreign.keys() {
+        verdict.refuse(attribute, "foreign", CANNOT);
+    }
     for (name, service) in &project.services {
         let field = format!("services.{name}");
-        baseline::judge_build(&field, service.build, service.pull_policy, verdict);
+        for attribute in service.foreign.keys() {
+            let field = format!("{field}.{attribute}");
+            if WITHOUT_EFFECT.contains(&attribute.as_str()) {
+                verdict.warnings.push(format!("{field}: has no effect on this host"));
+            } else {
+                verdict.refuse(field, "foreign", CANNOT);
+            }
+        }
         labels::judge(&field, &service.labels, labels::OWNERSHIP, verdict);
         for (at, mount) in service.mounts.iter().enumerate() {
+            let foreign = matches!(mount.source, MountSource::Foreign { .. });
+            verdict.refuse_if(foreign, format!("{field}.volumes[{at}]"), "mount-type", CANNOT);
             binds::judge_trusted(project, ground, &format!("{field}.volumes[{at}]"), mount, verdict);
         }
     }

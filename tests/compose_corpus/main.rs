@@ -6,13 +6,12 @@
 
 mod documents;
 mod vectors;
-mod view;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use q8_agent::compose::{ComposeError, Files, LoadInput, Loaded, load};
+use q8_agent::compose::{ComposeError, Document, Files, LoadInput, Loaded, Project, load, print};
 use q8_agent::domain::ProjectName;
 use serde_json::Value;
 
@@ -44,6 +43,8 @@ impl Files for CorpusFiles {
 /// One load.
 struct Case<'a> {
     text: &'a str,
+    /// Files that are merged over it, by their names.
+    over: Vec<(String, String)>,
     project: &'a str,
     variables: BTreeMap<String, String>,
     files: BTreeMap<String, String>,
@@ -52,7 +53,14 @@ struct Case<'a> {
 
 impl<'a> Case<'a> {
     fn new(text: &'a str) -> Self {
-        Self { text, project: "q8-acme", variables: BTreeMap::new(), files: BTreeMap::new(), profiles: BTreeSet::new() }
+        Self {
+            text,
+            over: Vec::new(),
+            project: "q8-acme",
+            variables: BTreeMap::new(),
+            files: BTreeMap::new(),
+            profiles: BTreeSet::new(),
+        }
     }
 
     /// With variables from a JSON object of strings.
@@ -62,15 +70,29 @@ impl<'a> Case<'a> {
     }
 
     fn load(&self) -> Result<Loaded, ComposeError> {
+        let first = Document { name: "compose.yaml", bytes: self.text.as_bytes() };
+        let over = self.over.iter().map(|(name, text)| Document { name, bytes: text.as_bytes() });
         load(&LoadInput {
-            compose: self.text.as_bytes(),
+            documents: &[first].into_iter().chain(over).collect::<Vec<_>>(),
             variables: &self.variables,
             files: &CorpusFiles(self.files.clone()),
             profiles: &self.profiles,
             project: &ProjectName::parse(self.project).expect("a project name"),
+            names_the_project: true,
             directory: DIRECTORY,
         })
     }
+}
+
+/// The project as it is printed, every `$` single again.
+fn printed(project: &Project) -> Value {
+    single(&print(project))
+}
+
+/// Doubled dollars made single, and the corpus' project directory ours.
+fn single(value: &Value) -> Value {
+    let text = value.to_string().replace("${PROJECT_DIR}", DIRECTORY).replace("$$", "$");
+    serde_json::from_str(&text).expect("still JSON")
 }
 
 /// The members of a JSON object of strings; nothing for null.

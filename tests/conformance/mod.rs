@@ -17,7 +17,7 @@ use q8_agent::backend::{
     Backend, BackendError, Deployment, HostKey, ObservedContainer, Plan, Progress, Removed, ResolvedImages, Run,
     TenantRef,
 };
-use q8_agent::compose::{self, Files, LoadInput};
+use q8_agent::compose::{self, Document, Files, LoadInput};
 use q8_agent::domain::{AgentId, ContainerId, DesiredState, Generation, ServiceName, Subdomain, TenantId};
 use q8_agent::policy::{self, Ground, Profile};
 use tokio::time::Instant;
@@ -144,11 +144,12 @@ impl World {
         let project = tenant.project();
         let directory = format!("{}/{}", self.root, tenant.subdomain);
         let input = LoadInput {
-            compose: text.as_bytes(),
+            documents: &[Document { name: "compose.yaml", bytes: text.as_bytes() }],
             variables: &BTreeMap::new(),
             files: &NoFiles,
             profiles: &BTreeSet::new(),
             project: &project,
+            names_the_project: true,
             directory: &directory,
         };
         let loaded = compose::load(&input).unwrap_or_else(|error| panic!("{error}\n{text}"));

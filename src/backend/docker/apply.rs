@@ -92,7 +92,7 @@ pub(super) async fn apply(
             paused: state == Some(State::Paused),
             stop_first,
             may_end: is_one_shot(wanted.project.project(), item.service_name),
-            restart: item.service.restart,
+            restart: item.service.restart_policy(),
             restore_policy: item.action == Action::Start,
         });
     }

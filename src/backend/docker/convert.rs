@@ -7,8 +7,8 @@ use std::time::Duration;
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
     HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount as EngineMount, MountBindOptions,
-    MountBindOptionsPropagationEnum, MountTmpfsOptions, MountType, MountVolumeOptions, NetworkingConfig, PortBinding,
-    ResourcesUlimits, RestartPolicy as EngineRestart, RestartPolicyNameEnum,
+    MountBindOptionsPropagationEnum, MountImageOptions, MountTmpfsOptions, MountType, MountVolumeOptions,
+    NetworkingConfig, PortBinding, ResourcesUlimits, RestartPolicy as EngineRestart, RestartPolicyNameEnum,
 };
 
 use super::labels;
@@ -54,7 +54,9 @@ pub(super) fn container(
     let Connections { mode, at_creation, later } = networks(deployment, name, service, around)?;
     let exposed: Vec<String> = {
         let published = service.ports.iter().map(|port| format!("{}/{}", port.target, port.protocol.as_str()));
-        let exposed = service.expose.iter().map(|port| format!("{}/{}", port.port, port.protocol.as_str()));
+        let exposed = service.expose.iter().flat_map(|exposed| {
+            (exposed.ports.0..=exposed.ports.1).map(|port| format!("{port}/{}", exposed.protocol.as_str()))
+        });
         let mut all: Vec<String> = published.chain(exposed).collect();
         all.sort();
         all.dedup();
@@ -98,7 +100,7 @@ fn host_config(
     around: &Surroundings<'_>,
     network_mode: String,
 ) -> Result<HostConfig, BackendError> {
-    let resources = &service.resources;
+    let resources = &service.limits();
     let namespace = |mode: &Option<NamespaceMode>, field: &str| {
         mode.as_ref().map(|mode| namespace(mode, around, &format!("services.{name}.{field}"))).transpose()
     };
@@ -108,10 +110,10 @@ fn host_config(
         restart_policy: Some(match deployment.desired {
             // The engine would start a container that was never run when it starts itself, policy permitting.
             DesiredState::Stopped => restart_policy(RestartPolicy::No),
-            DesiredState::Running => restart_policy(service.restart),
+            DesiredState::Running => restart_policy(service.restart_policy()),
         }),
         mounts: some(mounts(deployment, name, service, around)?),
-        tmpfs: some_map(&service.tmpfs),
+        tmpfs: some_map(&service.tmpfs.iter().map(|mount| (mount.path.clone(), mount.options.clone())).collect()),
         init: service.init,
         readonly_rootfs: Some(service.read_only),
         group_add: some(service.group_add.clone()),
@@ -219,7 +221,7 @@ pub(super) fn restart_policy(policy: RestartPolicy) -> EngineRestart {
 fn port_bindings(service: &Service) -> Option<HashMap<String, Option<Vec<PortBinding>>>> {
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
     for port in &service.ports {
-        let host_port = port.published.map_or_else(String::new, |(first, last)| {
+        let host_port = port.host_ports().map_or_else(String::new, |(first, last)| {
             if first == last { first.to_string() } else { format!("{first}-{last}") }
         });
         let binding = PortBinding { host_ip: port.host_ip.map(|ip| ip.to_string()), host_port: Some(host_port) };
@@ -372,7 +374,7 @@ fn engine_mount(deployment: &Deployment, mount: &Mount, field: &str) -> Result<E
     let mut result =
         EngineMount { target: Some(mount.target.clone()), read_only: mount.read_only, ..Default::default() };
     match &mount.source {
-        MountSource::Volume { key, nocopy, subpath } => {
+        MountSource::Volume { key, nocopy, subpath, .. } => {
             let volume = deployment.project.project().volumes.get(key);
             let volume = volume.ok_or_else(|| unsupported("the volume is not declared"))?;
             result.typ = Some(MountType::VOLUME);
@@ -383,7 +385,7 @@ fn engine_mount(deployment: &Deployment, mount: &Mount, field: &str) -> Result<E
                     Some(MountVolumeOptions { no_copy, subpath: subpath.clone(), ..Default::default() });
             }
         }
-        MountSource::Anonymous { nocopy } => {
+        MountSource::Anonymous { nocopy, .. } => {
             result.typ = Some(MountType::VOLUME);
             if *nocopy {
                 result.volume_options = Some(MountVolumeOptions { no_copy: Some(true), ..Default::default() });
@@ -416,6 +418,12 @@ fn engine_mount(deployment: &Deployment, mount: &Mount, field: &str) -> Result<E
                 });
             }
         }
+        MountSource::Image { source, subpath } => {
+            result.typ = Some(MountType::IMAGE);
+            result.source = Some(source.clone());
+            result.image_options = subpath.as_ref().map(|subpath| MountImageOptions { subpath: Some(subpath.clone()) });
+        }
+        MountSource::Foreign { .. } => return Err(unsupported("the engine has no mounts of this type")),
     }
     Ok(result)
 }

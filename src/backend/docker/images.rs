@@ -74,8 +74,8 @@ async fn available(
 ) -> Result<ResolvedImage, BackendError> {
     let (first, service) = services[0];
     let wanted_here = run.only.as_ref().is_none_or(|only| services.iter().any(|(name, _)| only.contains(*name)));
-    let never = services.iter().all(|(_, service)| service.pull_policy == PullPolicy::Never);
-    let always = services.iter().any(|(_, service)| service.pull_policy == PullPolicy::Always);
+    let never = services.iter().all(|(_, service)| service.pull_policy == Some(PullPolicy::Never));
+    let always = services.iter().any(|(_, service)| service.pull_policy == Some(PullPolicy::Always));
     // A digest names its content: what is there under it cannot be out of date.
     let refresh = wanted_here && !never && (always || run.pull) && image.digest().is_none();
     let present = match engine.inspect_image(image).await {

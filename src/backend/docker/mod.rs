@@ -124,7 +124,7 @@ impl DockerBackend {
                     paused: container.state == State::Paused,
                     stop_first: None,
                     may_end: is_one_shot(deployment.project.project(), &container.service),
-                    restart: service.restart,
+                    restart: service.restart_policy(),
                     restore_policy: true,
                 })
             })

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use crate::backend::docker::observe::{Container, State};
     use crate::backend::{HostKey, TenantRef};
-    use crate::compose::{self, Files, LoadInput};
+    use crate::compose::{self, Document, Files, LoadInput};
     use crate::domain::{
         AgentId, ContainerId, ContainerName, DesiredState, Generation, ServiceName, Subdomain, TenantId,
     };
@@ -73,11 +73,12 @@ mod tests {
         };
         let text = format!("services: {{web: {{image: x, volumes: ['{volume}']}}}}");
         let loaded = compose::load(&LoadInput {
-            compose: text.as_bytes(),
+            documents: &[Document { name: "compose.yaml", bytes: text.as_bytes() }],
             variables: &BTreeMap::new(),
             files: &NoFiles,
             profiles: &BTreeSet::new(),
             project: &tenant.project(),
+            names_the_project: true,
             directory: "/opt/t/acme",
         });
         let ground = Ground {

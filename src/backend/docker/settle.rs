@@ -80,7 +80,7 @@ fn stays(container: &Container, observed: &Observed, committed: Generation, depl
             && !other.is_aside()
             && other.generation <= committed
     });
-    let in_place = deployment.service(&container.service).is_some_and(|service| container.number <= service.replicas);
+    let in_place = deployment.service(&container.service).is_some_and(|service| container.number <= service.replicas());
     in_place && !replaced
 }
 

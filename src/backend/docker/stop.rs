@@ -26,7 +26,7 @@ pub(super) async fn durably(
     run: &Run,
 ) -> Result<(), BackendError> {
     let policies = containers.iter().filter(|container| {
-        deployment.service(&container.service).is_none_or(|service| service.restart != RestartPolicy::No)
+        deployment.service(&container.service).is_none_or(|service| service.restart_policy() != RestartPolicy::No)
     });
     let no = convert::restart_policy(RestartPolicy::No);
     try_join_all(policies.map(|container| engine.set_restart_policy(&container.id, no.clone())))

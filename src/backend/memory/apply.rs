@@ -12,7 +12,7 @@ use super::container::{Container, Files};
 use super::engine::{Fault, Network, Volume};
 use crate::backend::converge::{self, Goal, RunState, Verdict};
 use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, ResolvedImages, Run, TenantRef};
-use crate::compose::{Condition, Project, start_order};
+use crate::compose::{Condition, Project, Service, start_order};
 use crate::domain::{ContainerId, ContainerName, DesiredState, ServiceName};
 
 /// How long the last started container is watched before an apply believes that it runs: what cannot even begin ends
@@ -433,7 +433,7 @@ impl BringUp<'_> {
                 }
             }
         }
-        let wanted = self.project.services.get(name).map_or(0, |service| service.replicas);
+        let wanted = self.project.services.get(name).map_or(0, Service::replicas);
         if count == 0 && wanted > 0 {
             let what = String::from("has no container; provision the tenant again to make it");
             return Err(BackendError::ServiceExited { service: name.clone(), what, details: Box::default() });

@@ -185,7 +185,7 @@ impl Container {
             environment,
             directory: service.working_dir.clone().unwrap_or_else(|| String::from("/")),
             check: service.healthcheck.as_ref().and_then(Check::of),
-            restart: service.restart,
+            restart: service.restart_policy(),
             stop_signal: service.stop_signal.clone().unwrap_or_else(|| String::from("SIGTERM")),
             grace: service.stop_grace_period.unwrap_or(DEFAULT_GRACE),
             ports: service.ports.clone(),

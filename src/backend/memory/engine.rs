@@ -113,7 +113,7 @@ impl State {
                         && (taken.host == host || taken.host.is_unspecified() || host.is_unspecified())
                 })
             };
-            let (first, last) = mapping.published.unwrap_or((FIRST_FREE_PORT, u16::MAX));
+            let (first, last) = mapping.host_ports().unwrap_or((FIRST_FREE_PORT, u16::MAX));
             let Some(port) = (first..=last).find(|port| is_free(*port)) else {
                 return Err(BackendError::PortTaken { service: service.clone(), port: first });
             };

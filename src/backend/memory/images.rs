@@ -54,15 +54,9 @@ impl Images {
         pinned: Option<&String>,
     ) -> Result<ResolvedImage, BackendError> {
         let image = &service.image;
-        if service.build {
-            return Err(BackendError::Unsupported {
-                field: format!("services.{name}.build"),
-                reason: String::from("images are not built here; give an image that a registry has"),
-            });
-        }
         if !self.is_known(image) {
-            let hint = match service.pull_policy {
-                PullPolicy::Never => ": pull_policy is never, and it is not there",
+            let hint = match &service.pull_policy {
+                Some(PullPolicy::Never) => ": pull_policy is never, and it is not there",
                 _ => "",
             };
             return Err(BackendError::ImageNotFound { service: name.clone(), image: image.to_string(), hint });
@@ -71,7 +65,7 @@ impl Images {
             return Ok(ResolvedImage { image: image.to_string(), id: id.clone(), digest: None });
         }
         let newest = self.moved.get(image.as_str()).copied().unwrap_or_default();
-        if service.pull_policy == PullPolicy::Always || (pull && service.pull_policy != PullPolicy::Never) {
+        if service.pull_policy == Some(PullPolicy::Always) || (pull && service.pull_policy != Some(PullPolicy::Never)) {
             self.pulled.insert(image.to_string(), newest);
         }
         let seen = self.pulled.get(image.as_str()).copied().unwrap_or_default();

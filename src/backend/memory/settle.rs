@@ -6,7 +6,7 @@ use super::MemoryBackend;
 use super::apply::named_or_all;
 use super::engine::State;
 use crate::backend::{BackendError, Deployment, Removed, Run, TenantRef, UndoNote};
-use crate::compose::start_order;
+use crate::compose::{Service, start_order};
 use crate::domain::{ContainerId, Generation, ObjectName, ServiceName};
 
 impl MemoryBackend {
@@ -137,7 +137,7 @@ fn decide(
     let mut slots: BTreeMap<(&ServiceName, u32), Vec<&super::container::Container>> = BTreeMap::new();
     for container in state.of(tenant) {
         let replicas =
-            deployment.and_then(|deployment| deployment.service(&container.service)).map_or(0, |s| s.replicas);
+            deployment.and_then(|deployment| deployment.service(&container.service)).map_or(0, Service::replicas);
         if container.generation > committed || container.number > replicas {
             gone.insert(container.id.clone());
         } else {

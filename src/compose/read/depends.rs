@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::compose::error::ComposeError;
 use crate::compose::field::Field;
-use crate::compose::model::{Condition, Dependency};
+use crate::compose::model::{Condition, Dependency, Link, Service};
 use crate::compose::suggest;
 use crate::domain::ServiceName;
 
@@ -22,7 +22,7 @@ pub(super) fn reference(field: &Field<'_>, name: &str) -> Result<ServiceName, Co
 pub(super) fn depends_on(
     field: &Field<'_>,
     enabled: bool,
-    dependencies: &mut BTreeMap<ServiceName, Dependency>,
+    dependencies: &mut Dependencies,
 ) -> Result<(), ComposeError> {
     if field.is_sequence() {
         for item in field.items()? {
@@ -53,7 +53,7 @@ pub(super) fn depends_on(
                 }
                 "restart" => dependency.restart = attribute.boolean()?,
                 "required" => dependency.required = attribute.boolean()?,
-                _ => return Err(attribute.unknown(&["condition", "restart", "required"], &[])),
+                _ => return Err(attribute.unknown(&["condition", "restart", "required"])),
             }
         }
         if !has_condition {
@@ -64,20 +64,40 @@ pub(super) fn depends_on(
     Ok(())
 }
 
-/// Adds a dependency, or leaves out one that is not required and not there.
+/// What a service waits for.
+#[derive(Default)]
+pub(super) struct Dependencies {
+    /// Services that are there.
+    present: BTreeMap<ServiceName, Dependency>,
+    /// Services that are not there, and not required.
+    absent: BTreeMap<ServiceName, Dependency>,
+}
+
+impl Dependencies {
+    pub(super) fn store(self, service: &mut Service) {
+        service.depends_on = self.present;
+        service.absent_dependencies = self.absent;
+    }
+}
+
+/// Adds a dependency.
 fn depend(
     field: &Field<'_>,
     name: &str,
     dependency: Dependency,
     enabled: bool,
-    dependencies: &mut BTreeMap<ServiceName, Dependency>,
+    dependencies: &mut Dependencies,
 ) -> Result<(), ComposeError> {
     match field.cx.declared.services.get(name) {
         Some(true) => {
-            dependencies.insert(reference(field, name)?, dependency);
+            dependencies.present.insert(reference(field, name)?, dependency);
         }
         _ if !enabled => {}
-        _ if !dependency.required => field.warn(format!("service `{name}` is not there, and it is not required")),
+        _ if !dependency.required => {
+            field.warn(format!("service `{name}` is not there, and it is not required"));
+            let name = ServiceName::parse(name).map_err(|error| field.error(error.to_string()))?;
+            dependencies.absent.insert(name, dependency);
+        }
         Some(false) => {
             let reason =
                 format!("service `{name}` is disabled: activate its profile, or depend with `required: false`");
@@ -90,23 +110,35 @@ fn depend(
     Ok(())
 }
 
-/// `links` within the project: every service is already reachable by its name, so what remains is the start order.
-pub(super) fn links(
+/// Something else that makes a service wait for another one: what `depends_on` says itself counts more.
+pub(super) fn imply(
     field: &Field<'_>,
+    name: &str,
+    restart: bool,
     enabled: bool,
-    dependencies: &mut BTreeMap<ServiceName, Dependency>,
+    dependencies: &mut Dependencies,
 ) -> Result<(), ComposeError> {
+    if dependencies.present.contains_key(name) {
+        return Ok(());
+    }
+    let implied = Dependency { condition: Condition::ServiceStarted, restart, required: true };
+    depend(field, name, implied, enabled, dependencies)
+}
+
+/// `links`: `service` or `service:alias`.
+pub(super) fn links(field: &Field<'_>) -> Result<Vec<Link>, ComposeError> {
+    let mut links = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for item in field.items()? {
-        let text = item.text()?;
-        let (name, alias) = text.split_once(':').unwrap_or((text, text));
-        if alias != name {
-            let reason = "a link with an alias is not supported by this agent yet: give the service a network alias";
-            return Err(item.error(reason));
+        let text = item.some_text()?;
+        let (name, alias) = text.split_once(':').map_or((text, None), |(name, alias)| (name, Some(alias)));
+        if alias.is_some_and(str::is_empty) {
+            return Err(item.error("must be SERVICE or SERVICE:ALIAS"));
         }
-        if !dependencies.contains_key(name) {
-            let linked = Dependency { condition: Condition::ServiceStarted, restart: true, required: true };
-            depend(&item, name, linked, enabled, dependencies)?;
+        let link = Link { service: reference(&item, name)?, alias: alias.map(str::to_owned) };
+        if seen.insert(text) {
+            links.push(link);
         }
     }
-    Ok(())
+    Ok(links)
 }

@@ -1,151 +1,208 @@
-//! `deploy` of a service, and the resource attributes that it can also say (Compose Specification, "deploy").
+//! `deploy` of a service, and the limits that it can also say itself (Compose Specification, "deploy").
 
+use serde_json::Value;
+
+use super::foreign::{self, Shape};
+use super::resources::{amount, device_requests, nano_cpus, pids};
 use crate::compose::error::ComposeError;
 use crate::compose::field::Field;
-use crate::compose::model::{Resources, RestartPolicy};
-use crate::compose::units;
+use crate::compose::model::{
+    Deploy, DeployLimits, DeployReservations, DeployResources, DeployRestartPolicy, FailureAction, Resources,
+    UpdateConfig, UpdateOrder,
+};
 
-/// What `deploy` says.
-#[derive(Default)]
-pub(super) struct Deploy {
-    pub(super) replicas: Option<u32>,
-    pub(super) restart: Option<RestartPolicy>,
-    nano_cpus: Option<i64>,
-    memory: Option<i64>,
-    memory_reservation: Option<i64>,
-    pids: Option<i64>,
-}
+const KNOWN: &[&str] = &[
+    "endpoint_mode",
+    "labels",
+    "mode",
+    "placement",
+    "replicas",
+    "resources",
+    "restart_policy",
+    "rollback_config",
+    "update_config",
+];
 
-/// Attributes that matter to a swarm only; compose takes and ignores them.
-const IGNORED: &[&str] = &["mode", "endpoint_mode", "placement", "labels", "update_config", "rollback_config"];
+/// A swarm's rules for where to put containers: kept to be printed.
+const PLACEMENT: Shape = Shape::Fields(&[
+    ("constraints", Shape::List(&Shape::Text)),
+    ("preferences", Shape::List(&Shape::Fields(&[("spread", Shape::Text)]))),
+    ("max_replicas_per_node", Shape::Int),
+]);
+const GENERIC_RESOURCES: Shape = Shape::List(&Shape::Fields(&[(
+    "discrete_resource_spec",
+    Shape::Fields(&[("kind", Shape::Text), ("value", Shape::Number)]),
+)]));
 
 /// Reads `deploy`; null is nothing.
-pub(super) fn read(field: &Field<'_>) -> Result<Deploy, ComposeError> {
-    let mut deploy = Deploy::default();
+pub(super) fn read(field: &Field<'_>) -> Result<Option<Deploy>, ComposeError> {
     if field.is_null() {
-        return Ok(deploy);
+        return Ok(None);
     }
+    let mut deploy = Deploy::default();
+    for attribute in field.attributes()? {
+        let a = &attribute;
+        if matches!(a.key(), "mode" | "endpoint_mode" | "labels" | "placement" | "rollback_config") {
+            a.ignored();
+        }
+        match a.key() {
+            "mode" => deploy.mode = Some(a.text()?.to_owned()),
+            "endpoint_mode" => deploy.endpoint_mode = Some(a.text()?.to_owned()),
+            "replicas" => deploy.replicas = Some(a.count()?),
+            "labels" => deploy.labels = a.pairs()?,
+            "resources" => deploy.resources = resources(a)?,
+            "restart_policy" => deploy.restart_policy = Some(restart_policy(a)?),
+            "update_config" => deploy.update_config = Some(update_config(a)?),
+            "rollback_config" => deploy.rollback_config = Some(update_config(a)?),
+            "placement" => {
+                if let Value::Object(members) = foreign::read(a, &PLACEMENT)? {
+                    deploy.placement = members.into_iter().collect();
+                }
+            }
+            _ => return Err(a.unknown(KNOWN)),
+        }
+    }
+    Ok(Some(deploy))
+}
+
+fn resources(field: &Field<'_>) -> Result<DeployResources, ComposeError> {
+    let mut resources = DeployResources::default();
+    for part in field.attributes()? {
+        match part.key() {
+            "limits" => resources.limits = Some(limits(&part)?),
+            "reservations" => resources.reservations = reservations(&part)?,
+            _ => return Err(part.unknown(&["limits", "reservations"])),
+        }
+    }
+    Ok(resources)
+}
+
+fn limits(field: &Field<'_>) -> Result<DeployLimits, ComposeError> {
+    let mut limits = DeployLimits::default();
     for attribute in field.attributes()? {
         match attribute.key() {
-            "replicas" => deploy.replicas = Some(attribute.count()?),
-            "resources" => resources(&attribute, &mut deploy)?,
-            "restart_policy" => deploy.restart = restart_policy(&attribute)?,
-            key if IGNORED.contains(&key) => attribute.ignored(),
-            _ => {
-                let known: Vec<&str> =
-                    ["replicas", "resources", "restart_policy"].into_iter().chain(IGNORED.iter().copied()).collect();
-                return Err(attribute.unknown(&known, &[]));
-            }
+            "cpus" => limits.nano_cpus = nano_cpus(&attribute)?,
+            "memory" => limits.memory = amount(&attribute)?,
+            "pids" => limits.pids = pids(&attribute)?,
+            _ => return Err(attribute.unknown(&["cpus", "memory", "pids"])),
         }
     }
-    Ok(deploy)
+    Ok(limits)
 }
 
-fn resources(field: &Field<'_>, deploy: &mut Deploy) -> Result<(), ComposeError> {
-    for part in field.attributes()? {
-        let is_limit = match part.key() {
-            "limits" => true,
-            "reservations" => false,
-            _ => return Err(part.unknown(&["limits", "reservations"], &[])),
-        };
-        for attribute in part.attributes()? {
-            match (attribute.key(), is_limit) {
-                ("cpus", true) => deploy.nano_cpus = nano_cpus(&attribute)?,
-                ("cpus", false) => {
-                    nano_cpus(&attribute)?;
-                    attribute.ignored();
-                }
-                ("memory", true) => deploy.memory = amount(&attribute)?,
-                ("memory", false) => deploy.memory_reservation = amount(&attribute)?,
-                ("pids", true) => deploy.pids = pids(&attribute)?,
-                (_, true) => return Err(attribute.unknown(&["cpus", "memory", "pids"], &[])),
-                (_, false) => {
-                    return Err(attribute.unknown(&["cpus", "memory"], &["devices", "generic_resources"]));
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn restart_policy(field: &Field<'_>) -> Result<Option<RestartPolicy>, ComposeError> {
-    let mut condition = None;
-    let mut attempts = None;
+fn reservations(field: &Field<'_>) -> Result<DeployReservations, ComposeError> {
+    let mut reservations = DeployReservations { is_given: true, ..DeployReservations::default() };
     for attribute in field.attributes()? {
+        match attribute.key() {
+            "cpus" => {
+                reservations.nano_cpus = nano_cpus(&attribute)?;
+                attribute.ignored();
+            }
+            "memory" => reservations.memory = amount(&attribute)?,
+            "devices" => reservations.devices = device_requests(&attribute)?,
+            "generic_resources" => {
+                attribute.ignored();
+                if let Value::Array(items) = foreign::read(&attribute, &GENERIC_RESOURCES)? {
+                    reservations.generic_resources = items;
+                }
+            }
+            _ => return Err(attribute.unknown(&["cpus", "devices", "generic_resources", "memory"])),
+        }
+    }
+    Ok(reservations)
+}
+
+fn update_config(field: &Field<'_>) -> Result<UpdateConfig, ComposeError> {
+    let mut config = UpdateConfig::default();
+    for attribute in field.attributes()? {
+        let a = &attribute;
+        match a.key() {
+            "parallelism" => config.parallelism = Some(a.count()?),
+            "delay" => config.delay = Some(a.duration()?),
+            "monitor" => config.monitor = Some(a.duration()?),
+            "failure_action" => {
+                config.failure_action = Some(match a.text()? {
+                    "continue" => FailureAction::Continue,
+                    "pause" => FailureAction::Pause,
+                    "rollback" => FailureAction::Rollback,
+                    _ => return Err(a.error("must be continue, pause or rollback")),
+                });
+            }
+            "order" => {
+                config.order = Some(match a.text()? {
+                    "start-first" => UpdateOrder::StartFirst,
+                    "stop-first" => UpdateOrder::StopFirst,
+                    _ => return Err(a.error("must be start-first or stop-first")),
+                });
+            }
+            "max_failure_ratio" => {
+                let ratio = serde_json::Number::from_f64(a.number()?).filter(|_| a.number().is_ok_and(|r| r >= 0.0));
+                config.max_failure_ratio = Some(ratio.ok_or_else(|| a.error("must be a number from 0 to 1"))?);
+            }
+            _ => {
+                let known = ["parallelism", "delay", "failure_action", "monitor", "max_failure_ratio", "order"];
+                return Err(a.unknown(&known));
+            }
+        }
+    }
+    Ok(config)
+}
+
+fn restart_policy(field: &Field<'_>) -> Result<DeployRestartPolicy, ComposeError> {
+    let mut policy = DeployRestartPolicy::default();
+    for attribute in field.attributes()? {
+        if matches!(attribute.key(), "delay" | "window") {
+            attribute.ignored();
+        }
         match attribute.key() {
             "condition" => {
                 let text = attribute.text()?;
                 if !matches!(text, "" | "none" | "on-failure" | "any") {
                     return Err(attribute.error("must be none, on-failure or any"));
                 }
-                condition = Some(text.to_owned());
+                policy.condition = Some(text.to_owned());
             }
-            "max_attempts" => attempts = Some(attribute.count()?),
-            "delay" | "window" => attribute.ignored(),
-            _ => return Err(attribute.unknown(&["condition", "max_attempts", "delay", "window"], &[])),
+            "max_attempts" => policy.max_attempts = Some(attribute.count()?),
+            "delay" => policy.delay = Some(attribute.duration()?),
+            "window" => policy.window = Some(attribute.duration()?),
+            _ => return Err(attribute.unknown(&["condition", "max_attempts", "delay", "window"])),
         }
     }
-    Ok(match condition.as_deref() {
-        Some("none") => Some(RestartPolicy::No),
-        Some("on-failure") => Some(RestartPolicy::OnFailure(attempts.filter(|&attempts| attempts > 0))),
-        Some("any") => Some(RestartPolicy::Always),
-        _ => None,
-    })
+    Ok(policy)
 }
 
-/// A number of CPUs in billionths; 0 is no limit.
-pub(super) fn nano_cpus(field: &Field<'_>) -> Result<Option<i64>, ComposeError> {
-    let cpus = field.number()?;
-    let nanos = units::nano_cpus(cpus).ok_or_else(|| field.error("must be a number of CPUs such as 0.5"))?;
-    Ok(Some(nanos).filter(|&nanos| nanos != 0))
-}
-
-/// Bytes; 0 is no limit.
-pub(super) fn amount(field: &Field<'_>) -> Result<Option<i64>, ComposeError> {
-    Ok(Some(field.bytes()?).filter(|&bytes| bytes != 0))
-}
-
-/// A number of processes; 0 is no limit.
-pub(super) fn pids(field: &Field<'_>) -> Result<Option<i64>, ComposeError> {
-    Ok(Some(field.integer()?).filter(|&pids| pids != 0))
-}
-
-impl Deploy {
-    /// Joins what `deploy` and the service's own attributes say. Where both speak they must agree.
-    pub(super) fn join(
-        &self,
-        service: &Field<'_>,
-        resources: &mut Resources,
-        scale: Option<u32>,
-    ) -> Result<u32, ComposeError> {
-        for (ours, theirs, name, place) in [
-            (&mut resources.nano_cpus, self.nano_cpus, "cpus", "deploy.resources.limits.cpus"),
-            (&mut resources.memory, self.memory, "mem_limit", "deploy.resources.limits.memory"),
-            (
-                &mut resources.memory_reservation,
-                self.memory_reservation,
-                "mem_reservation",
-                "deploy.resources.reservations.memory",
-            ),
-            (&mut resources.pids, self.pids, "pids_limit", "deploy.resources.limits.pids"),
-        ] {
-            match (*ours, theirs) {
-                (Some(a), Some(b)) if a != b => return Err(disagree(service, name, place)),
-                (None, Some(_)) => *ours = theirs,
-                _ => {}
-            }
-        }
-        match (scale, self.replicas) {
-            (Some(a), Some(b)) if a != b => Err(disagree(service, "scale", "deploy.replicas")),
-            (scale, replicas) => Ok(scale.or(replicas).unwrap_or(1)),
+/// Where `deploy` and the service's own attributes both speak they must agree.
+pub(super) fn agrees(
+    service: &Field<'_>,
+    deploy: &Deploy,
+    own: &Resources,
+    scale: Option<u32>,
+) -> Result<(), ComposeError> {
+    // A part of `deploy` that is there speaks for all its members: what it leaves out is 0, as in docker compose.
+    let limits = deploy.resources.limits.as_ref();
+    let reserved = Some(&deploy.resources.reservations).filter(|reservations| reservations.is_given);
+    let given = |value: Option<i64>| value.unwrap_or(0);
+    for (ours, theirs, name, place) in [
+        (own.nano_cpus, limits.map(|l| given(l.nano_cpus)), "cpus", "deploy.resources.limits.cpus"),
+        (own.memory, limits.map(|l| given(l.memory)), "mem_limit", "deploy.resources.limits.memory"),
+        (
+            own.memory_reservation,
+            reserved.map(|r| given(r.memory)),
+            "mem_reservation",
+            "deploy.resources.reservations.memory",
+        ),
+        (own.pids, limits.map(|l| given(l.pids)), "pids_limit", "deploy.resources.limits.pids"),
+        (scale.map(i64::from), deploy.replicas.map(i64::from), "scale", "deploy.replicas"),
+    ] {
+        if let (Some(ours), Some(theirs)) = (ours, theirs)
+            && ours != theirs
+        {
+            let reason = format!("says something else than `{place}`: leave one of them out");
+            return Err(match service.get(name) {
+                Some(field) => field.error(reason),
+                None => service.error(reason),
+            });
         }
     }
-}
-
-fn disagree(service: &Field<'_>, name: &str, place: &str) -> ComposeError {
-    let reason = format!("says something else than `{place}`: leave one of them out");
-    match service.get(name) {
-        Some(field) => field.error(reason),
-        None => service.error(reason),
-    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ pub(super) fn environment(field: &Field<'_>) -> Result<BTreeMap<String, Option<S
     let mut environment = field.optional_pairs()?;
     for (name, value) in &mut environment {
         if value.is_none() {
-            *value = field.cx.variable(name);
+            *value = field.variable(name);
         }
     }
     Ok(environment)
@@ -33,6 +33,30 @@ pub(super) fn env_files(field: &Field<'_>) -> Result<BTreeMap<String, Option<Str
     Ok(variables)
 }
 
+/// `label_file`: a path or a list of paths, read like env files; later files win. Also gives the files that are not there:
+/// as with the file of a config, that is for the policy to refuse.
+pub(super) fn label_files(field: &Field<'_>) -> Result<(BTreeMap<String, String>, Vec<String>), ComposeError> {
+    let mut labels = BTreeMap::new();
+    let mut missing = Vec::new();
+    let mut read = |item: &Field<'_>| {
+        let path = item.some_text()?;
+        let absolute = item.absolute(path);
+        if item.cx.input.files.read(&absolute).is_none() {
+            item.warn("there is no such file among the project's files");
+            missing.push(absolute);
+        }
+        file(item, path, false, false, &mut labels)
+    };
+    if field.is_sequence() {
+        for item in field.items()? {
+            read(&item)?;
+        }
+    } else {
+        read(field)?;
+    }
+    Ok((labels.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect(), missing))
+}
+
 fn env_file(item: &Field<'_>, variables: &mut BTreeMap<String, Option<String>>) -> Result<(), ComposeError> {
     let (mut path, mut required, mut raw) = (None, true, false);
     if item.is_mapping() {
@@ -47,21 +71,32 @@ fn env_file(item: &Field<'_>, variables: &mut BTreeMap<String, Option<String>>) 
                         _ => return Err(attribute.error("must be raw or left out")),
                     };
                 }
-                _ => return Err(attribute.unknown(&["path", "required", "format"], &[])),
+                _ => return Err(attribute.unknown(&["path", "required", "format"])),
             }
         }
     } else {
         path = Some(item.some_text()?);
     }
     let path = path.ok_or_else(|| item.error("has no `path`"))?;
-    let absolute = item.cx.path(path);
+    file(item, path, required, raw, variables)
+}
+
+/// Reads one file over what others have given.
+fn file(
+    item: &Field<'_>,
+    path: &str,
+    required: bool,
+    raw: bool,
+    variables: &mut BTreeMap<String, Option<String>>,
+) -> Result<(), ComposeError> {
+    let absolute = item.absolute(path);
     let Some(bytes) = item.cx.input.files.read(&absolute) else {
         return if required { Err(item.error("there is no such file among the project's files")) } else { Ok(()) };
     };
     item.spend_content(bytes.len())?;
     let text = std::str::from_utf8(&bytes).map_err(|_| item.error("the file is not UTF-8 text"))?;
     let read = if raw { env_file::parse_raw } else { env_file::parse };
-    let outer = |name: &str| item.cx.variable(name).or_else(|| variables.get(name).cloned().flatten());
+    let outer = |name: &str| item.variable(name).or_else(|| variables.get(name).cloned().flatten());
     let added = read(path, text, &outer)?;
     let weight = |(name, value): (&String, &String)| VARIABLE_COST + name.len() + value.len();
     item.spend_content(added.iter().map(weight).sum())?;

@@ -53,7 +53,7 @@ fn reference(item: &Field<'_>, kind: Kind, enabled: bool) -> Result<FileReferenc
     if !item.is_mapping() {
         let source = source_key(item, kind, enabled)?;
         let target = format!("{}/{source}", kind.home());
-        return Ok(FileReference { source, target, uid: None, gid: None, mode: None });
+        return Ok(FileReference { source, target, written_target: None, uid: None, gid: None, mode: None });
     }
     let (mut source, mut target, mut uid, mut gid, mut mode) = (None, None, None, None, None);
     for attribute in item.attributes()? {
@@ -63,16 +63,17 @@ fn reference(item: &Field<'_>, kind: Kind, enabled: bool) -> Result<FileReferenc
             "uid" => uid = Some(owner(&attribute)?),
             "gid" => gid = Some(owner(&attribute)?),
             "mode" => mode = Some(attribute.mode()?),
-            _ => return Err(attribute.unknown(&["source", "target", "uid", "gid", "mode"], &[])),
+            _ => return Err(attribute.unknown(&["source", "target", "uid", "gid", "mode"])),
         }
     }
     let source = source.ok_or_else(|| item.error(format!("has no `source`, a key of `{}`", kind.section())))?;
-    let target = match target {
-        Some(target) if target.starts_with('/') => paths::clean(&target),
+    let written_target = target;
+    let target = match &written_target {
+        Some(target) if target.starts_with('/') => paths::clean(target),
         Some(target) => paths::clean(&format!("{}/{target}", kind.home())),
         None => format!("{}/{source}", kind.home()),
     };
-    Ok(FileReference { source, target, uid, gid, mode })
+    Ok(FileReference { source, target, written_target, uid, gid, mode })
 }
 
 fn owner(field: &Field<'_>) -> Result<u32, ComposeError> {
@@ -103,22 +104,30 @@ pub(super) fn top_level(section: &Field<'_>, kind: Kind) -> Result<BTreeMap<Obje
 
 fn object(entry: &Field<'_>, kind: Kind) -> Result<FileObject, ComposeError> {
     let known: &[&str] = match kind {
-        Kind::Config => &["name", "file", "content", "environment", "external", "labels"],
-        Kind::Secret => &["name", "file", "environment", "external", "labels"],
+        Kind::Config => &["name", "file", "content", "environment", "external", "labels", "template_driver"],
+        Kind::Secret => {
+            &["name", "file", "environment", "external", "labels", "driver", "driver_opts", "template_driver"]
+        }
     };
-    let (external, external_name) = external(entry)?;
+    let (external, mut name) = external(entry)?;
     let mut sources = Vec::new();
     if external {
         sources.push(FileSource::External);
     }
-    let mut name = external_name;
+    let mut object = FileObject::of(String::new(), FileSource::External);
     for attribute in entry.attributes()? {
+        if matches!(attribute.key(), "labels" | "driver" | "driver_opts" | "template_driver") {
+            attribute.ignored();
+        }
         match attribute.key() {
             "name" => name = Some(attribute.some_text()?.to_owned()),
             "external" => {}
-            "labels" => attribute.ignored(),
+            "labels" => object.labels = attribute.pairs()?,
+            "template_driver" => object.template_driver = Some(attribute.text()?.to_owned()),
+            "driver" if kind == Kind::Secret => object.driver = Some(attribute.text()?.to_owned()),
+            "driver_opts" if kind == Kind::Secret => object.driver_opts = attribute.options()?,
             "file" => {
-                let path = entry.cx.path(attribute.some_text()?);
+                let path = attribute.absolute(attribute.some_text()?);
                 let bytes = entry.cx.input.files.read(&path).map(std::borrow::Cow::into_owned);
                 attribute.spend_content(bytes.as_ref().map_or(0, Vec::len))?;
                 sources.push(FileSource::File { path, bytes });
@@ -130,14 +139,14 @@ fn object(entry: &Field<'_>, kind: Kind) -> Result<FileObject, ComposeError> {
             }
             "environment" => {
                 let name = attribute.some_text()?.to_owned();
-                let value = entry.cx.variable(&name);
+                let value = attribute.variable(&name);
                 attribute.spend_content(value.as_ref().map_or(0, String::len))?;
                 if value.is_none() {
                     attribute.warn("the variable is not set");
                 }
                 sources.push(FileSource::Environment { name, value });
             }
-            _ => return Err(attribute.unknown(known, &["driver", "driver_opts", "template_driver"])),
+            _ => return Err(attribute.unknown(known)),
         }
     }
     let mut sources = sources.into_iter();
@@ -145,9 +154,10 @@ fn object(entry: &Field<'_>, kind: Kind) -> Result<FileObject, ComposeError> {
         let content = if kind == Kind::Config { "`content`, " } else { "" };
         return Err(entry.error(format!("needs exactly one source: `file`, {content}`environment` or `external`")));
     };
-    let name = name.unwrap_or_else(|| match &source {
+    object.name = name.unwrap_or_else(|| match &source {
         FileSource::External => entry.key().to_owned(),
         _ => format!("{}_{}", entry.cx.input.project, entry.key()),
     });
-    Ok(FileObject { name, source })
+    object.source = source;
+    Ok(object)
 }

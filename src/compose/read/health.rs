@@ -9,7 +9,6 @@ const KNOWN: &[&str] = &["test", "interval", "timeout", "retries", "start_period
 /// The attribute `healthcheck`.
 pub(super) fn healthcheck(field: &Field<'_>) -> Result<Healthcheck, ComposeError> {
     let mut check = Healthcheck::default();
-    let mut disable = false;
     for attribute in field.attributes()? {
         match attribute.key() {
             "test" => check.test = test(&attribute)?,
@@ -18,12 +17,9 @@ pub(super) fn healthcheck(field: &Field<'_>) -> Result<Healthcheck, ComposeError
             "retries" => check.retries = Some(attribute.count()?),
             "start_period" => check.start_period = Some(attribute.duration()?),
             "start_interval" => check.start_interval = Some(attribute.duration()?),
-            "disable" => disable = attribute.boolean()?,
-            _ => return Err(attribute.unknown(KNOWN, &[])),
+            "disable" => check.disable = attribute.boolean()?,
+            _ => return Err(attribute.unknown(KNOWN)),
         }
-    }
-    if disable {
-        check.test = Some(vec!["NONE".to_owned()]);
     }
     Ok(check)
 }

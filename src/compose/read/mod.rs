@@ -4,9 +4,12 @@ mod depends;
 mod deploy;
 mod environment;
 mod files;
+mod foreign;
 mod health;
+mod hooks;
 mod networks;
 mod ports;
+mod resources;
 mod service;
 mod volumes;
 
@@ -15,11 +18,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::ComposeError;
 use super::field::{Declared, Field};
 use super::model::Project;
-use super::node::Node;
+use super::node::{Node, Sources};
+use super::suggest;
 use crate::domain::ServiceName;
 
-const KNOWN: &[&str] = &["version", "name", "services", "networks", "volumes", "configs", "secrets"];
-const LATER: &[&str] = &["include", "models"];
+const KNOWN: &[&str] =
+    &["version", "name", "include", "services", "networks", "volumes", "configs", "secrets", "models"];
 
 /// Services of one project, disabled ones too. An alias makes a service of a few bytes of text.
 const MAX_SERVICES: usize = 10_000;
@@ -53,11 +57,29 @@ fn is_enabled(service: &Node, active: &BTreeSet<String>) -> bool {
         })
 }
 
-/// Reads the whole document.
-pub(super) fn project(root: &Field<'_>) -> Result<Project, ComposeError> {
-    if !root.is_mapping() {
-        return Err(root.error("a Compose file is a mapping with `services`"));
+/// Refuses top-level keys of one file that nobody knows: what a file gives to another one is found by its section.
+pub(super) fn check_sections(root: &Node, sources: &Sources) -> Result<(), ComposeError> {
+    let error = |place: super::node::Place, field: &str, reason: String| ComposeError {
+        file: sources.at(place).name.clone(),
+        field: field.to_owned(),
+        location: Some(place.location),
+        reason,
+    };
+    let Some(entries) = root.entries() else {
+        return Err(error(root.place, "", "a Compose file is a mapping with `services`".to_owned()));
+    };
+    match entries.iter().find(|entry| !entry.key.starts_with("x-") && !KNOWN.contains(&&*entry.key)) {
+        None => Ok(()),
+        Some(entry) => {
+            let hint = suggest::hint(&entry.key, KNOWN.iter().copied());
+            let reason = format!("is not an attribute of the Compose Specification here{hint}");
+            Err(error(entry.place, &entry.key, reason))
+        }
     }
+}
+
+/// Reads the whole project.
+pub(super) fn project(root: &Field<'_>) -> Result<Project, ComposeError> {
     let input = root.cx.input;
     let mut project = Project {
         name: input.project.clone(),
@@ -68,12 +90,17 @@ pub(super) fn project(root: &Field<'_>) -> Result<Project, ComposeError> {
         volumes: BTreeMap::new(),
         configs: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        foreign: BTreeMap::new(),
+        extensions: BTreeMap::new(),
     };
-    for section in root.attributes()? {
+    for section in root.entries()? {
         match section.key() {
+            key if key.starts_with("x-") => {
+                project.extensions.insert(key.to_owned(), foreign::anything(&section));
+            }
             "version" => section.warn("is obsolete and ignored; leave it out"),
             "name" => {
-                if section.text()? != input.project.as_str() {
+                if section.text()? != input.project.as_str() && input.names_the_project {
                     let reason = format!("must be `{}` or left out: the host names the project", input.project);
                     return Err(section.error(reason));
                 }
@@ -98,7 +125,12 @@ pub(super) fn project(root: &Field<'_>) -> Result<Project, ComposeError> {
             "volumes" => project.volumes = volumes::top_level(&section)?,
             "configs" => project.configs = files::top_level(&section, files::Kind::Config)?,
             "secrets" => project.secrets = files::top_level(&section, files::Kind::Secret)?,
-            _ => return Err(section.unknown(KNOWN, LATER)),
+            key => match foreign::shape_of(foreign::PROJECT, key) {
+                Some(shape) => {
+                    project.foreign.insert(key.to_owned(), foreign::read(&section, shape)?);
+                }
+                None => return Err(section.unknown(KNOWN)),
+            },
         }
     }
     if project.services.is_empty() && project.disabled_services.is_empty() {
@@ -130,7 +162,7 @@ fn external(object: &Field<'_>) -> Result<(bool, Option<String>), ComposeError> 
         for attribute in field.attributes()? {
             match attribute.key() {
                 "name" => name = Some(attribute.some_text()?.to_owned()),
-                _ => return Err(attribute.unknown(&["name"], &[])),
+                _ => return Err(attribute.unknown(&["name"])),
             }
         }
         field.warn("with a name inside is obsolete: write `external: true` and `name` beside it");

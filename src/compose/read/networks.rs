@@ -40,8 +40,17 @@ fn network_key(field: &Field<'_>, key: &str, enabled: bool) -> Result<ObjectKey,
     ObjectKey::parse(key).map_err(|error| field.error(error.to_string()))
 }
 
-const MEMBERSHIP: &[&str] =
-    &["aliases", "ipv4_address", "ipv6_address", "link_local_ips", "mac_address", "driver_opts", "priority"];
+const MEMBERSHIP: &[&str] = &[
+    "aliases",
+    "driver_opts",
+    "gw_priority",
+    "interface_name",
+    "ipv4_address",
+    "ipv6_address",
+    "link_local_ips",
+    "mac_address",
+    "priority",
+];
 
 fn membership(entry: &Field<'_>) -> Result<ServiceNetwork, ComposeError> {
     let mut network = ServiceNetwork::default();
@@ -54,7 +63,9 @@ fn membership(entry: &Field<'_>) -> Result<ServiceNetwork, ComposeError> {
             "mac_address" => network.mac_address = Some(attribute.some_text()?.to_owned()),
             "driver_opts" => network.driver_opts = attribute.options()?,
             "priority" => network.priority = attribute.integer()?,
-            _ => return Err(attribute.unknown(MEMBERSHIP, &["interface_name", "gw_priority"])),
+            "gw_priority" => network.gw_priority = attribute.integer()?,
+            "interface_name" => network.interface_name = Some(attribute.some_text()?.to_owned()),
+            _ => return Err(attribute.unknown(MEMBERSHIP)),
         }
     }
     Ok(network)
@@ -94,8 +105,18 @@ pub(super) fn top_level(section: &Field<'_>) -> Result<BTreeMap<ObjectKey, Netwo
     Ok(networks)
 }
 
-const NETWORK: &[&str] =
-    &["name", "external", "driver", "driver_opts", "internal", "attachable", "enable_ipv6", "labels", "ipam"];
+const NETWORK: &[&str] = &[
+    "attachable",
+    "driver",
+    "driver_opts",
+    "enable_ipv4",
+    "enable_ipv6",
+    "external",
+    "internal",
+    "ipam",
+    "labels",
+    "name",
+];
 
 fn network(entry: &Field<'_>) -> Result<Network, ComposeError> {
     let (external, external_name) = external(entry)?;
@@ -103,17 +124,8 @@ fn network(entry: &Field<'_>) -> Result<Network, ComposeError> {
         Some(name) => crate::domain::ObjectName::parse(&name).map_err(|error| entry.error(error.to_string()))?,
         None => real_name(entry, entry.get("name").as_ref(), external)?,
     };
-    let mut network = Network {
-        name,
-        external,
-        driver: None,
-        driver_opts: BTreeMap::new(),
-        internal: false,
-        attachable: false,
-        enable_ipv6: None,
-        labels: BTreeMap::new(),
-        ipam: None,
-    };
+    let mut network = Network::of(name);
+    network.external = external;
     if entry.is_null() {
         return Ok(network);
     }
@@ -124,10 +136,11 @@ fn network(entry: &Field<'_>) -> Result<Network, ComposeError> {
             "driver_opts" => network.driver_opts = attribute.options()?,
             "internal" => network.internal = attribute.boolean()?,
             "attachable" => network.attachable = attribute.boolean()?,
+            "enable_ipv4" => network.enable_ipv4 = Some(attribute.boolean()?),
             "enable_ipv6" => network.enable_ipv6 = Some(attribute.boolean()?),
             "labels" => network.labels = attribute.pairs()?,
             "ipam" => network.ipam = Some(ipam(&attribute)?),
-            _ => return Err(attribute.unknown(NETWORK, &["enable_ipv4"])),
+            _ => return Err(attribute.unknown(NETWORK)),
         }
     }
     Ok(network)
@@ -140,7 +153,7 @@ fn ipam(field: &Field<'_>) -> Result<Ipam, ComposeError> {
             "driver" => ipam.driver = Some(attribute.some_text()?.to_owned()),
             "options" => ipam.options = attribute.options()?,
             "config" => ipam.config = attribute.items()?.map(|item| pool(&item)).collect::<Result<_, _>>()?,
-            _ => return Err(attribute.unknown(&["driver", "options", "config"], &[])),
+            _ => return Err(attribute.unknown(&["driver", "options", "config"])),
         }
     }
     Ok(ipam)
@@ -154,7 +167,7 @@ fn pool(item: &Field<'_>) -> Result<IpamPool, ComposeError> {
             "gateway" => pool.gateway = Some(attribute.some_text()?.to_owned()),
             "ip_range" => pool.ip_range = Some(attribute.some_text()?.to_owned()),
             "aux_addresses" => pool.aux_addresses = attribute.options()?,
-            _ => return Err(attribute.unknown(&["subnet", "gateway", "ip_range", "aux_addresses"], &[])),
+            _ => return Err(attribute.unknown(&["subnet", "gateway", "ip_range", "aux_addresses"])),
         }
     }
     Ok(pool)

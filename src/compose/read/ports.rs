@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::compose::error::ComposeError;
 use crate::compose::field::Field;
-use crate::compose::model::{ExposedPort, PortMapping, Protocol};
+use crate::compose::model::{Exposed, PortMapping, Protocol};
 use crate::compose::scalar::Resolved;
 
 /// Why a port was refused.
@@ -57,14 +57,14 @@ fn mappings(
     published: Option<(u16, u16)>,
 ) -> Result<Vec<PortMapping>, PortError> {
     if first == last {
-        return Ok(vec![PortMapping { target: first, protocol, host_ip, published }]);
+        return Ok(vec![PortMapping { host_ip, published, ..PortMapping::of(first, protocol) }]);
     }
     if published.is_some_and(|(low, high)| high - low != last - first) {
         return Err(PortError::Ranges);
     }
     let mapping = |target: u16| {
         let published = published.map(|(low, _)| (low + (target - first), low + (target - first)));
-        PortMapping { target, protocol, host_ip, published }
+        PortMapping { host_ip, published, ..PortMapping::of(target, protocol) }
     };
     Ok((first..=last).map(mapping).collect())
 }
@@ -98,26 +98,25 @@ fn range(text: &str, error: PortError) -> Result<(u16, u16), PortError> {
     if first <= last { Ok((first, last)) } else { Err(error) }
 }
 
-/// A host port or range; 0, or nothing between two colons, is any free port.
+/// A host port or range; nothing between two colons is any free port.
 fn published_range(text: &str, may_be_empty: bool) -> Result<Option<(u16, u16)>, PortError> {
     if text.is_empty() && may_be_empty {
         return Ok(None);
     }
-    let published = range(text, PortError::Published)?;
-    Ok((published != (0, 0)).then_some(published))
+    range(text, PortError::Published).map(Some)
 }
 
 /// Reads `80`, `8000-8010` or `53/udp`.
-fn parse_expose(text: &str) -> Result<Vec<ExposedPort>, PortError> {
+fn parse_expose(text: &str) -> Result<Exposed, PortError> {
     let (ports, protocol) = match text.split_once('/') {
         Some((ports, name)) => (ports, self::protocol(name)?),
         None => (text, Protocol::Tcp),
     };
-    let (first, last) = range(ports, PortError::Target)?;
-    if first == 0 {
+    let ports = range(ports, PortError::Target)?;
+    if ports.0 == 0 {
         return Err(PortError::Target);
     }
-    Ok((first..=last).map(|port| ExposedPort { port, protocol }).collect())
+    Ok(Exposed { text: text.to_owned(), ports, protocol })
 }
 
 /// The attribute `ports`. A mapping that is there twice counts once.
@@ -145,48 +144,53 @@ fn short(item: &Field<'_>) -> Result<Vec<PortMapping>, ComposeError> {
 }
 
 fn long(item: &Field<'_>) -> Result<Vec<PortMapping>, ComposeError> {
-    let (mut target, mut protocol, mut host_ip, mut published) = (None, Protocol::Tcp, None, None);
+    let mut port = PortMapping::of(0, Protocol::Tcp);
     for attribute in item.attributes()? {
         let refuse = |error: PortError| attribute.error(error.to_string());
         match attribute.key() {
             "target" => {
-                let port = u16::try_from(attribute.integer()?).ok().filter(|&port| port > 0);
-                target = Some(port.ok_or_else(|| attribute.error("must be a port from 1 to 65535"))?);
+                let target = u16::try_from(attribute.integer()?).ok().filter(|&target| target > 0);
+                port.target = target.ok_or_else(|| attribute.error("must be a port from 1 to 65535"))?;
             }
-            "published" => published = published_range(&attribute.text_or_number()?, true).map_err(refuse)?,
-            "protocol" => protocol = self::protocol(attribute.text()?).map_err(refuse)?,
+            "published" => port.published = published_range(&attribute.text_or_number()?, true).map_err(refuse)?,
+            "protocol" => port.protocol = self::protocol(attribute.text()?).map_err(refuse)?,
             "host_ip" => {
                 let text = attribute.text()?;
                 let address = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-                host_ip = if text.is_empty() { None } else { Some(address.map_err(|_| refuse(PortError::Address))?) };
+                port.host_ip =
+                    if text.is_empty() { None } else { Some(address.map_err(|_| refuse(PortError::Address))?) };
             }
             "mode" => {
                 if !matches!(attribute.text()?, "" | "ingress" | "host") {
                     return Err(attribute.error("must be ingress or host"));
                 }
+                port.mode = Some(attribute.text()?.to_owned()).filter(|mode| !mode.is_empty());
             }
-            "name" | "app_protocol" => {
-                attribute.text()?;
-            }
+            "name" => port.name = Some(attribute.text()?.to_owned()),
+            "app_protocol" => port.app_protocol = Some(attribute.text()?.to_owned()),
             _ => {
                 let known = ["target", "published", "protocol", "host_ip", "mode", "name", "app_protocol"];
-                return Err(attribute.unknown(&known, &[]));
+                return Err(attribute.unknown(&known));
             }
         }
     }
-    let target = target.ok_or_else(|| item.error("has no `target`, the container's port"))?;
-    Ok(vec![PortMapping { target, protocol, host_ip, published }])
+    if port.target == 0 {
+        return Err(item.error("has no `target`, the container's port"));
+    }
+    Ok(vec![port])
 }
 
 /// The attribute `expose`.
-pub(super) fn expose(field: &Field<'_>) -> Result<Vec<ExposedPort>, ComposeError> {
-    let mut all = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
+pub(super) fn expose(field: &Field<'_>) -> Result<Vec<Exposed>, ComposeError> {
+    let mut all: Vec<Exposed> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
     for item in field.items()? {
         let refuse = |error: PortError| item.error(error.to_string());
-        let ports = parse_expose(&item.text_or_number()?).map_err(refuse)?;
-        item.spend_ports(ports.len())?;
-        all.extend(ports.into_iter().filter(|&port| seen.insert(port)));
+        let exposed = parse_expose(&item.text_or_number()?).map_err(refuse)?;
+        item.spend_ports(usize::from(exposed.ports.1 - exposed.ports.0) + 1)?;
+        if seen.insert(exposed.text.clone()) {
+            all.push(exposed);
+        }
     }
     Ok(all)
 }

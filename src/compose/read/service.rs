@@ -1,22 +1,22 @@
 //! One service: the attributes, each read by a line here or by the file that knows its syntax.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::depends::{depends_on, links, reference};
+use super::depends::{Dependencies, depends_on, imply, links, reference};
 use super::files::Kind;
-use super::{deploy, environment, files, health, networks, ports, volumes};
+use super::{deploy, environment, files, foreign, health, hooks, networks, ports, resources, volumes};
 use crate::compose::error::ComposeError;
 use crate::compose::field::Field;
-use crate::compose::model::{
-    Logging, NamespaceMode, NetworkMode, PullPolicy, Resources, RestartPolicy, Service, Ulimit,
-};
-use crate::compose::words;
+use crate::compose::model::{Logging, NamespaceMode, PullPolicy, RestartPolicy, Service, VolumesFromSource};
+use crate::compose::{units, words};
 use crate::domain::{ContainerName, ImageRef, ServiceName};
 
-/// Attributes that are read; only for "did you mean".
+/// Attributes of a service; only for "did you mean".
 pub(super) const KNOWN: &[&str] = &[
     "annotations",
     "attach",
+    "blkio_config",
     "build",
     "cap_add",
     "cap_drop",
@@ -25,13 +25,19 @@ pub(super) const KNOWN: &[&str] = &[
     "command",
     "configs",
     "container_name",
+    "cpu_count",
+    "cpu_percent",
     "cpu_period",
     "cpu_quota",
+    "cpu_rt_period",
+    "cpu_rt_runtime",
     "cpu_shares",
     "cpus",
     "cpuset",
+    "credential_spec",
     "depends_on",
     "deploy",
+    "develop",
     "device_cgroup_rules",
     "devices",
     "dns",
@@ -42,13 +48,18 @@ pub(super) const KNOWN: &[&str] = &[
     "env_file",
     "environment",
     "expose",
+    "extends",
+    "external_links",
     "extra_hosts",
+    "gpus",
     "group_add",
     "healthcheck",
     "hostname",
     "image",
     "init",
     "ipc",
+    "isolation",
+    "label_file",
     "labels",
     "links",
     "logging",
@@ -57,6 +68,7 @@ pub(super) const KNOWN: &[&str] = &[
     "mem_reservation",
     "mem_swappiness",
     "memswap_limit",
+    "models",
     "network_mode",
     "networks",
     "oom_kill_disable",
@@ -65,9 +77,13 @@ pub(super) const KNOWN: &[&str] = &[
     "pids_limit",
     "platform",
     "ports",
+    "post_start",
+    "pre_stop",
     "privileged",
     "profiles",
+    "provider",
     "pull_policy",
+    "pull_refresh_after",
     "read_only",
     "restart",
     "runtime",
@@ -78,41 +94,18 @@ pub(super) const KNOWN: &[&str] = &[
     "stdin_open",
     "stop_grace_period",
     "stop_signal",
+    "storage_opt",
     "sysctls",
     "tmpfs",
     "tty",
     "ulimits",
+    "use_api_socket",
     "user",
     "userns_mode",
     "uts",
     "volumes",
-    "working_dir",
-];
-
-/// Attributes of the Compose Specification without a reader.
-const LATER: &[&str] = &[
-    "blkio_config",
-    "cpu_count",
-    "cpu_percent",
-    "cpu_rt_period",
-    "cpu_rt_runtime",
-    "credential_spec",
-    "develop",
-    "extends",
-    "external_links",
-    "gpus",
-    "isolation",
-    "label_file",
-    "models",
-    "post_start",
-    "pre_start",
-    "pre_stop",
-    "provider",
-    "pull_refresh_after",
-    "storage_opt",
-    "use_api_socket",
-    "volume_driver",
     "volumes_from",
+    "working_dir",
 ];
 
 /// Reads a service; none when its profiles are not active. What it refers to is only checked when it is enabled.
@@ -122,81 +115,90 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
     }
     let enabled = field.cx.declared.services.get(name.as_str()).copied().unwrap_or(true);
     let Some(image) = image(field, name, enabled)? else { return Ok(None) };
-    let mut service = blank(image);
+    let mut service = Service::of(image);
     let mut own_environment = BTreeMap::new();
-    let mut scale = None;
-    let mut deployed = deploy::Deploy::default();
+    let mut own_labels = BTreeMap::new();
+    let mut dependencies = Dependencies::default();
+    let mut refresh_after = None;
     for attribute in field.attributes()? {
         let a = &attribute;
         let s = &mut service;
         match a.key() {
             "image" => {}
-            "profiles" => {
-                a.texts()?;
+            "profiles" => s.profiles = a.texts()?,
+            "attach" => {
+                s.attach = Some(a.boolean()?);
+                a.ignored();
             }
-            "attach" => a.ignored(),
-            "build" => {
-                if !a.is_mapping() {
-                    a.text()?;
-                }
-                s.build = true;
-            }
-            "pull_policy" => s.pull_policy = pull_policy(a)?,
-            "platform" => s.platform = Some(a.some_text()?.to_owned()),
+            "build" => s.build = Some(foreign::build(a)?),
+            "pull_policy" => s.pull_policy = Some(pull_policy(a)?),
+            "pull_refresh_after" => refresh_after = Some(a.duration()?),
+            "platform" => s.platform = a.optional_text()?,
             "container_name" => s.container_name = Some(a.parsed(ContainerName::parse)?.to_string()),
-            "scale" => scale = Some(a.count()?),
-            "deploy" => deployed = deploy::read(a)?,
+            "scale" => s.scale = Some(a.count()?),
+            "deploy" => s.deploy = deploy::read(a)?,
 
             "command" => s.command = command(a)?,
             "entrypoint" => s.entrypoint = command(a)?,
             "environment" => own_environment = environment::environment(a)?,
             "env_file" => s.environment = environment::env_files(a)?,
-            "labels" => s.labels = a.pairs()?,
+            "labels" => own_labels = a.pairs()?,
+            "label_file" => (s.labels, s.missing_label_files) = environment::label_files(a)?,
             "annotations" => s.annotations = a.pairs()?,
-            "user" => s.user = Some(a.some_text()?.to_owned()),
+            "user" => s.user = a.optional_text()?,
             "group_add" => s.group_add = group_add(a)?,
-            "working_dir" => s.working_dir = Some(a.some_text()?.to_owned()),
-            "hostname" => s.hostname = Some(a.some_text()?.to_owned()),
-            "domainname" => s.domainname = Some(a.some_text()?.to_owned()),
+            "working_dir" => s.working_dir = a.optional_text()?,
+            "hostname" => s.hostname = a.optional_text()?,
+            "domainname" => s.domainname = a.optional_text()?,
             "init" => s.init = Some(a.boolean()?),
             "tty" => s.tty = a.boolean()?,
             "stdin_open" => s.stdin_open = a.boolean()?,
             "read_only" => s.read_only = a.boolean()?,
-            "stop_signal" => s.stop_signal = Some(a.some_text()?.to_owned()),
+            "stop_signal" => s.stop_signal = a.optional_text()?,
             "stop_grace_period" => s.stop_grace_period = Some(a.duration()?),
-            "restart" => s.restart = restart(a)?,
+            "restart" => s.restart = Some(restart(a)?),
+            "post_start" => s.post_start = hooks::hooks(a)?,
+            "pre_stop" => s.pre_stop = hooks::hooks(a)?,
 
-            "depends_on" => depends_on(a, enabled, &mut s.depends_on)?,
-            "links" => links(a, enabled, &mut s.depends_on)?,
+            "depends_on" => depends_on(a, enabled, &mut dependencies)?,
             "healthcheck" => s.healthcheck = Some(health::healthcheck(a)?),
 
             "ports" => s.ports = ports::ports(a)?,
             "expose" => s.expose = ports::expose(a)?,
             "network_mode" => s.network_mode = Some(networks::mode(a)?),
             "networks" => s.networks = networks::of_service(a, enabled)?,
-            "mac_address" => s.mac_address = Some(a.some_text()?.to_owned()),
+            "mac_address" => s.mac_address = a.optional_text()?,
             "dns" => s.dns = a.text_or_texts()?,
             "dns_search" => s.dns_search = a.text_or_texts()?,
             "dns_opt" => s.dns_opt = a.texts()?,
             "extra_hosts" => s.extra_hosts = extra_hosts(a)?,
+            "links" => s.links = links(a)?,
+            "external_links" => s.external_links = a.texts()?,
 
             "volumes" => s.mounts = volumes::mounts(a, enabled)?,
+            "volumes_from" => s.volumes_from = volumes::volumes_from(a)?,
             "tmpfs" => s.tmpfs = volumes::tmpfs(a)?,
             "configs" => s.configs = files::references(a, Kind::Config, enabled)?,
             "secrets" => s.secrets = files::references(a, Kind::Secret, enabled)?,
+            "storage_opt" => s.storage_opt = a.options()?,
 
-            "cpus" => s.resources.nano_cpus = deploy::nano_cpus(a)?,
+            "cpus" => s.resources.nano_cpus = resources::nano_cpus(a)?,
             "cpu_shares" => s.resources.cpu_shares = Some(a.integer()?),
-            "cpu_quota" => s.resources.cpu_quota = Some(cpu_time(a)?),
-            "cpu_period" => s.resources.cpu_period = Some(cpu_time(a)?),
-            "cpuset" => s.resources.cpuset = Some(a.some_text()?.to_owned()),
-            "mem_limit" => s.resources.memory = deploy::amount(a)?,
-            "mem_reservation" => s.resources.memory_reservation = deploy::amount(a)?,
-            "memswap_limit" => s.resources.memory_swap = deploy::amount(a)?,
+            "cpu_quota" => s.resources.cpu_quota = Some(resources::cpu_time(a)?),
+            "cpu_period" => s.resources.cpu_period = Some(resources::cpu_time(a)?),
+            "cpu_rt_period" => s.resources.cpu_rt_period = Some(resources::cpu_time(a)?),
+            "cpu_rt_runtime" => s.resources.cpu_rt_runtime = Some(resources::cpu_time(a)?),
+            "cpu_count" => s.resources.cpu_count = Some(a.integer()?),
+            "cpu_percent" => s.resources.cpu_percent = Some(hundredths(a)?),
+            "cpuset" => s.resources.cpuset = a.optional_text()?,
+            "mem_limit" => s.resources.memory = resources::amount(a)?,
+            "mem_reservation" => s.resources.memory_reservation = resources::amount(a)?,
+            "memswap_limit" => s.resources.memory_swap = resources::amount(a)?,
             "mem_swappiness" => s.resources.memory_swappiness = Some(a.bytes()?),
-            "pids_limit" => s.resources.pids = deploy::pids(a)?,
-            "shm_size" => s.resources.shm_size = deploy::amount(a)?,
-            "ulimits" => s.ulimits = ulimits(a)?,
+            "pids_limit" => s.resources.pids = resources::pids(a)?,
+            "shm_size" => s.resources.shm_size = resources::amount(a)?,
+            "blkio_config" => s.blkio_config = Some(resources::blkio(a)?),
+            "ulimits" => s.ulimits = resources::ulimits(a)?,
             "sysctls" => s.sysctls = a.pairs()?,
             "logging" => s.logging = Some(logging(a)?),
 
@@ -204,10 +206,12 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
             "cap_add" => s.cap_add = a.texts()?,
             "cap_drop" => s.cap_drop = a.texts()?,
             "security_opt" => s.security_opt = a.texts()?,
-            "devices" => s.devices = devices(a)?,
+            "devices" => s.devices = resources::devices(a)?,
             "device_cgroup_rules" => s.device_cgroup_rules = a.texts()?,
-            "cgroup_parent" => s.cgroup_parent = Some(a.some_text()?.to_owned()),
-            "runtime" => s.runtime = Some(a.some_text()?.to_owned()),
+            "gpus" => s.gpus = resources::gpus(a)?,
+            "cgroup_parent" => s.cgroup_parent = a.optional_text()?,
+            "runtime" => s.runtime = a.optional_text()?,
+            "isolation" => s.isolation = a.optional_text()?,
             "pid" if a.is_null() => {}
             "pid" => s.pid = namespace(a, &["host"])?,
             "ipc" => s.ipc = namespace(a, &["host", "private", "shareable", "none"])?,
@@ -216,15 +220,38 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
             "cgroup" => s.cgroup = namespace(a, &["host", "private"])?,
             "oom_score_adj" => s.oom_score_adj = Some(oom_score(a)?),
             "oom_kill_disable" => s.oom_kill_disable = a.boolean()?,
-            _ => return Err(a.unknown(KNOWN, LATER)),
+            key => match foreign::shape_of(foreign::SERVICE, key) {
+                Some(shape) => {
+                    s.foreign.insert(key.to_owned(), foreign::of_service(a, shape)?);
+                }
+                None => return Err(a.unknown(KNOWN)),
+            },
         }
     }
+    service.image_is_implied = field.get("image").is_none();
     service.environment.extend(own_environment);
-    service.replicas = deployed.join(field, &mut service.resources, scale)?;
-    if let Some(restart) = deployed.restart {
-        service.restart = restart;
+    service.labels.extend(own_labels);
+    if let (Some(PullPolicy::Refresh { after, .. }), Some(refresh_after)) = (&mut service.pull_policy, refresh_after) {
+        *after = refresh_after;
     }
+    if let Some(deploy) = &service.deploy {
+        deploy::agrees(field, deploy, &service.resources, service.scale)?;
+    }
+    for name in service.links.iter().map(|link| link.service.clone()).collect::<Vec<_>>() {
+        imply(&part(field, "links"), name.as_str(), true, enabled, &mut dependencies)?;
+    }
+    for from in &service.volumes_from {
+        if let VolumesFromSource::Service(name) = &from.source {
+            imply(&part(field, "volumes_from"), name.as_str(), false, enabled, &mut dependencies)?;
+        }
+    }
+    dependencies.store(&mut service);
     Ok(enabled.then_some(service))
+}
+
+/// The attribute, which is there.
+fn part<'f>(field: &'f Field<'f>, name: &str) -> Field<'f> {
+    field.get(name).unwrap_or(*field)
 }
 
 /// The image; with `build` alone the one that docker compose would tag. None for a disabled service without any.
@@ -232,80 +259,26 @@ fn image(field: &Field<'_>, name: &ServiceName, enabled: bool) -> Result<Option<
     if let Some(image) = field.get("image") {
         return image.parsed(ImageRef::parse).map(Some);
     }
-    if field.get("build").is_some() {
+    let implied = || {
         let built = format!("{}-{name}", field.cx.input.project).to_ascii_lowercase();
-        return ImageRef::parse(&built).map(Some).map_err(|_| field.error("its name makes no image name: add `image`"));
+        ImageRef::parse(&built).map(Some).map_err(|_| field.error("its name makes no image name: add `image`"))
+    };
+    if field.get("build").is_some() {
+        return implied();
+    }
+    if field.get("provider").is_some() {
+        return implied();
     }
     // Before "no image", because an unknown attribute may be the misspelt one.
     for attribute in field.attributes()? {
         if !KNOWN.contains(&attribute.key()) {
-            return Err(attribute.unknown(KNOWN, LATER));
+            return Err(attribute.unknown(KNOWN));
         }
     }
     if enabled { Err(field.error("has neither `image` nor `build`")) } else { Ok(None) }
 }
 
-fn blank(image: ImageRef) -> Service {
-    Service {
-        image,
-        build: false,
-        pull_policy: PullPolicy::Missing,
-        platform: None,
-        container_name: None,
-        replicas: 1,
-        command: None,
-        entrypoint: None,
-        environment: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        user: None,
-        group_add: Vec::new(),
-        working_dir: None,
-        hostname: None,
-        domainname: None,
-        init: None,
-        tty: false,
-        stdin_open: false,
-        read_only: false,
-        stop_signal: None,
-        stop_grace_period: None,
-        restart: RestartPolicy::No,
-        depends_on: BTreeMap::new(),
-        healthcheck: None,
-        ports: Vec::new(),
-        expose: Vec::new(),
-        network_mode: None,
-        networks: BTreeMap::new(),
-        mac_address: None,
-        dns: Vec::new(),
-        dns_search: Vec::new(),
-        dns_opt: Vec::new(),
-        extra_hosts: BTreeMap::new(),
-        mounts: Vec::new(),
-        tmpfs: BTreeMap::new(),
-        configs: Vec::new(),
-        secrets: Vec::new(),
-        resources: Resources::default(),
-        ulimits: BTreeMap::new(),
-        sysctls: BTreeMap::new(),
-        logging: None,
-        privileged: false,
-        cap_add: Vec::new(),
-        cap_drop: Vec::new(),
-        security_opt: Vec::new(),
-        devices: Vec::new(),
-        device_cgroup_rules: Vec::new(),
-        cgroup_parent: None,
-        runtime: None,
-        pid: None,
-        ipc: None,
-        uts: None,
-        userns_mode: None,
-        cgroup: None,
-        oom_score_adj: None,
-        oom_kill_disable: false,
-    }
-}
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn pull_policy(field: &Field<'_>) -> Result<PullPolicy, ComposeError> {
     match field.text()? {
@@ -313,15 +286,23 @@ fn pull_policy(field: &Field<'_>) -> Result<PullPolicy, ComposeError> {
         "never" => Ok(PullPolicy::Never),
         "missing" | "if_not_present" => Ok(PullPolicy::Missing),
         "build" => Ok(PullPolicy::Build),
-        other if matches!(other, "daily" | "weekly" | "refresh") || other.starts_with("every_") => {
-            Err(field.error("is not supported by this agent yet: use always, missing or never"))
+        word => {
+            let every = word.strip_prefix("every_").map(units::duration);
+            let after = match word {
+                "daily" => Some(DAY),
+                "weekly" => Some(7 * DAY),
+                // How long is for `pull_refresh_after` to say; without it every apply refreshes.
+                "refresh" => Some(Duration::ZERO),
+                _ => every.flatten(),
+            };
+            let rule = "must be always, never, missing, if_not_present, build, daily, weekly or every_ with a duration";
+            after.map(|after| PullPolicy::Refresh { word: word.to_owned(), after }).ok_or_else(|| field.error(rule))
         }
-        _ => Err(field.error("must be always, never, missing or if_not_present")),
     }
 }
 
 /// `command` and `entrypoint`: null is the image's own, an empty one clears it.
-fn command(field: &Field<'_>) -> Result<Option<Vec<String>>, ComposeError> {
+pub(super) fn command(field: &Field<'_>) -> Result<Option<Vec<String>>, ComposeError> {
     if field.is_null() {
         return Ok(None);
     }
@@ -360,7 +341,7 @@ fn restart(field: &Field<'_>) -> Result<RestartPolicy, ComposeError> {
 }
 
 /// `{host: address or addresses}`, or a list of `host:address` and `host=address`.
-fn extra_hosts(field: &Field<'_>) -> Result<BTreeMap<String, Vec<String>>, ComposeError> {
+pub(super) fn extra_hosts(field: &Field<'_>) -> Result<BTreeMap<String, Vec<String>>, ComposeError> {
     let mut hosts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut add = |at: &Field<'_>, host: &str, address: &str| {
         let address = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);
@@ -388,44 +369,15 @@ fn extra_hosts(field: &Field<'_>) -> Result<BTreeMap<String, Vec<String>>, Compo
     Ok(hosts)
 }
 
-/// Microseconds, as a number or a duration.
-fn cpu_time(field: &Field<'_>) -> Result<i64, ComposeError> {
-    match field.integer() {
-        Ok(micros) => Ok(micros),
-        Err(_) => match field.duration() {
-            Ok(duration) => i64::try_from(duration.as_micros()).map_err(|_| field.error("is too large")),
-            Err(_) => Err(field.error("must be a number of microseconds")),
-        },
+/// A percentage in hundredths.
+#[allow(clippy::cast_possible_truncation, reason = "the range is checked")]
+fn hundredths(field: &Field<'_>) -> Result<i64, ComposeError> {
+    let percent = field.number()?;
+    if (0.0..=1e9).contains(&percent) {
+        Ok((percent * 100.0).round() as i64)
+    } else {
+        Err(field.error("must be a percentage"))
     }
-}
-
-/// `{name: limit}` or `{name: {soft, hard}}`.
-fn ulimits(field: &Field<'_>) -> Result<BTreeMap<String, Ulimit>, ComposeError> {
-    let mut ulimits = BTreeMap::new();
-    for entry in field.entries()? {
-        if entry.key().is_empty() || !entry.key().bytes().all(|c| c.is_ascii_lowercase()) {
-            return Err(entry.error("the name of a limit has only letters a-z, such as nofile"));
-        }
-        let ulimit = if entry.is_mapping() {
-            let (mut soft, mut hard) = (None, None);
-            for attribute in entry.attributes()? {
-                match attribute.key() {
-                    "soft" => soft = Some(attribute.integer()?),
-                    "hard" => hard = Some(attribute.integer()?),
-                    _ => return Err(attribute.unknown(&["soft", "hard"], &[])),
-                }
-            }
-            match (soft, hard) {
-                (Some(soft), Some(hard)) => Ulimit { soft, hard },
-                _ => return Err(entry.error("needs both `soft` and `hard`")),
-            }
-        } else {
-            let limit = entry.integer()?;
-            Ulimit { soft: limit, hard: limit }
-        };
-        ulimits.insert(entry.key().to_owned(), ulimit);
-    }
-    Ok(ulimits)
 }
 
 fn logging(field: &Field<'_>) -> Result<Logging, ComposeError> {
@@ -434,33 +386,10 @@ fn logging(field: &Field<'_>) -> Result<Logging, ComposeError> {
         match attribute.key() {
             "driver" => logging.driver = Some(attribute.some_text()?.to_owned()),
             "options" => logging.options = attribute.options()?,
-            _ => return Err(attribute.unknown(&["driver", "options"], &[])),
+            _ => return Err(attribute.unknown(&["driver", "options"])),
         }
     }
     Ok(logging)
-}
-
-/// `source[:target[:permissions]]`, or the same as a mapping.
-fn devices(field: &Field<'_>) -> Result<Vec<String>, ComposeError> {
-    let mut devices: Vec<String> = Vec::new();
-    for item in field.items()? {
-        if !item.is_mapping() {
-            devices.push(item.some_text()?.to_owned());
-            continue;
-        }
-        let (mut source, mut target, mut permissions) = (None, None, "rwm".to_owned());
-        for attribute in item.attributes()? {
-            match attribute.key() {
-                "source" => source = Some(attribute.some_text()?.to_owned()),
-                "target" => target = Some(attribute.some_text()?.to_owned()),
-                "permissions" => attribute.some_text()?.clone_into(&mut permissions),
-                _ => return Err(attribute.unknown(&["source", "target", "permissions"], &[])),
-            }
-        }
-        let source = source.ok_or_else(|| item.error("has no `source`"))?;
-        devices.push(format!("{source}:{}:{permissions}", target.as_deref().unwrap_or(&source)));
-    }
-    Ok(devices)
 }
 
 /// One of the words, `service:NAME` or `container:NAME`; empty is the default.
@@ -486,19 +415,4 @@ fn namespace(field: &Field<'_>, words: &[&str]) -> Result<Option<NamespaceMode>,
 fn oom_score(field: &Field<'_>) -> Result<i64, ComposeError> {
     let score = field.integer()?;
     if (-1000..=1000).contains(&score) { Ok(score) } else { Err(field.error("must be from -1000 to 1000")) }
-}
-
-impl Service {
-    /// The services whose namespaces it shares.
-    pub(in crate::compose) fn namespace_parents(&self) -> impl Iterator<Item = &ServiceName> {
-        let network = match &self.network_mode {
-            Some(NetworkMode::Service(name)) => Some(name),
-            _ => None,
-        };
-        let others = [&self.pid, &self.ipc, &self.uts, &self.userns_mode, &self.cgroup];
-        network.into_iter().chain(others.into_iter().filter_map(|mode| match mode {
-            Some(NamespaceMode::Service(name)) => Some(name),
-            _ => None,
-        }))
-    }
 }

@@ -1,11 +1,12 @@
 //! `volumes` of a service and of the project (Compose Specification, "volumes"): short and long syntax.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{external, real_name};
+use super::foreign::{self, Shape};
+use super::{depends, external, real_name};
 use crate::compose::error::ComposeError;
 use crate::compose::field::Field;
-use crate::compose::model::{Mount, MountSource, Volume};
+use crate::compose::model::{Mount, MountSource, TmpfsMount, Volume, VolumesFrom, VolumesFromSource};
 use crate::compose::{paths, suggest};
 use crate::domain::ObjectKey;
 
@@ -56,13 +57,27 @@ fn short(item: &Field<'_>, enabled: bool) -> Result<Mount, ComposeError> {
         }
     }
     let source = match source {
-        None => MountSource::Anonymous { nocopy },
-        Some(path) if path.starts_with(['.', '/', '~']) => {
-            MountSource::Bind { source: item.cx.path(path), create_host_path: true, propagation, selinux }
-        }
-        Some(key) => MountSource::Volume { key: volume_key(item, key, enabled)?, nocopy, subpath: None },
+        None => MountSource::Anonymous { nocopy, labels: BTreeMap::new() },
+        Some(path) if path.starts_with(['.', '/', '~']) => MountSource::Bind {
+            source: item.absolute(path),
+            create_host_path: true,
+            propagation,
+            selinux,
+            recursive: None,
+        },
+        // docker compose takes the options of a bind here, too, and prints them as such.
+        Some(key) => MountSource::Volume {
+            key: volume_key(item, key, enabled)?,
+            nocopy,
+            subpath: None,
+            labels: BTreeMap::new(),
+            propagation,
+            selinux,
+        },
     };
-    Ok(Mount { source, target, read_only })
+    // To docker compose so short a text is no specification yet, and it prints no options for it.
+    let has_options = text.len() > 2;
+    Ok(Mount { source, target, read_only, consistency: None, has_options })
 }
 
 fn container_path(field: &Field<'_>, path: &str) -> Result<String, ComposeError> {
@@ -87,101 +102,147 @@ fn volume_key(field: &Field<'_>, key: &str, enabled: bool) -> Result<ObjectKey, 
 #[derive(Default)]
 struct Long {
     kind: Option<String>,
-    source: Option<String>,
+    /// As written, and as a path.
+    source: Option<(String, String)>,
     target: Option<String>,
     read_only: Option<bool>,
+    consistency: Option<String>,
+    /// The options that are there.
+    options: Vec<&'static str>,
     nocopy: bool,
     subpath: Option<String>,
+    labels: BTreeMap<String, String>,
     create_host_path: bool,
     propagation: Option<String>,
     selinux: Option<String>,
+    recursive: Option<String>,
     size: Option<u64>,
     mode: Option<u32>,
+    foreign: Option<serde_json::Value>,
 }
 
-const LONG: &[&str] = &["type", "source", "target", "read_only", "consistency", "bind", "volume", "tmpfs"];
+const LONG: &[&str] =
+    &["type", "source", "target", "read_only", "consistency", "bind", "volume", "tmpfs", "image", "cluster"];
+const TYPES: &str = "volume, bind, tmpfs, image, npipe or cluster";
 
 fn long(item: &Field<'_>, enabled: bool) -> Result<Mount, ComposeError> {
     let mut mount = Long::default();
     for attribute in item.attributes()? {
-        match attribute.key() {
-            "type" => mount.kind = Some(attribute.text()?.to_owned()),
-            "source" => mount.source = Some(attribute.text()?.to_owned()),
-            "target" => mount.target = Some(container_path(&attribute, attribute.some_text()?)?),
-            "read_only" => mount.read_only = Some(attribute.boolean()?),
-            "consistency" => {
-                attribute.text()?;
+        let a = &attribute;
+        match a.key() {
+            "type" => mount.kind = Some(a.text()?.to_owned()),
+            "source" => {
+                let text = a.text()?;
+                mount.source = Some((text.to_owned(), a.absolute(text))).filter(|(text, _)| !text.is_empty());
             }
-            "bind" => bind_options(&attribute, &mut mount)?,
-            "volume" => volume_options(&attribute, &mut mount)?,
-            "tmpfs" => tmpfs_options(&attribute, &mut mount)?,
-            _ => return Err(attribute.unknown(LONG, &["image"])),
+            "target" => mount.target = Some(container_path(a, a.some_text()?)?),
+            "read_only" => mount.read_only = Some(a.boolean()?),
+            "consistency" => mount.consistency = Some(a.text()?.to_owned()),
+            "bind" => bind_options(a, &mut mount)?,
+            "volume" => volume_options(a, &mut mount)?,
+            "tmpfs" => tmpfs_options(a, &mut mount)?,
+            "image" => image_options(a, &mut mount)?,
+            "cluster" => {
+                mount.options.push("cluster");
+                mount.foreign = Some(foreign::read(a, &Shape::Fields(&[]))?);
+            }
+            _ => return Err(a.unknown(LONG)),
         }
     }
-    let kind = mount.kind.ok_or_else(|| item.error("has no `type`: volume, bind or tmpfs"))?;
-    let source = mount.source.filter(|source| !source.is_empty());
-    let source = match kind.as_str() {
-        "volume" => match source {
-            Some(key) => MountSource::Volume {
+    let kind = mount.kind.clone().ok_or_else(|| item.error(format!("has no `type`: {TYPES}")))?;
+    let has_options = mount.options.contains(&kind.as_str());
+    let (read_only, consistency) = (mount.read_only, mount.consistency.clone());
+    let target = mount.target.clone();
+    let source = mount.into_source(item, &kind, enabled)?;
+    let target = target.ok_or_else(|| item.error("has no `target`, the path in the container"))?;
+    Ok(Mount { source, target, read_only, consistency, has_options })
+}
+
+impl Long {
+    fn into_source(self, item: &Field<'_>, kind: &str, enabled: bool) -> Result<MountSource, ComposeError> {
+        Ok(match (kind, self.source) {
+            ("volume", Some((key, _))) => MountSource::Volume {
                 key: volume_key(item, &key, enabled)?,
-                nocopy: mount.nocopy,
-                subpath: mount.subpath,
+                nocopy: self.nocopy,
+                subpath: self.subpath,
+                labels: self.labels,
+                propagation: None,
+                selinux: None,
             },
-            None => MountSource::Anonymous { nocopy: mount.nocopy },
-        },
-        "bind" => MountSource::Bind {
-            source: item.cx.path(&source.ok_or_else(|| item.error("a bind needs a `source`, a path"))?),
-            create_host_path: mount.create_host_path,
-            propagation: mount.propagation,
-            selinux: mount.selinux,
-        },
-        "tmpfs" if source.is_some() => return Err(item.error("a tmpfs has no `source`")),
-        "tmpfs" => MountSource::Tmpfs { size: mount.size, mode: mount.mode },
-        "image" | "npipe" | "cluster" => {
-            return Err(item.error(format!("a mount of type {kind} is not supported by this agent yet")));
-        }
-        _ => return Err(item.error("the type of a mount is volume, bind or tmpfs")),
-    };
-    let target = mount.target.ok_or_else(|| item.error("has no `target`, the path in the container"))?;
-    Ok(Mount { source, target, read_only: mount.read_only })
+            ("volume", None) => MountSource::Anonymous { nocopy: self.nocopy, labels: self.labels },
+            ("bind", Some((_, path))) => MountSource::Bind {
+                source: path,
+                create_host_path: self.create_host_path,
+                propagation: self.propagation,
+                selinux: self.selinux,
+                recursive: self.recursive,
+            },
+            ("bind", None) => return Err(item.error("a bind needs a `source`, a path")),
+            ("tmpfs", Some(_)) => return Err(item.error("a tmpfs has no `source`")),
+            ("tmpfs", None) => MountSource::Tmpfs { size: self.size, mode: self.mode },
+            ("image", Some((source, _))) => MountSource::Image { source, subpath: self.subpath },
+            ("image", None) => return Err(item.error("a mount of an image needs a `source`, the image")),
+            ("npipe" | "cluster", source) => MountSource::Foreign {
+                kind: kind.to_owned(),
+                source: source.map(|(text, _)| text),
+                options: self.foreign,
+            },
+            _ => return Err(item.error(format!("the type of a mount is {TYPES}"))),
+        })
+    }
+}
+
+/// One of a few words.
+fn word(field: &Field<'_>, words: &[&str]) -> Result<Option<String>, ComposeError> {
+    let text = field.text()?;
+    if words.contains(&text) {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(field.error(format!("must be {}", words.join(", "))))
+    }
 }
 
 fn bind_options(field: &Field<'_>, mount: &mut Long) -> Result<(), ComposeError> {
+    const PROPAGATION: &[&str] = &["private", "rprivate", "slave", "rslave", "shared", "rshared"];
+    mount.options.push("bind");
     for attribute in field.attributes()? {
         match attribute.key() {
             "create_host_path" => mount.create_host_path = attribute.boolean()?,
-            "propagation" => {
-                let text = attribute.text()?;
-                if !matches!(text, "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate") {
-                    return Err(attribute.error("must be private, rprivate, slave, rslave, shared or rshared"));
-                }
-                mount.propagation = Some(text.to_owned());
-            }
-            "selinux" => {
-                let text = attribute.text()?;
-                if !matches!(text, "z" | "Z") {
-                    return Err(attribute.error("must be z or Z"));
-                }
-                mount.selinux = Some(text.to_owned());
-            }
-            _ => return Err(attribute.unknown(&["create_host_path", "propagation", "selinux"], &["recursive"])),
+            "propagation" => mount.propagation = word(&attribute, PROPAGATION)?,
+            "selinux" => mount.selinux = word(&attribute, &["z", "Z"])?,
+            "recursive" => mount.recursive = word(&attribute, &["enabled", "disabled", "writable", "readonly"])?,
+            _ => return Err(attribute.unknown(&["create_host_path", "propagation", "recursive", "selinux"])),
         }
     }
     Ok(())
 }
 
 fn volume_options(field: &Field<'_>, mount: &mut Long) -> Result<(), ComposeError> {
+    mount.options.push("volume");
     for attribute in field.attributes()? {
         match attribute.key() {
             "nocopy" => mount.nocopy = attribute.boolean()?,
             "subpath" => mount.subpath = Some(attribute.some_text()?.to_owned()),
-            _ => return Err(attribute.unknown(&["nocopy", "subpath"], &["labels"])),
+            "labels" => mount.labels = attribute.pairs()?,
+            _ => return Err(attribute.unknown(&["labels", "nocopy", "subpath"])),
+        }
+    }
+    Ok(())
+}
+
+fn image_options(field: &Field<'_>, mount: &mut Long) -> Result<(), ComposeError> {
+    mount.options.push("image");
+    for attribute in field.attributes()? {
+        match attribute.key() {
+            "subpath" => mount.subpath = Some(attribute.some_text()?.to_owned()),
+            _ => return Err(attribute.unknown(&["subpath"])),
         }
     }
     Ok(())
 }
 
 fn tmpfs_options(field: &Field<'_>, mount: &mut Long) -> Result<(), ComposeError> {
+    mount.options.push("tmpfs");
     for attribute in field.attributes()? {
         match attribute.key() {
             "size" => {
@@ -189,18 +250,49 @@ fn tmpfs_options(field: &Field<'_>, mount: &mut Long) -> Result<(), ComposeError
                 mount.size = Some(size.map_err(|_| attribute.error("must not be negative"))?);
             }
             "mode" => mount.mode = Some(attribute.mode()?),
-            _ => return Err(attribute.unknown(&["size", "mode"], &[])),
+            _ => return Err(attribute.unknown(&["size", "mode"])),
         }
     }
     Ok(())
 }
 
-/// The attribute `tmpfs`: a path, or `path:options`, or a list of them.
-pub(super) fn tmpfs(field: &Field<'_>) -> Result<BTreeMap<String, String>, ComposeError> {
-    let mut all = BTreeMap::new();
+/// The attribute `tmpfs`: a path, or `path:options`, or a list of them. Of two on one path the later one counts.
+pub(super) fn tmpfs(field: &Field<'_>) -> Result<Vec<TmpfsMount>, ComposeError> {
+    let mut all: Vec<TmpfsMount> = Vec::new();
+    let mut by_path: HashMap<String, usize> = HashMap::new();
     for text in field.text_or_texts()? {
         let (path, options) = text.split_once(':').unwrap_or((&text, ""));
-        all.insert(container_path(field, path)?, options.to_owned());
+        let mount = TmpfsMount { path: path.to_owned(), options: options.to_owned() };
+        if let Some(&at) = by_path.get(&container_path(field, path)?) {
+            all[at] = mount;
+        } else {
+            by_path.insert(container_path(field, path)?, all.len());
+            all.push(mount);
+        }
+    }
+    Ok(all)
+}
+
+/// The attribute `volumes_from`: `service[:mode]` or `container:name[:mode]`.
+pub(super) fn volumes_from(field: &Field<'_>) -> Result<Vec<VolumesFrom>, ComposeError> {
+    let mut all: Vec<VolumesFrom> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for item in field.items()? {
+        let parts: Vec<&str> = item.some_text()?.split(':').collect();
+        let (source, mode) = match parts[..] {
+            ["container", name] => (VolumesFromSource::Container(name.to_owned()), None),
+            ["container", name, mode] => (VolumesFromSource::Container(name.to_owned()), Some(mode)),
+            [name] => (VolumesFromSource::Service(depends::reference(&item, name)?), None),
+            [name, mode] => (VolumesFromSource::Service(depends::reference(&item, name)?), Some(mode)),
+            _ => return Err(item.error("must be SERVICE[:MODE] or container:NAME[:MODE]")),
+        };
+        if mode.is_some_and(|mode| !matches!(mode, "ro" | "rw")) {
+            return Err(item.error("the mode must be ro or rw"));
+        }
+        let from = VolumesFrom { source, mode: mode.map(str::to_owned) };
+        if seen.insert(item.some_text()?) {
+            all.push(from);
+        }
     }
     Ok(all)
 }
@@ -230,7 +322,7 @@ fn volume(entry: &Field<'_>, has_attributes: bool) -> Result<Volume, ComposeErro
                 "driver" => volume.driver = Some(attribute.some_text()?.to_owned()),
                 "driver_opts" => volume.driver_opts = attribute.options()?,
                 "labels" => volume.labels = attribute.pairs()?,
-                _ => return Err(attribute.unknown(&["name", "external", "driver", "driver_opts", "labels"], &[])),
+                _ => return Err(attribute.unknown(&["name", "external", "driver", "driver_opts", "labels"])),
             }
         }
     }
