@@ -111,6 +111,9 @@ pub(crate) async fn a_stop_is_seen_at_once(backend: &dyn Backend, world: &World)
     let images = tenant.images_of(tenant.deployed()).await;
     for _ in 0..5 {
         backend.stop(tenant.deployed(), None, &Tenant::run()).await.expect("it stops");
+        let all = backend.tenants().await.expect("all tenants");
+        let own = all.iter().find(|container| container.tenant == tenant.owner.subdomain).expect("it is listed");
+        assert_eq!(own.status.state, "exited");
         let plan = backend.plan(tenant.deployed(), &images, &Tenant::run()).await.expect("it can be planned");
         assert!(!plan.is_empty(), "a stopped tenant that is meant to run is drift");
         backend.start(tenant.deployed(), None, &Tenant::run()).await.expect("it starts");
