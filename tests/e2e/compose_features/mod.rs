@@ -6,6 +6,7 @@ mod limits;
 mod network;
 mod order;
 mod process;
+mod several_files;
 
 use std::collections::BTreeMap;
 
