@@ -7,7 +7,8 @@
 //!  start first:   the new one starts ─▶ it is well ─▶ the old one stops
 //! ```
 //!
-//! A container starts when what its service depends on has reached the condition. With `update_config` a service is
+//! A container starts when what its service depends on has reached the condition, and until then the one that it replaces
+//! goes on. With `update_config` a service is
 //! replaced in groups, each after the one before. A network can be made anew only when nothing runs on it: what is on it
 //! stops first of all.
 
@@ -222,13 +223,17 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// `depends_on`: what starts waits for the condition, what is kept hands the order on.
+    /// `depends_on`: what starts waits for the condition, and until then what it replaces goes on; what is kept hands the
+    /// order on.
     fn follow_dependencies(&mut self) {
         for (at, slot) in self.containers().filter(|(_, slot)| slot.action != Action::Remove) {
             let (Some(service), Some(start)) = (self.project.services.get(slot.service), self.of[at].start) else {
                 continue;
             };
             let keeps = matches!(self.tasks[start].work, Work::Keep(_));
+            let Places { stop, early, start_first, .. } = self.of[at];
+            let waits_before = slot.action == Action::Recreate && !early && !start_first;
+            let waiting = stop.filter(|_| waits_before && self.stops_before(at, slot).is_empty()).unwrap_or(start);
             for (dependency, how) in &service.depends_on {
                 for other in self.slots_of(dependency) {
                     let Some(task) = self.of[other].start else { continue };
@@ -239,7 +244,7 @@ impl<'a> Graph<'a> {
                         Condition::ServiceCompletedSuccessfully => Until::Completed,
                     };
                     let required = (how.required && !keeps) || until == Until::Done;
-                    self.tasks[start].after.push(After { task, until, required });
+                    self.tasks[waiting].after.push(After { task, until, required });
                 }
             }
         }
@@ -248,20 +253,28 @@ impl<'a> Graph<'a> {
     /// `depends_on.restart`: a dependent stops before what it depends on does, and starts after that was replaced.
     fn stop_dependents_first(&mut self) {
         for (at, slot) in self.containers() {
-            let Some(service) = self.project.services.get(slot.service) else { continue };
-            let restarts = slot.action == Action::Restart
-                || (slot.action == Action::Recreate && !self.around.rolling.contains_key(slot.service));
-            let Some(stop) = self.of[at].stop.filter(|_| restarts && !self.of[at].early) else { continue };
-            for dependency in service.depends_on.iter().filter(|(_, how)| how.restart).map(|(name, _)| name) {
-                for other in self.slots_of(dependency) {
-                    let Places { stop: Some(old), early: false, start_first, .. } = self.of[other] else { continue };
-                    self.tasks[old].after.push(done(stop));
-                    if let (true, Some(start)) = (start_first, self.of[at].start) {
-                        self.tasks[start].after.push(done(old));
-                    }
+            let Some(stop) = self.of[at].stop else { continue };
+            for other in self.stops_before(at, slot) {
+                let Places { stop: Some(old), start_first, .. } = self.of[other] else { continue };
+                self.tasks[old].after.push(done(stop));
+                if let (true, Some(start)) = (start_first, self.of[at].start) {
+                    self.tasks[start].after.push(done(old));
                 }
             }
         }
+    }
+
+    /// The replaced containers that must not stop before this one has. Such a container waits for nothing but others of
+    /// its kind before it stops, or there would be a circle.
+    fn stops_before(&self, at: usize, slot: Slot<'_>) -> Vec<usize> {
+        let at_once = slot.action == Action::Recreate && !self.around.rolling.contains_key(slot.service);
+        let Some(service) = self.project.services.get(slot.service) else { return Vec::new() };
+        if self.of[at].early || !(at_once || slot.action == Action::Restart) {
+            return Vec::new();
+        }
+        let restart = service.depends_on.iter().filter(|(_, how)| how.restart);
+        let others = restart.flat_map(|(dependency, _)| self.slots_of(dependency));
+        others.filter(|&other| self.of[other].stop.is_some() && !self.of[other].early).collect()
     }
 }
 

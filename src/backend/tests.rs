@@ -183,6 +183,14 @@ fn a_dependent_restarts() {
 }
 
 #[test]
+fn all_services_changed() {
+    let text = "services: {web: {image: x, depends_on: {db: {condition: service_healthy, restart: true}, cache: \
+                {condition: service_started}}}, cache: {image: x, depends_on: [db]}, \
+                db: {image: x, healthcheck: {test: 'true'}}}";
+    insta::assert_snapshot!(from_to(text, &text.replace("image: x", "image: y")));
+}
+
+#[test]
 fn a_namespace_is_shared() {
     let text = "services: {app: {image: x, network_mode: 'service:proxy'}, proxy: {image: 'proxy:1'}}";
     insta::assert_snapshot!(from_to(text, &text.replace("proxy:1", "proxy:2")));
