@@ -6,6 +6,7 @@ mod limits;
 mod network;
 mod order;
 mod process;
+mod sharing;
 
 use std::collections::BTreeMap;
 
