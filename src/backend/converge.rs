@@ -407,7 +407,7 @@ pub(crate) fn parents(service: &Service) -> Vec<&ServiceName> {
     });
     let on_bridge = service.network_mode == Some(NetworkMode::Bridge);
     let linked = service.links.iter().filter(|_| on_bridge).map(|link| &link.service);
-    service.namespace_parents().chain(volumes).chain(linked).collect()
+    service.namespace_parents().map(|(_, parent)| parent).chain(volumes).chain(linked).collect()
 }
 
 /// What somebody waits for.
