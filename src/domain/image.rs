@@ -84,11 +84,11 @@ impl ImageRef {
         self.text[self.name_end..].split_once('@').map(|(_, digest)| digest)
     }
 
-    /// The reference with its tag, written or not. The engine takes a bare word that begins an image's id for that image,
-    /// whoever's it is; with a tag it is a name and nothing else.
+    /// The reference as the engine takes it for a name and nothing else. A bare word that begins an image's id stands for
+    /// that image, whoever's it is; so a word that could is given the tag that it means.
     #[must_use]
     pub fn qualified(&self) -> Self {
-        if self.text.len() > self.name_end {
+        if self.text.len() > self.name_end || self.text.bytes().any(|c| !c.is_ascii_hexdigit()) {
             return self.clone();
         }
         Self { text: format!("{}:latest", self.text), name_end: self.name_end }
@@ -194,11 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn a_qualified_reference_always_has_a_tag_or_digest() {
+    fn a_qualified_reference_is_no_beginning_of_an_id() {
         let digest = format!("x@sha256:{}", "a".repeat(64));
         for (text, qualified) in [
             ("c57a1", "c57a1:latest"),
-            ("localhost:5000/x", "localhost:5000/x:latest"),
+            ("cafe", "cafe:latest"),
+            ("x", "x"),
+            ("localhost:5000/x", "localhost:5000/x"),
             ("x:1", "x:1"),
             (digest.as_str(), digest.as_str()),
         ] {

@@ -223,6 +223,12 @@ async fn read(engine: &Engine, summary: ContainerSummary) -> Result<Option<Conta
     }
 }
 
+/// A container's own name. On the default bridge it has another one for each container that links to it, such as
+/// `/web/alias`.
+pub(super) fn own_name(names: &[String]) -> Option<&str> {
+    names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'))
+}
+
 fn state(inspected: &ContainerState) -> State {
     match inspected.status {
         Some(ContainerStateStatusEnum::CREATED) => State::Created,
@@ -237,7 +243,7 @@ fn state(inspected: &ContainerState) -> State {
 /// What the list says for sure. It does not say how the container is.
 fn parse(summary: ContainerSummary) -> Option<Container> {
     let labels = summary.labels.unwrap_or_default();
-    let name = summary.names.as_ref()?.first()?.trim_start_matches('/');
+    let name = own_name(summary.names.as_deref()?)?;
     let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
     Some(Container {
         id: ContainerId::parse(summary.id.as_deref()?).ok()?,

@@ -13,7 +13,7 @@ use super::observe::{self, Container, Observed, State};
 use super::pending;
 use crate::backend::{BackendError, Deployment, Removed, Run, TenantRef, UndoNote};
 use crate::compose::start_order;
-use crate::domain::{ContainerName, DesiredState, Generation, ObjectName};
+use crate::domain::{ContainerName, DesiredState, Generation, ObjectName, ServiceName};
 
 /// See `Backend::settle`.
 pub(super) async fn settle(
@@ -109,8 +109,14 @@ async fn bring_back(
     for (key, network) in project.networks.iter().filter(|(_, network)| !network.external) {
         networks::ensure_network(engine, pool, deployment, key, network).await?;
     }
+    let mut names: BTreeMap<ServiceName, Vec<ContainerName>> = BTreeMap::new();
     for container in keep {
-        reattach(engine, deployment, container).await?;
+        if let Ok(name) = ContainerName::parse(container.final_name()) {
+            names.entry(container.service.clone()).or_default().push(name);
+        }
+    }
+    for container in keep {
+        reattach(engine, deployment, &names, container).await?;
     }
     if deployment.desired == DesiredState::Stopped {
         return Ok(());
@@ -139,9 +145,15 @@ async fn bring_back(
 }
 
 /// Connects a container to the networks that were made again under their old names.
-async fn reattach(engine: &Engine, deployment: &Deployment, container: &Container) -> Result<(), BackendError> {
+async fn reattach(
+    engine: &Engine,
+    deployment: &Deployment,
+    names: &BTreeMap<ServiceName, Vec<ContainerName>>,
+    container: &Container,
+) -> Result<(), BackendError> {
     let doing = "joining a network";
     let Some(service) = deployment.service(&container.service) else { return Ok(()) };
+    let api = engine.api_version().await.map_err(|error| error.into_backend(doing))?;
     let nothing = BTreeMap::new();
     let around = Surroundings {
         number: container.number,
@@ -150,9 +162,10 @@ async fn reattach(engine: &Engine, deployment: &Deployment, container: &Containe
         image_id: "",
         containers: &BTreeMap::new(),
         inherited: &nothing,
-        many_networks: false,
+        names,
+        api,
     };
-    for (key, membership) in &service.networks {
+    for key in service.networks.keys() {
         let Some(network) = deployment.project.project().networks.get(key) else { continue };
         let current = engine.inspect_network(&network.name).await.map_err(|error| error.into_backend(doing))?;
         let attached = container.networks.get(network.name.as_str());
@@ -160,7 +173,7 @@ async fn reattach(engine: &Engine, deployment: &Deployment, container: &Containe
             continue;
         }
         engine.disconnect(network.name.as_str(), &container.id).await.map_err(|error| error.into_backend(doing))?;
-        let endpoint = convert::endpoint(&container.service, membership, service, &around);
+        let Some(endpoint) = convert::endpoint(deployment, &container.service, service, key, &around) else { continue };
         let joined = engine.connect(network.name.as_str(), &container.id, endpoint).await;
         joined.map_err(|error| error.into_backend(doing))?;
     }
