@@ -19,11 +19,14 @@ mod details;
 mod engine;
 mod images;
 mod labels;
+mod layers;
 mod logs;
 mod nesting;
 mod networks;
 mod observe;
 mod pending;
+mod platform;
+mod pulls;
 mod settle;
 mod start;
 mod status;
@@ -41,6 +44,7 @@ use tokio::sync::OnceCell;
 use self::engine::{Engine, EngineError};
 use self::networks::SubnetPool;
 use self::observe::{Container, State};
+use self::pulls::Pulls;
 use self::start::Starting;
 use super::converge::is_one_shot;
 use super::{
@@ -62,6 +66,7 @@ pub struct DockerBackend {
     agent: AgentId,
     engine: Arc<Engine>,
     subnets: SubnetPool,
+    pulls: Pulls,
     api_version: OnceCell<(u32, u32)>,
 }
 
@@ -72,6 +77,7 @@ impl DockerBackend {
             agent,
             engine: Arc::new(Engine::at(socket)),
             subnets: SubnetPool::new(subnet_pool),
+            pulls: Pulls::default(),
             api_version: OnceCell::new(),
         }
     }
@@ -172,7 +178,7 @@ impl Backend for DockerBackend {
                 }
             }
         }
-        images::prepare(&self.engine, wanted, run).await
+        images::prepare(&self.engine, &self.pulls, wanted, run).await
     }
 
     async fn plan(&self, wanted: &Deployment, images: &ResolvedImages, run: &Run) -> Result<Plan, BackendError> {
