@@ -7,7 +7,8 @@ use super::operations::Op;
 use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest, summary};
 use crate::backend::{Plan, ResolvedImages, Run};
 use crate::domain::{
-    DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth, Subdomain, TenantSpec,
+    Adopted, DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth, Subdomain,
+    TenantSpec,
 };
 use crate::tenant_fs::{Journal, LastError, RECORD_VERSION, Record, StoredGeneration};
 
@@ -17,16 +18,12 @@ struct Wanted {
     status: &'static str,
     spec: TenantSpec,
     run: Run,
+    /// Whether what others made for the project is taken over.
+    adopt: bool,
 }
 
 impl Orchestrator {
     pub(super) async fn do_provision(&self, op: &Op, request: ProvisionRequest) -> Result<Provisioned, Error> {
-        if request.adopt {
-            return Err(Error::Unsupported {
-                field: "adopt".to_owned(),
-                reason: "taking over objects that another tool made is not supported yet".to_owned(),
-            });
-        }
         let existing = self.record(op.tenant()).await?;
         let placement = self.placement(request.placement, existing.as_ref())?;
         let record = match existing {
@@ -48,7 +45,8 @@ impl Orchestrator {
             pinned_images: std::collections::BTreeMap::new(),
         };
         let run = op.run(self.credentials(request.registry_auth));
-        let wanted = Wanted { kind: OperationKind::Provision, status: "provisioned", spec, run };
+        let kind = OperationKind::Provision;
+        let wanted = Wanted { kind, status: "provisioned", spec, run, adopt: request.adopt };
         self.bring(op, record, wanted).await
     }
 
@@ -82,7 +80,7 @@ impl Orchestrator {
         let mut run = op.run(self.credentials(request.registry_auth));
         run.pull = request.pull;
         run.only = (!request.services.is_empty()).then_some(request.services);
-        self.bring(op, record, Wanted { kind: OperationKind::Update, status: "updated", spec, run }).await
+        self.bring(op, record, Wanted { kind: OperationKind::Update, status: "updated", spec, run, adopt: false }).await
     }
 
     pub(super) async fn do_rollback(&self, op: &Op, from: Option<Generation>) -> Result<Provisioned, Error> {
@@ -95,7 +93,8 @@ impl Orchestrator {
         let stored = self.disk(move |fs| fs.generation(&tenant, previous)).await?;
         let spec = TenantSpec { pinned_images: stored.images, ..stored.spec };
         let run = op.run(self.credentials(Vec::new()));
-        self.bring(op, record, Wanted { kind: OperationKind::Rollback, status: "rolled_back", spec, run }).await
+        self.bring(op, record, Wanted { kind: OperationKind::Rollback, status: "rolled_back", spec, run, adopt: false })
+            .await
     }
 
     /// Loads, plans and, unless everything is as wanted already, changes.
@@ -103,7 +102,10 @@ impl Orchestrator {
         op.report("reading the Compose file");
         let backend = self.backend(record.backend)?;
         let next = record.generation.next();
-        let mut loaded = self.load(self.tenant_ref(&record), wanted.spec.clone(), next, record.desired).await?;
+        let mut tenant = self.tenant_ref(&record);
+        // What an earlier generation replaced is gone: the operation that took it over has ended.
+        tenant.adopted.containers.clear();
+        let mut loaded = self.load(tenant, wanted.spec.clone(), next, record.desired).await?;
         if wanted.kind == OperationKind::Update && !wanted.spec.pinned_images.is_empty() {
             // A pin is what one reference stood for. It says nothing about another one.
             let before = self.committed(&record).await?;
@@ -119,6 +121,12 @@ impl Orchestrator {
         {
             return Err(Error::NoSuchService { subdomain: op.tenant().clone(), service: unknown.clone() });
         }
+        if wanted.adopt {
+            op.report("looking for what there is to take over");
+            let found = backend.adoptable(&loaded.deployment).await?;
+            loaded.deployment.tenant.adopted.extend(found.adopted);
+            loaded.warnings.extend(found.warnings);
+        }
         op.report("looking at images");
         let images = backend.prepare(&loaded.deployment, &wanted.run).await?;
         op.report("planning");
@@ -130,6 +138,7 @@ impl Orchestrator {
         let same = live
             && wanted.kind != OperationKind::Rollback
             && plan.is_empty()
+            && loaded.deployment.tenant.adopted.is_same_data(&record.adopted)
             && record.fingerprint == self.fingerprint(&wanted.spec);
         let (generation, changed) = if same {
             (record.generation, false)
@@ -210,6 +219,7 @@ impl Orchestrator {
             generation: target,
             previous: Some(record.generation).filter(|previous| *previous != Generation::NONE && !record.kept),
             fingerprint: self.fingerprint(&wanted.spec),
+            adopted: deployment.tenant.adopted.clone(),
             updated_at: jiff::Timestamp::now(),
             last_error: None,
             ..record.clone()
@@ -317,6 +327,7 @@ fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &P
         generation: Generation::NONE,
         previous: None,
         fingerprint: String::new(),
+        adopted: Adopted::default(),
         created_at: now,
         updated_at: now,
         last_error: None,

@@ -4,13 +4,15 @@
 //! observe  what the engine has of a tenant         (list calls, by label); `converge` plans from it
 //! convert  service -> create request               pure
 //! apply    carries the plan out                    makes new containers beside the old ones, then swaps
+//! adoption what others made becomes the tenant's
 //! start    dependency order, conditions, success   driven by `watch`: the engine's events
 //! settle   the record decides: keep new, drop old, or the reverse
 //! ```
 //!
 //! A container that is replaced is *set aside*: renamed to `{id}_{name}` and stopped, never removed before the commit.
-//! An object is the tenant's by its labels only (`labels`).
+//! An object is the tenant's by its labels only (`labels`), or because its record says that it was taken over (`adoption`).
 
+mod adoption;
 mod anonymous;
 mod apply;
 mod convert;
@@ -48,8 +50,8 @@ use self::pulls::Pulls;
 use self::start::Starting;
 use super::converge::is_one_shot;
 use super::{
-    Backend, BackendError, Capabilities, Deployment, HostInfo, LogQuery, LogStream, ObservedContainer, Plan, Removed,
-    ResolvedImages, Run, TenantRef, UndoNote,
+    Adoption, Backend, BackendError, Capabilities, Deployment, HostInfo, LogQuery, LogStream, ObservedContainer, Plan,
+    Removed, ResolvedImages, Run, TenantRef, UndoNote,
 };
 use crate::compose::{Mount, MountSource};
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
@@ -179,6 +181,10 @@ impl Backend for DockerBackend {
             }
         }
         images::prepare(&self.engine, &self.pulls, wanted, run).await
+    }
+
+    async fn adoptable(&self, wanted: &Deployment) -> Result<Adoption, BackendError> {
+        adoption::find(&self.engine, wanted).await
     }
 
     async fn plan(&self, wanted: &Deployment, images: &ResolvedImages, run: &Run) -> Result<Plan, BackendError> {
