@@ -22,6 +22,14 @@ struct Wanted {
     adopt: bool,
 }
 
+/// A commit that failed.
+#[derive(Debug)]
+pub(super) struct NotCommitted {
+    pub(super) error: Error,
+    /// Whether the record may be in place all the same.
+    pub(super) may_stand: bool,
+}
+
 impl Orchestrator {
     pub(super) async fn do_provision(&self, op: &Op, request: ProvisionRequest) -> Result<Provisioned, Error> {
         let existing = self.record(op.tenant()).await?;
@@ -224,10 +232,14 @@ impl Orchestrator {
             last_error: None,
             ..record.clone()
         };
-        let writing = committed.clone();
-        if let Err(error) = self.disk(move |fs| fs.commit(&writing)).await {
-            self.undo(record, &error, &plan.undo).await;
-            return Err(error);
+        if let Err(failed) = self.commit_generation(&committed).await {
+            if failed.may_stand {
+                // The operation stays open: the record decides as soon as the disk answers.
+                self.recover_later(op.tenant().clone());
+            } else {
+                self.undo(record, &failed.error, &plan.undo).await;
+            }
+            return Err(failed.error);
         }
         let loaded = Arc::new(loaded);
         self.remember(op.tenant(), &loaded);
@@ -239,6 +251,24 @@ impl Orchestrator {
             self.recover_later(op.tenant().clone());
         }
         Ok(())
+    }
+
+    /// Writes the record of a new generation. A failure need not mean that the old one stands: the new one may be in place
+    /// and only its sync have failed. Undoing then would be undoing what the record says.
+    pub(super) async fn commit_generation(&self, record: &Record) -> Result<(), NotCommitted> {
+        let write = async || {
+            let record = record.clone();
+            self.disk(move |fs| fs.commit(&record)).await
+        };
+        let Err(error) = write().await else { return Ok(()) };
+        match self.record(&record.subdomain).await {
+            Ok(Some(found)) if found.generation == record.generation && found.kept == record.kept => {
+                tracing::warn!(tenant = %record.subdomain, %error, "the record is in place, but may not be on the disk");
+                write().await.map_err(|error| NotCommitted { error, may_stand: true })
+            }
+            Ok(_) => Err(NotCommitted { error, may_stand: false }),
+            Err(_) => Err(NotCommitted { error, may_stand: true }),
+        }
     }
 
     /// The project files of a deployment, and what its containers bind besides.

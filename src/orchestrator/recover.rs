@@ -208,6 +208,9 @@ impl Orchestrator {
             OperationKind::Provision | OperationKind::Update | OperationKind::Rollback | OperationKind::Recover => {
                 let committed = journal.target.is_some_and(|target| record.generation >= target) && !record.kept;
                 if committed {
+                    // Its sync may have failed, and what it replaced is removed next.
+                    let standing = record.clone();
+                    self.disk(move |fs| fs.commit(&standing)).await?;
                     let loaded = self.committed(record).await?;
                     self.settle_and_end(record, &loaded).await
                 } else {
