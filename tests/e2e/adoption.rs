@@ -8,7 +8,8 @@ use bollard::models::{
     RestartPolicyNameEnum, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectNetworkOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
 };
 use serde_json::{Value, json};
 
@@ -121,9 +122,13 @@ impl Project {
     async fn containers(&self) -> BTreeMap<String, (String, String)> {
         let mut found = BTreeMap::new();
         for name in self.names().await.into_iter().filter(|name| name.starts_with('/')) {
-            let container = inspect(self.engine, name.trim_start_matches('/')).await;
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            found.insert(name, (text(&container["Id"]), text(&container["State"]["Status"])));
+            let docker = self.engine.docker();
+            let container =
+                docker.inspect_container(name.trim_start_matches('/'), None::<InspectContainerOptions>).await;
+            // Gone, or renamed, since it was listed.
+            let Ok(container) = container else { continue };
+            let status = container.state.and_then(|state| state.status).map(|status| status.to_string());
+            found.insert(name, (container.id.unwrap_or_default(), status.unwrap_or_default()));
         }
         found
     }

@@ -95,7 +95,7 @@ async fn pinned(engine: &Engine, service: &Service, id: &str) -> Result<Option<R
 struct Present {
     /// It came from no registry, so it can only be the operator's own: there is nothing to refresh it from.
     local: bool,
-    /// When its reference was last set, as the engine tells.
+    /// When its reference was last set, as far as anybody tells.
     tagged: Option<Timestamp>,
 }
 
@@ -165,9 +165,15 @@ async fn available(
     };
     let there = inspect(engine, image).await?;
     let usable = there.as_ref().filter(|found| fits(found));
+    let reference = pulled_as(image);
     let present = usable.map(|found| Present {
         local: found.repo_digests.as_ref().is_none_or(Vec::is_empty),
-        tagged: found.metadata.as_ref().and_then(|metadata| metadata.last_tag_time.as_ref()?.parse().ok()),
+        // The engine's own time may be that of the year 1: it counts what was tagged here only.
+        tagged: found
+            .metadata
+            .as_ref()
+            .and_then(|metadata| metadata.last_tag_time.as_ref()?.parse().ok())
+            .max(pulls.last(&reference, platform)),
     });
     match (decide(image, &services, touched, run.pull, present.as_ref()), usable) {
         (Decision::Absent(hint), _) => return Err(not_found(hint)),
@@ -175,11 +181,7 @@ async fn available(
         (Decision::Use, None) | (Decision::Pull, _) => {}
     }
     let credentials = credentials(image, &run.credentials);
-    let wanted = Wanted {
-        reference: pulled_as(image),
-        platform: platform.map(str::to_owned),
-        credentials: credentials.cloned(),
-    };
+    let wanted = Wanted { reference, platform: platform.map(str::to_owned), credentials: credentials.cloned() };
     let puller = Arc::clone(engine);
     let pulling = pulls.join(wanted, run.deadline, &run.progress, |wanted, steps| pull(puller, wanted, steps));
     match pulling.await {

@@ -4,9 +4,11 @@
 //! asks for the same thing meanwhile waits for the same task and gets the same result. One that nobody waits for any more
 //! goes on once it has begun, so that whoever tries again finds more of the image there.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -18,6 +20,9 @@ use crate::domain::RegistryAuth;
 const AT_ONCE: usize = 4;
 /// The longest that a pull may take once it has begun.
 const LIFE: Duration = Duration::from_mins(30);
+
+/// How many pulls are remembered; forgetting them costs pulls that are not needed yet.
+const REMEMBERED: usize = 4096;
 
 /// Why an image could not be pulled. The same for all who asked, whatever the names of their services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,15 +82,19 @@ struct Flight {
     steps: Steps,
 }
 
-/// The pulls that go on.
+/// Reference and platform.
+type What = (String, Option<String>);
+
+/// The pulls that go on, and when the last ones succeeded.
 pub(super) struct Pulls {
     slots: Arc<Semaphore>,
     flights: Arc<Mutex<Vec<Flight>>>,
+    pulled: Arc<Mutex<HashMap<What, Timestamp>>>,
 }
 
 impl Default for Pulls {
     fn default() -> Self {
-        Self { slots: Arc::new(Semaphore::new(AT_ONCE)), flights: Arc::default() }
+        Self { slots: Arc::new(Semaphore::new(AT_ONCE)), flights: Arc::default(), pulled: Arc::default() }
     }
 }
 
@@ -117,6 +126,11 @@ impl Pulls {
         }
     }
 
+    /// When this was last pulled, as far as this process knows: some engines never tell.
+    pub(super) fn last(&self, reference: &str, platform: Option<&str>) -> Option<Timestamp> {
+        lock(&self.pulled).get(&(reference.to_owned(), platform.map(str::to_owned))).copied()
+    }
+
     fn board<Fut>(&self, wanted: Wanted, pull: impl FnOnce(Wanted, Steps) -> Fut) -> watch::Receiver<State>
     where
         Fut: Future<Output = Outcome> + Send + 'static,
@@ -132,10 +146,17 @@ impl Pulls {
         let wanted = Arc::new(wanted);
         flights.push(Flight { wanted: Arc::clone(&wanted), steps: steps.clone() });
         let landing = Landing { flights: Arc::clone(&self.flights), wanted };
-        let slots = Arc::clone(&self.slots);
+        let (slots, pulled) = (Arc::clone(&self.slots), Arc::clone(&self.pulled));
         tokio::spawn(async move {
             let Some(_slot) = landing.slot(slots, &steps).await else { return };
             let outcome = timeout(LIFE, pulling).await.unwrap_or(Err(PullFailure::RegistryUnavailable));
+            if outcome.is_ok() {
+                let mut pulled = lock(&pulled);
+                if pulled.len() >= REMEMBERED {
+                    pulled.clear();
+                }
+                pulled.insert((landing.wanted.reference.clone(), landing.wanted.platform.clone()), Timestamp::now());
+            }
             // Whoever comes from here on pulls anew.
             drop(landing);
             steps.0.send_modify(|state| state.outcome = Some(outcome));
@@ -176,8 +197,8 @@ impl Drop for Landing {
     }
 }
 
-fn lock(flights: &Mutex<Vec<Flight>>) -> MutexGuard<'_, Vec<Flight>> {
-    flights.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -246,6 +267,7 @@ mod tests {
             let (outcomes, ()) = tokio::join!(asking, answering);
             assert_eq!(outcomes, [outcome; 20]);
             assert_eq!(registry.asked.load(Ordering::SeqCst), 1);
+            assert!(pulls.last("x:1", None).is_some() && pulls.last("x:1", Some("linux/arm64")).is_none());
             assert!(lock(&pulls.flights).is_empty(), "a pull that is over is forgotten");
         }
     }
