@@ -1,21 +1,30 @@
 # One word each. `demo` and `test` start a private Docker Engine unless DOCKER_HOST names one; that needs root.
 
-.PHONY: help demo test lint bench engine image clean
+.PHONY: help demo test test-engines interop lint bench engine image clean
 
 help:
-	@echo "make demo    provision, update and tear down a tenant of three services, step by step"
-	@echo "make test    formatting, lints, all tests on a real engine"
-	@echo "make lint    formatting, lints, and dependencies if cargo-deny is there"
-	@echo "make bench   the benchmarks"
-	@echo "make engine  start a private engine and say how to use it (scripts/engine.sh stop ends it)"
-	@echo "make image   the container image, with the docker client"
-	@echo "make clean   what was built, and the private engine"
+	@echo "make demo          provision, update and tear down a tenant of three services, step by step"
+	@echo "make test          formatting, lints, all tests on a real engine"
+	@echo "make test-engines  the tests that need an engine, on the distribution's and on a newer one that is fetched"
+	@echo "make interop       the real docker compose, which is fetched, on what the agent has made"
+	@echo "make lint          formatting, lints, and dependencies if cargo-deny is there"
+	@echo "make bench         the benchmarks"
+	@echo "make engine        start a private engine and say how to use it (scripts/engine.sh stop ends it)"
+	@echo "make image         the container image, with the docker client"
+	@echo "make clean         what was built, and the private engine"
 
 demo:
 	@scripts/demo.sh
 
 test: format clippy
 	scripts/with-engine.sh cargo test --locked
+
+test-engines:
+	scripts/test-engines.sh --test harness --test backend_conformance --test e2e --test e2e_faults --test templates --test image --test compose_cli
+
+# In no other run: it needs the docker compose that the script fetches.
+interop:
+	scripts/test-engines.sh --test compose_cli
 
 bench:
 	scripts/with-engine.sh cargo bench --locked
@@ -28,6 +37,7 @@ format:
 	cargo fmt --all --check
 clippy:
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test compose_cli -- -D warnings
 
 engine:
 	@scripts/engine.sh start

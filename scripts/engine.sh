@@ -7,11 +7,15 @@
 #   scripts/engine.sh kill    [DIR]   kill -9 dockerd and leave everything as it then lies; `start` brings it back
 #   scripts/engine.sh freeze  [DIR]   stop dockerd in its tracks (SIGSTOP); `thaw` lets it go on
 #   scripts/engine.sh status  [DIR]   say whether it answers; exit 0 if it does
+#   scripts/engine.sh install         install what is missing, as `start` does, and docker-registry, which the tests need
 #
 # DIR defaults to $Q8_ENGINE_DIR, else ${XDG_RUNTIME_DIR:-/tmp}/q8-engine.
 # Q8_ENGINE_NETWORK=host (default) publishes ports on this machine's 127.0.0.1. Two engines in one network namespace do
 # not get on: the second one to start empties the isolation rules of the first. So an engine beside another one is
 # started with Q8_ENGINE_NETWORK=own: bridges, rules and published ports are then in a namespace of its own.
+#
+# Q8_ENGINE_ROOT=/some/root takes dockerd, containerd and what they start from a root that was unpacked and not installed, as
+# scripts/newer-engine.sh makes one; what it does not have comes from this machine. The directory remembers it.
 #
 # dockerd runs in mount and pid namespaces that a holder process keeps open. So a restart finds the same world, and when
 # the holder dies the kernel takes with it every process and mount that dockerd may have left.
@@ -20,6 +24,7 @@ set -euo pipefail
 command=${1:-}
 DIR=${2:-${Q8_ENGINE_DIR:-${XDG_RUNTIME_DIR:-/tmp}/q8-engine}}
 NETWORK=${Q8_ENGINE_NETWORK:-host}
+ROOT=${Q8_ENGINE_ROOT:-}
 SOCKET=$DIR/docker.sock
 
 say() { echo "engine: $*" >&2; }
@@ -51,23 +56,23 @@ signal() { # the pid in the file is the one inside the namespace
 }
 dockerd_runs() { signal 0; }
 
-install_what_is_missing() {
+install_what_is_missing() { # [FURTHER_PACKAGE, named as its program]
   local tool missing=
-  for tool in dockerd iptables curl busybox nsenter unshare flock; do
+  for tool in dockerd iptables curl busybox nsenter unshare flock "$@"; do
     PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null || missing="$missing $tool"
   done
   # The distribution's `busybox` may be linked dynamically; the test images need the static one.
   [ -z "$missing" ] && return
-  command -v apt-get >/dev/null || die "missing:$missing; install them (Debian: docker.io iptables curl busybox-static util-linux)"
+  command -v apt-get >/dev/null || die "missing:$missing; install them (Debian: docker.io iptables curl busybox-static util-linux $*)"
   say "installing what is missing:$missing"
   export DEBIAN_FRONTEND=noninteractive
-  # policy-rc.d: the package must not start a system engine; it is not ours to start.
+  # policy-rc.d: the packages must not start a system engine or registry; they are not ours to start.
   local policy=/usr/sbin/policy-rc.d made=
   if [ ! -e $policy ]; then printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made=1; fi
   { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
-      docker.io iptables busybox-static ca-certificates curl util-linux procps; } >&2 </dev/null || {
+      docker.io iptables busybox-static ca-certificates curl util-linux procps "$@"; } >&2 </dev/null || {
     [ -n "$made" ] && rm -f $policy
-    die "apt-get could not install docker.io, iptables, busybox-static and curl"
+    die "apt-get could not install what is missing:$missing"
   }
   [ -z "$made" ] || rm -f $policy
 }
@@ -143,6 +148,7 @@ start() {
   # containerd's socket below DIR must fit into a socket address of 108 bytes.
   [ ${#DIR} -le 60 ] || die "the path $DIR is too long for the engine's sockets (60 characters at most)"
   case $DIR in /*) ;; *) die "the directory must be an absolute path, not '$DIR'" ;; esac
+  case $ROOT in "" | /*) ;; *) die "Q8_ENGINE_ROOT must be an absolute path, not '$ROOT'" ;; esac
   if [ -d "$DIR" ] && [ -n "$(ls -A "$DIR")" ] && [ ! -e "$DIR/.q8-engine" ]; then die "$DIR exists and is not an engine's directory"; fi
   PATH=$PATH:/usr/sbin:/sbin
   install_what_is_missing
@@ -150,6 +156,8 @@ start() {
   : >"$DIR/.q8-engine"
   exec 9>"$DIR/lock"
   flock 9
+  remembered_root
+  echo "$ROOT" >"$DIR/engine-root"
   if answers; then
     say "runs already at $SOCKET"
   else
@@ -159,6 +167,8 @@ start() {
   fi
   echo "export DOCKER_HOST=unix://$SOCKET"
 }
+
+remembered_root() { [ -n "$ROOT" ] || ROOT=$(cat "$DIR/engine-root" 2>/dev/null || true); }
 
 start_dockerd() {
   # Networks come from a /16 that differs between directories, so that two engines seldom want the same subnet; the agent's
@@ -170,9 +180,12 @@ start_dockerd() {
   wait_until 5 not dockerd_runs || die "a dockerd of $DIR runs but does not answer; see $DIR/dockerd.log"
   rm -f "$DIR/dockerd.pid"
   echo '{}' >"$DIR/daemon.json"
+  # What Q8_ENGINE_ROOT does not have, such as runc, is found behind it on the path.
+  local path=$PATH
+  [ -z "$ROOT" ] || path=$ROOT/usr/sbin:$ROOT/usr/bin:$path
   # --bridge=none: no docker0, so nothing to clash over; tenants' networks are bridges of their own all the same.
   entrance || die "the engine's namespaces are gone"
-  "${ENTER[@]}" dockerd --config-file "$DIR/daemon.json" --data-root "$DIR/data" --exec-root "$DIR/exec" --pidfile "$DIR/dockerd.pid" \
+  "${ENTER[@]}" env "PATH=$path" dockerd --config-file "$DIR/daemon.json" --data-root "$DIR/data" --exec-root "$DIR/exec" --pidfile "$DIR/dockerd.pid" \
     --host "unix://$SOCKET" --bridge=none --default-address-pool "base=$pool,size=24" --log-level warn "${cgroup[@]}" \
     </dev/null >>"$DIR/dockerd.log" 2>&1 9>&- &
   local launcher=$! end=$((SECONDS + 60))
@@ -227,6 +240,7 @@ stop() {
   exec 9>"$DIR/lock"
   flock 9
   NETWORK=$(cat "$DIR/network" 2>/dev/null || echo host)
+  remembered_root
   # A dockerd that died left containers and bridges that only it can name: it comes back for the tidying.
   if [ "$NETWORK" = host ] && [ -d "$DIR/data" ] && ! answers; then
     end_holder
@@ -271,5 +285,10 @@ case $command in
   status)
     if answers; then say "answers at $SOCKET"; else say "does not answer at $SOCKET"; exit 1; fi
     ;;
-  *) die "usage: engine.sh start|stop|restart|kill|freeze|thaw|status [DIR]" ;;
+  install)
+    [ "$(id -u)" = 0 ] || die "installing needs root"
+    PATH=$PATH:/usr/sbin:/sbin
+    install_what_is_missing docker-registry
+    ;;
+  *) die "usage: engine.sh start|stop|restart|kill|freeze|thaw|status|install [DIR]" ;;
 esac

@@ -44,6 +44,10 @@ impl<'a> Assembly<'a> {
     pub(super) fn project(&mut self, variables: BTreeMap<String, String>) -> Result<Arc<Node>> {
         let variables = Arc::new(variables);
         let tree = self.documents(self.input.documents, self.input.directory, &variables, &[])?;
+        // What `extends` shares, a reader meets once for each service, as it does what is behind an alias.
+        if !yaml::is_affordable(tree.size) {
+            return Err(self.error(tree.place, "", yaml::too_large()));
+        }
         Ok(merge::without_tags(&tree))
     }
 
@@ -62,14 +66,15 @@ impl<'a> Assembly<'a> {
                 directory: directory.to_owned(),
                 variables: Arc::clone(variables),
             };
-            let tree = self.parse(document.bytes, source)?;
-            read::check_sections(&tree, &self.sources)?;
-            let tree = extends::resolve(self, &tree)?;
-            let tree = include::resolve(self, &tree, including)?;
-            merged = Some(match merged {
-                None => tree,
-                Some(base) => self.merger.documents(&base, &tree).map_err(|fault| located(&self.sources, fault))?,
-            });
+            for tree in self.parse(document.bytes, source)? {
+                read::check_sections(&tree, &self.sources)?;
+                let tree = extends::resolve(self, &tree)?;
+                let tree = include::resolve(self, &tree, including)?;
+                merged = Some(match merged {
+                    None => tree,
+                    Some(base) => self.merge(&base, &tree)?,
+                });
+            }
         }
         merged.ok_or_else(|| ComposeError {
             file: super::COMPOSE_FILE.to_owned(),
@@ -79,8 +84,12 @@ impl<'a> Assembly<'a> {
         })
     }
 
-    /// One file as it stands, its variables replaced.
-    pub(super) fn parse(&mut self, bytes: &[u8], source: Source) -> Result<Arc<Node>> {
+    pub(super) fn merge(&mut self, base: &Arc<Node>, over: &Arc<Node>) -> Result<Arc<Node>> {
+        self.merger.documents(base, over).map_err(|fault| located(&self.sources, fault))
+    }
+
+    /// The documents of one file as they stand, their variables replaced.
+    pub(super) fn parse(&mut self, bytes: &[u8], source: Source) -> Result<Vec<Arc<Node>>> {
         let (name, variables) = (source.name.clone(), Arc::clone(&source.variables));
         let whole = |reason: String| ComposeError { file: name.clone(), field: String::new(), location: None, reason };
         let Some(file) = self.sources.add(source) else {
@@ -90,11 +99,13 @@ impl<'a> Assembly<'a> {
             .text_left
             .checked_sub(bytes.len())
             .ok_or_else(|| whole(format!("the project's files exceed {} MiB", MAX_TEXT >> 20)))?;
-        let written = yaml::parse(bytes, file, &name)?;
         let mut asked = RequestVariables::new(&variables);
-        let tree = interpolate::tree(&written, &self.sources, &mut asked, &mut self.values_left)?;
+        let mut trees = Vec::new();
+        for written in yaml::parse(bytes, file, &name)? {
+            trees.push(interpolate::tree(&written, &self.sources, &mut asked, &mut self.values_left)?);
+        }
         self.missing.extend(asked.into_missing());
-        Ok(tree)
+        Ok(trees)
     }
 
     /// Reads a file that another one names. `field` is what names it.

@@ -130,7 +130,11 @@ impl Resolver<'_, '_> {
             directory: super::paths::parent(&absolute).to_owned(),
             variables: Arc::clone(&self.assembly.sources.at(at).variables),
         };
-        let root = self.assembly.parse(&bytes, source)?;
+        let mut documents = self.assembly.parse(&bytes, source)?.into_iter();
+        let mut root = documents.next().unwrap_or_else(|| Arc::new(Node::mapping(at, Vec::new())));
+        for over in documents {
+            root = self.assembly.merge(&root, &over)?;
+        }
         let Some(services) = root.get("services").filter(|entry| matches!(entry.value.value, Value::Mapping(_))) else {
             return Err(self.assembly.error(at, field, "the file has no services"));
         };

@@ -245,7 +245,7 @@ impl<'p> Field<'p> {
     pub(super) fn text(&self) -> Result<&'p str> {
         match self.as_scalar().map(Scalar::resolve) {
             Some(Resolved::Text(text)) => Ok(text),
-            Some(Resolved::Bool(_) | Resolved::Int(_) | Resolved::Float(_)) => {
+            Some(Resolved::Bool(_) | Resolved::Int(_) | Resolved::Float(_) | Resolved::Time(_)) => {
                 Err(self.error(format!("must be a string, but it is {}: put it in quotes", self.kind())))
             }
             _ => Err(self.expected("a string")),
@@ -256,6 +256,11 @@ impl<'p> Field<'p> {
     pub(super) fn some_text(&self) -> Result<&'p str> {
         let text = self.text()?;
         if text.is_empty() { Err(self.error("must not be empty")) } else { Ok(text) }
+    }
+
+    /// A string; an empty one says nothing.
+    pub(super) fn optional_text(&self) -> Result<Option<String>> {
+        Ok(Some(self.text()?.to_owned()).filter(|text| !text.is_empty()))
     }
 
     /// A string or a number, as text.

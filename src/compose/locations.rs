@@ -93,7 +93,7 @@ services:
       com.docker.x: y
     privileged:
 ";
-        let root = yaml::parse(text.as_bytes(), 0, "compose.yaml").expect("YAML");
+        let root = yaml::parse(text.as_bytes(), 0, "compose.yaml").expect("YAML").remove(0);
         let mut sources = Sources::default();
         let (name, directory) = ("compose.yaml".to_owned(), "/".to_owned());
         sources.add(crate::compose::node::Source { name, directory, variables: Arc::default() });

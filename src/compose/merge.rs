@@ -312,3 +312,6 @@ fn context(node: &Arc<Node>) -> Arc<Node> {
         _ => Arc::clone(node),
     }
 }
+
+#[cfg(test)]
+mod tests;

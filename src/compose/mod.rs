@@ -10,7 +10,7 @@
 //!
 //! `print` is the way back: the model as `docker compose config --format json` prints it.
 //!
-//! Below them: `node` (the tree), `scalar` (what plain YAML text means), `field` (a reader's view of a node), `units`,
+//! Below them: `node` (the tree), `scalar` and `time` (what plain YAML text means), `field` (a reader's view of a node), `units`,
 //! `words`, `paths`, `suggest`. `env_file` reads `.env` syntax; `locations` finds a field of the model in the files.
 
 mod assemble;
@@ -31,6 +31,7 @@ mod print;
 mod read;
 mod scalar;
 mod suggest;
+mod time;
 mod units;
 mod words;
 mod yaml;
@@ -116,8 +117,8 @@ pub fn load(input: &LoadInput<'_>) -> Result<Loaded, ComposeError> {
 /// explain.
 pub fn name_of(documents: &[Document<'_>], variables: &BTreeMap<String, String>) -> Option<String> {
     documents.iter().rev().find_map(|document| {
-        let root = yaml::parse(document.bytes, 0, document.name).ok()?;
-        let name = root.get("name")?.value.text()?.to_owned();
+        let trees = yaml::parse(document.bytes, 0, document.name).ok()?;
+        let name = trees.iter().rev().find_map(|root| root.get("name")?.value.text())?.to_owned();
         interpolate::template(&name, &mut interpolate::RequestVariables::new(variables)).ok()
     })
 }

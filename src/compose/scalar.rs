@@ -1,8 +1,10 @@
 //! What a plain YAML scalar means: as docker compose reads it, which is YAML 1.2 with the integers of YAML 1.1.
 //!
-//! `yes` and `off` are strings, `010` is eight, `1_000` is a thousand, a date is its text.
+//! `yes` and `off` are strings, `010` is eight, `1_000` is a thousand, `2001-01-01` is a date.
 
 use std::borrow::Cow;
+
+use super::time::{self, Time};
 
 /// The meaning of a scalar.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,6 +13,7 @@ pub(super) enum Resolved<'a> {
     Bool(bool),
     Int(i128),
     Float(f64),
+    Time(Time),
     Text(&'a str),
 }
 
@@ -23,6 +26,7 @@ impl<'a> Resolved<'a> {
             Self::Bool(false) => Cow::Borrowed("false"),
             Self::Int(number) => Cow::Owned(number.to_string()),
             Self::Float(number) => Cow::Owned(format_float(number)),
+            Self::Time(time) => Cow::Owned(time.as_go_text()),
             Self::Text(text) => Cow::Borrowed(text),
         })
     }
@@ -33,6 +37,7 @@ impl<'a> Resolved<'a> {
             Self::Null => "empty",
             Self::Bool(_) => "a boolean",
             Self::Int(_) | Self::Float(_) => "a number",
+            Self::Time(_) => "a date",
             Self::Text(_) => "a string",
         }
     }
@@ -64,7 +69,7 @@ pub(super) fn resolve(text: &str) -> Resolved<'_> {
     {
         return Resolved::Float(number);
     }
-    Resolved::Text(text)
+    time::read(text).map_or(Resolved::Text(text), Resolved::Time)
 }
 
 /// Decimal, `0x`, `0o`, `0b` and, from YAML 1.1, octal with a leading zero; within 64 bits.
@@ -166,7 +171,6 @@ mod tests {
             ("1e", Text("1e")),
             ("1.2.3", Text("1.2.3")),
             ("22:22", Text("22:22")),
-            ("2001-01-01", Text("2001-01-01")),
             ("1k", Text("1k")),
             ("0b12", Text("0b12")),
         ] {
@@ -187,7 +191,7 @@ mod tests {
             ("1.5e300", "1.5e+300"),
             ("true", "true"),
             (".inf", "+Inf"),
-            ("2001-01-01", "2001-01-01"),
+            ("2001-01-01", "2001-01-01 00:00:00 +0000 UTC"),
         ] {
             assert_eq!(resolve(text).into_text().as_deref(), Some(printed), "{text}");
         }

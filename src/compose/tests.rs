@@ -16,6 +16,32 @@ impl Files for MemoryFiles {
     }
 }
 
+impl MemoryFiles {
+    /// Files by path below the project directory.
+    pub(super) fn of(files: &[(&str, &str)]) -> Self {
+        let files = files.iter();
+        Self(files.map(|(path, text)| (paths::resolve(DIRECTORY, path), text.as_bytes().to_vec())).collect())
+    }
+}
+
+const DIRECTORY: &str = "/opt/tenants/acme";
+
+/// Several Compose files, merged; errors call the first one `compose.yaml` and the others by their number.
+pub(super) fn load_files(texts: &[&str], files: &MemoryFiles) -> Result<Loaded, ComposeError> {
+    let numbered = |at| if at == 0 { "compose.yaml".to_owned() } else { format!("{at}.yaml") };
+    let names: Vec<String> = (0..texts.len()).map(numbered).collect();
+    let documents = names.iter().zip(texts).map(|(name, text)| Document { name, bytes: text.as_bytes() });
+    load(&LoadInput {
+        documents: &documents.collect::<Vec<_>>(),
+        variables: &BTreeMap::new(),
+        files,
+        profiles: &BTreeSet::new(),
+        project: &ProjectName::parse("q8-acme").expect("a project name"),
+        names_the_project: true,
+        directory: DIRECTORY,
+    })
+}
+
 /// A load with everything at hand: `profiles`, variables and files as pairs.
 pub(super) fn load_with(
     text: &str,
@@ -26,12 +52,7 @@ pub(super) fn load_with(
     let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     };
-    let files = MemoryFiles(
-        files
-            .iter()
-            .map(|(path, text)| (paths::resolve("/opt/tenants/acme", path), text.as_bytes().to_vec()))
-            .collect(),
-    );
+    let files = MemoryFiles::of(files);
     load(&LoadInput {
         documents: &[Document { name: "compose.yaml", bytes: text.as_bytes() }],
         variables: &pairs(variables),
@@ -39,7 +60,7 @@ pub(super) fn load_with(
         profiles: &profiles.iter().map(|profile| (*profile).to_owned()).collect(),
         project: &ProjectName::parse("q8-acme").expect("a project name"),
         names_the_project: true,
-        directory: "/opt/tenants/acme",
+        directory: DIRECTORY,
     })
 }
 
@@ -154,7 +175,7 @@ fn profiles_decide_what_is_there() {
     assert_eq!(loaded.project.services.len(), 2);
     assert!(loaded.project.disabled_services.contains("dbg"));
     assert!(loaded.project.services["opt"].depends_on.is_empty());
-    assert!(loaded.warnings[0].contains("`dbg` is not there"), "{:?}", loaded.warnings);
+    assert!(loaded.warnings[0].contains("`dbg` is disabled"), "{:?}", loaded.warnings);
     for profiles in [&["debug"][..], &["*"]] {
         let error = load_with(text, &[], &[], profiles).expect_err("now the volume is missed");
         assert_eq!(error.field, "services.dbg.volumes[0]");
@@ -459,7 +480,27 @@ fn hostile_projects_are_refused_or_loaded_in_bounded_time() {
     let (paths, volumes) = (many(&|at| format!("/{at}")), many(&|at| format!("/v{at}")));
     let aliases: String = (0..60_000).map(|at| format!("  s{at}: *s\n")).collect();
     let options = "x,".repeat(400_000);
+    let pairs = many(&|at| format!("K{at}: v"));
+    let extending: String = (0..5_000).map(|at| format!("  s{at}: {{extends: base}}\n")).collect();
+    let chain: String = (0..100).map(|at| format!("  s{at}: {{extends: s{}}}\n", at + 1)).collect();
+    let hosts = many(&|at| format!("'h:10.{}.{}.{}'", at >> 16, at >> 8 & 255, at & 255));
+    let links = many(&|at| format!("'b:l{at}'"));
+    let merged = format!("services: {{a: {{image: x, extra_hosts: [{hosts}], links: [{links}]}}, b: {{image: y}}}}\n");
+    let documents = "services: {a: {image: x}}\n---\n".repeat(99);
     for (name, text, loads) in [
+        ("extends", format!("services:\n  base: {{image: x, environment: {{{pairs}}}}}\n{extending}"), false),
+        (
+            "extends with a word",
+            format!(
+                "services:\n  base: {{image: x, environment: {{{pairs}}}}}\n{}",
+                extending.replace("base}", "base, environment: {A: b}}")
+            ),
+            false,
+        ),
+        ("a chain", format!("services:\n{chain}  s100: {{image: x}}\n"), false),
+        ("hosts and links", merged.clone(), true),
+        ("two documents", format!("{merged}---\n{merged}"), false),
+        ("many documents", format!("{documents}services: {{}}\n"), true),
         (
             "configs",
             format!("services: {{a: {{image: x, configs: [{configs}]}}}}\nconfigs: {{c: {{content: c}}}}"),

@@ -11,6 +11,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::error::{ComposeError, Location};
 use super::node::{Entry, MergeTag, Node, Place, Size, Style};
+use super::scalar::Resolved;
 
 /// Bytes of text.
 const MAX_TEXT: usize = 1 << 20;
@@ -22,6 +23,9 @@ const MAX_NODES: u32 = 200_000;
 const MAX_EXPANDED: u32 = 16 << 20;
 /// Characters that may begin a token inside `[ ]` or `{ }`: the scanner holds all tokens of a flow collection at once.
 const MAX_FLOW_TOKENS: usize = 400_000;
+
+/// Documents in one file.
+const MAX_DOCUMENTS: usize = 100;
 
 /// Why a text was refused.
 struct Fault {
@@ -35,9 +39,9 @@ impl Fault {
     }
 }
 
-/// Parses one document. `name` is what errors call the file.
-pub(super) fn parse(bytes: &[u8], file: u16, name: &str) -> Result<Arc<Node>, ComposeError> {
-    tree(bytes, file).map_err(|fault| ComposeError {
+/// Parses a file: one tree for each document in it, and at least one. `name` is what errors call the file.
+pub(super) fn parse(bytes: &[u8], file: u16, name: &str) -> Result<Vec<Arc<Node>>, ComposeError> {
+    trees(bytes, file).map_err(|fault| ComposeError {
         file: name.to_owned(),
         field: String::new(),
         location: Some(fault.location),
@@ -45,7 +49,7 @@ pub(super) fn parse(bytes: &[u8], file: u16, name: &str) -> Result<Arc<Node>, Co
     })
 }
 
-fn tree(bytes: &[u8], file: u16) -> Result<Arc<Node>, Fault> {
+fn trees(bytes: &[u8], file: u16) -> Result<Vec<Arc<Node>>, Fault> {
     let start = Location { line: 1, column: 1 };
     if bytes.len() > MAX_TEXT {
         return Err(Fault::new(start, format!("the file is larger than {} KiB", MAX_TEXT >> 10)));
@@ -61,7 +65,10 @@ fn tree(bytes: &[u8], file: u16) -> Result<Arc<Node>, Fault> {
         let (event, span) = event.map_err(|error| scan_fault(&error))?;
         builder.take(event, span)?;
     }
-    builder.root.ok_or_else(|| Fault::new(start, "the file is empty; a Compose file has at least `services`"))
+    if builder.roots.is_empty() {
+        return Err(Fault::new(start, "the file is empty; a Compose file has at least `services`"));
+    }
+    Ok(builder.roots)
 }
 
 fn scan_fault(error: &ScanError) -> Fault {
@@ -105,9 +112,15 @@ fn too_deep() -> String {
     format!("nested deeper than {MAX_DEPTH} levels")
 }
 
-fn too_large() -> String {
+/// Whether a reader may walk a tree of this size.
+pub(super) fn is_affordable(size: Size) -> bool {
+    size.nodes <= MAX_NODES && size.bytes <= MAX_EXPANDED
+}
+
+/// Why it may not.
+pub(super) fn too_large() -> String {
     format!(
-        "too large: at most {MAX_NODES} nodes and {} MiB of text, what is behind an alias counted each time",
+        "too large: at most {MAX_NODES} nodes and {} MiB of text, what is shared counted each time",
         MAX_EXPANDED >> 20
     )
 }
@@ -171,7 +184,7 @@ struct Builder {
     frames: Vec<Frame>,
     /// By the parser's anchor number; none while the anchored collection is still open.
     anchors: Vec<Option<Arc<Node>>>,
-    root: Option<Arc<Node>>,
+    roots: Vec<Arc<Node>>,
     documents: usize,
     budget: Budget,
     /// Merge keys copy entries: a second budget, so that a merged mapping is not charged twice against the first.
@@ -184,7 +197,7 @@ impl Builder {
             file,
             frames: Vec::new(),
             anchors: Vec::new(),
-            root: None,
+            roots: Vec::new(),
             documents: 0,
             budget: Budget::new(),
             merged: Budget::new(),
@@ -197,9 +210,12 @@ impl Builder {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) => {
                 self.documents += 1;
-                if self.documents > 1 {
-                    return Err(Fault::new(place.location, "one file holds one document; a second one begins here"));
+                if self.documents > MAX_DOCUMENTS {
+                    let reason = format!("a file holds {MAX_DOCUMENTS} documents at most");
+                    return Err(Fault::new(place.location, reason));
                 }
+                // Anchors end with their document.
+                self.anchors.clear();
                 Ok(())
             }
             Event::Scalar(text, style, anchor, tag) => {
@@ -214,7 +230,12 @@ impl Builder {
             Event::Alias(anchor) => {
                 let node = match self.anchors.get(anchor) {
                     Some(Some(node)) => Arc::clone(node),
-                    _ => return Err(Fault::new(place.location, "an alias cannot stand inside what it names")),
+                    _ => {
+                        return Err(Fault::new(
+                            place.location,
+                            "an alias cannot stand inside what it names, nor in another document",
+                        ));
+                    }
                 };
                 self.budget.spend(node.size, place.location)?;
                 if self.frames.len() + usize::from(node.size.height) > MAX_DEPTH {
@@ -276,7 +297,7 @@ impl Builder {
     /// Gives a finished node to the collection it stands in.
     fn attach(&mut self, node: Arc<Node>, is_merge: bool) -> Result<(), Fault> {
         let Some(frame) = self.frames.last_mut() else {
-            self.root = Some(node);
+            self.roots.push(node);
             return Ok(());
         };
         match &mut frame.items {
@@ -286,6 +307,11 @@ impl Builder {
                     let super::node::Value::Scalar(scalar) = &node.value else {
                         return Err(Fault::new(node.place.location, "a key must be a string"));
                     };
+                    if !matches!(scalar.resolve(), Resolved::Text(_)) {
+                        let kind = scalar.resolve().kind();
+                        let reason = format!("a key must be a string, but it is {kind}: put it in quotes");
+                        return Err(Fault::new(node.place.location, reason));
+                    }
                     *key = Some((Arc::from(&*scalar.text), node.place, is_merge));
                 }
                 Some((_, place, true)) => {

@@ -104,6 +104,23 @@ pub(crate) async fn stop_keeps_what_start_brings_back(backend: &dyn Backend, wor
     tenant.purge().await;
 }
 
+/// Engine 26.1 still lists a container as running for a moment after it has answered that it is stopped.
+pub(crate) async fn a_stop_is_seen_at_once(backend: &dyn Backend, world: &World) {
+    let mut tenant = Tenant::new(backend, world, "at-once");
+    tenant.up(&stack(&[("a", &[SLEEPS])], "")).await.expect("it comes up");
+    let images = tenant.images_of(tenant.deployed()).await;
+    for _ in 0..5 {
+        backend.stop(tenant.deployed(), None, &Tenant::run()).await.expect("it stops");
+        let all = backend.tenants().await.expect("all tenants");
+        let own = all.iter().find(|container| container.tenant == tenant.owner.subdomain).expect("it is listed");
+        assert_eq!(own.status.state, "exited");
+        let plan = backend.plan(tenant.deployed(), &images, &Tenant::run()).await.expect("it can be planned");
+        assert!(!plan.is_empty(), "a stopped tenant that is meant to run is drift");
+        backend.start(tenant.deployed(), None, &Tenant::run()).await.expect("it starts");
+    }
+    tenant.purge().await;
+}
+
 pub(crate) async fn one_service_restarts_alone(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "restart");
     tenant.up(&stack(&[("a", &[SLEEPS]), ("b", &[SLEEPS])], "")).await.expect("it comes up");

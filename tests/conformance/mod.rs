@@ -31,6 +31,7 @@ macro_rules! conformance {
                 services_wait_for_health_and_completion,
                 an_identical_plan_is_empty,
                 stop_keeps_what_start_brings_back,
+                a_stop_is_seen_at_once,
                 one_service_restarts_alone,
                 a_named_service_stops_and_starts_alone,
                 a_completed_service_is_not_run_again,

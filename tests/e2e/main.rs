@@ -9,5 +9,6 @@ mod answers;
 mod compose_features;
 mod disk;
 mod managed_by_labels;
+mod pulls;
 mod tenant;
 mod the_whole_life;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use crate::support::engine::Engine;
 use crate::support::eventually;
 use crate::support::http::{self, Answer, Failure};
 use crate::support::images::BUSYBOX;
+pub(crate) use crate::support::traces::{Tree, tree};
 
 pub(crate) const PROVISION: &str = "/v1/tenants/provision";
 pub(crate) const UPDATE: &str = "/v1/tenants/update";
@@ -128,32 +128,6 @@ pub(crate) fn containers(status: &Value) -> BTreeMap<String, Container> {
         (key, Container { id, started_at, state: text(&container["state"]) })
     })
     .collect()
-}
-
-/// Everything below a directory: path -> mode and content.
-pub(crate) type Tree = BTreeMap<String, (u32, String)>;
-
-/// Reads everything below a directory, hidden things too.
-pub(crate) fn tree(root: &Path) -> Tree {
-    let mut found = Tree::new();
-    let mut open = vec![root.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
-            let path = entry.path();
-            // What goes away while it is read is not there.
-            let Ok(meta) = path.symlink_metadata() else { continue };
-            let name = path.strip_prefix(root).expect("it is below").display().to_string();
-            let content = if meta.is_dir() {
-                open.push(path);
-                String::from("(a directory)")
-            } else {
-                std::fs::read(&path)
-                    .map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
-            };
-            found.insert(name, (meta.permissions().mode(), content));
-        }
-    }
-    found
 }
 
 /// The files of a tenant without the agent's own and without what its containers write.

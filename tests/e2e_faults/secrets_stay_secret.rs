@@ -1,19 +1,16 @@
 //! Tokens, variables, secret files and registry passwords are in no answer, no log line and no label, not even at level
 //! trace and when things fail.
 
-use std::sync::{Arc, Mutex};
-
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use hyper::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 
-use crate::scene::{PROVISION, SLEEPS, UPDATE, request, stack, tree};
+use crate::scene::{PROVISION, SLEEPS, UPDATE, request, stack};
 use crate::support::agent::Options;
 use crate::support::engine::Engine;
 use crate::support::http::Answer;
+use crate::support::registry::refusing;
+use crate::support::traces::{forms, tree};
 use crate::support::unique;
 
 const ENV: &str = "canary-of-the-env-file-7301";
@@ -24,48 +21,10 @@ const READ_TOKEN: &str = "canary-of-the-read-token-7305-aaaaaaaaaa";
 const CONFIG: &str = "canary-of-a-config-file-7306";
 const WRONG_TOKEN: &str = "canary-of-a-wrong-token-7307-aaaaaaaaaa";
 
-/// A text, and what of it is left in base64 wherever in the coded data it stands.
-fn forms(canary: &str) -> Vec<String> {
-    let mut all = vec![canary.to_owned()];
-    for shift in 0..3 {
-        let bytes = [&b"###"[..shift], canary.as_bytes()].concat();
-        for coded in [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes)] {
-            // The first and last characters depend on what is around.
-            all.push(coded[4..coded.len() - 4].to_owned());
-        }
-    }
-    all
-}
-
-/// A registry that lets nobody in; gives its address and what it was asked.
-async fn registry() -> (String, Arc<Mutex<String>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("it is bound").to_string();
-    let heard = Arc::new(Mutex::new(String::new()));
-    let ears = Arc::clone(&heard);
-    tokio::spawn(async move {
-        while let Ok((mut connection, _)) = listener.accept().await {
-            let ears = Arc::clone(&ears);
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 64 * 1024];
-                while let Ok(length @ 1..) = connection.read(&mut buffer).await {
-                    ears.lock().expect("no panic").push_str(&String::from_utf8_lossy(&buffer[..length]));
-                    let answer = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"test\"\r\n\
-                                  Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-                    if connection.write_all(answer.as_bytes()).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    (address, heard)
-}
-
 #[tokio::test]
 async fn whatever_happens() {
     let engine = Engine::shared().with_busybox().await;
-    let (registry, asked) = registry().await;
+    let (registry, asked) = refusing().await;
     let agent = Options::docker(engine)
         .env("Q8_AGENT_LOG", "trace")
         .env("Q8_AGENT_READ_TOKEN", READ_TOKEN)

@@ -149,7 +149,7 @@ impl Engine {
 }
 
 /// Runs `scripts/engine.sh`; fails the test with its words if it fails.
-fn script(command: &str, directory: &Path, network: &str) {
+pub(super) fn script(command: &str, directory: &Path, network: &str) {
     let output = Command::new("bash")
         .args([SCRIPT, command])
         .arg(directory)
@@ -159,7 +159,7 @@ fn script(command: &str, directory: &Path, network: &str) {
         .unwrap_or_else(|error| panic!("bash is needed for {SCRIPT}: {error}"));
     assert!(
         output.status.success(),
-        "this test needs a Docker Engine and {SCRIPT} {command} gave none (set DOCKER_HOST=unix://… to use another):\n{}",
+        "this test needs a Docker Engine and {SCRIPT} {command} failed (set DOCKER_HOST=unix://… to use another):\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
 }

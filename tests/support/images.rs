@@ -1,4 +1,4 @@
-//! Images made from the static busybox, because no registry is needed for tests.
+//! Images made from the static busybox: no test needs the internet.
 
 use std::process::Command;
 use std::sync::OnceLock;

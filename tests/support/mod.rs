@@ -11,7 +11,9 @@ pub(crate) mod agent;
 pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod images;
+pub(crate) mod registry;
 pub(crate) mod templates;
+pub(crate) mod traces;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
+use bollard::models::{ContainerState, ContainerStateStatusEnum, ContainerSummary};
 use futures::future::try_join_all;
 
 use super::engine::{Engine, EngineError};
@@ -168,7 +168,7 @@ impl Observed {
     }
 }
 
-/// Lists the tenant's objects: three calls, and one more for each container that has ended.
+/// Lists the tenant's objects: three calls, and one more for each container.
 pub(super) async fn tenant(engine: &Engine, tenant: &TenantRef) -> Result<Observed, EngineError> {
     let adopted = &tenant.adopted;
     // What was taken over bears the project's label, but not the tenant's.
@@ -224,21 +224,30 @@ async fn read_all(
 }
 
 /// One listed container; none when it lacks what makes it a service's container, or went away meanwhile.
+///
+/// The list may be late: Engine 26.1 still shows a container as running for 2 ms (200 on a busy host) after it has answered
+/// that it is stopped. Only a look at the container itself tells how it is now.
 async fn read(engine: &Engine, summary: ContainerSummary) -> Result<Option<Container>, EngineError> {
-    let Some(mut container) = parse(summary) else { return Ok(None) };
-    if matches!(container.state, State::Exited(_)) {
-        match engine.inspect(&container.id).await {
-            Ok(details) => {
-                let code = details.state.and_then(|state| state.exit_code).unwrap_or(-1);
-                container.state = State::Exited(code);
-            }
-            Err(EngineError::NotFound(_)) => return Ok(None),
-            Err(error) => return Err(error),
-        }
+    let Some(container) = parse(summary) else { return Ok(None) };
+    match engine.inspect(&container.id).await {
+        Ok(details) => Ok(Some(Container { state: details.state.as_ref().map_or(State::Gone, state), ..container })),
+        Err(EngineError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
     }
-    Ok(Some(container))
 }
 
+fn state(inspected: &ContainerState) -> State {
+    match inspected.status {
+        Some(ContainerStateStatusEnum::CREATED) => State::Created,
+        Some(ContainerStateStatusEnum::RUNNING) => State::Running,
+        Some(ContainerStateStatusEnum::PAUSED) => State::Paused,
+        Some(ContainerStateStatusEnum::RESTARTING) => State::Restarting,
+        Some(ContainerStateStatusEnum::EXITED) => State::Exited(inspected.exit_code.unwrap_or(-1)),
+        _ => State::Gone,
+    }
+}
+
+/// What the list says for sure. It does not say how the container is.
 fn parse(summary: ContainerSummary) -> Option<Container> {
     let labels = summary.labels.unwrap_or_default();
     let name = summary.names.as_ref()?.first()?.trim_start_matches('/');
@@ -251,14 +260,7 @@ fn parse(summary: ContainerSummary) -> Option<Container> {
         generation: labels::generation(&labels),
         spec: labels.get(labels::SPEC).cloned().unwrap_or_default(),
         image_id: summary.image_id.unwrap_or_default(),
-        state: match summary.state {
-            Some(ContainerSummaryStateEnum::CREATED) => State::Created,
-            Some(ContainerSummaryStateEnum::RUNNING) => State::Running,
-            Some(ContainerSummaryStateEnum::PAUSED) => State::Paused,
-            Some(ContainerSummaryStateEnum::RESTARTING) => State::Restarting,
-            Some(ContainerSummaryStateEnum::EXITED) => State::Exited(-1),
-            _ => State::Gone,
-        },
+        state: State::Gone,
         networks: networks
             .into_iter()
             .map(|(name, endpoint)| (name, endpoint.network_id.unwrap_or_default()))

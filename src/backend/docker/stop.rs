@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bollard::models::ContainerSummaryStateEnum;
 use futures::future::try_join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::convert;
-use super::engine::Engine;
+use super::engine::{Engine, EngineError};
 use super::observe::{Container, State};
+use super::{convert, labels};
 use crate::backend::{BackendError, Deployment, Run};
 use crate::compose::RestartPolicy;
 use crate::domain::ServiceName;
@@ -32,7 +33,27 @@ pub(super) async fn durably(
     try_join_all(policies.map(|container| engine.set_restart_policy(&container.id, no.clone())))
         .await
         .map_err(|error| error.into_backend("setting a restart policy"))?;
-    in_order(engine, Some(deployment), containers, run).await
+    in_order(engine, Some(deployment), containers, run).await?;
+    until_listed(engine, deployment, containers).await.map_err(|error| error.into_backend("listing containers"))
+}
+
+/// Waits until the engine's list knows of the stop too: Engine 26.1 answers a little before it does, and the list of all
+/// tenants has nothing else to go by.
+async fn until_listed(engine: &Engine, deployment: &Deployment, stopped: &[Container]) -> Result<(), EngineError> {
+    let filter = labels::filter(&deployment.tenant);
+    // Whatever runs after this time has been started anew by somebody else.
+    let end = Instant::now() + Duration::from_secs(1);
+    loop {
+        let listed = engine.containers(&filter).await?;
+        let late = listed.iter().any(|summary| {
+            summary.state == Some(ContainerSummaryStateEnum::RUNNING)
+                && stopped.iter().any(|container| summary.id.as_deref() == Some(container.id.as_str()))
+        });
+        if !late || Instant::now() >= end {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// How long a container may take to end by itself: what is left to the operation, less the time that ending it by force

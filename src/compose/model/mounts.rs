@@ -18,7 +18,7 @@ pub struct Mount {
     pub read_only: Option<bool>,
     /// Docker Desktop's hint, without effect on Linux.
     pub consistency: Option<String>,
-    /// The file has the options of its type (`bind`, `volume`, …), if only empty ones; the short syntax always has.
+    /// The file has the options of its type (`bind`, `volume`, …), if only empty ones, as the short syntax has.
     pub has_options: bool,
 }
 

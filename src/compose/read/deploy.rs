@@ -171,30 +171,39 @@ fn restart_policy(field: &Field<'_>) -> Result<DeployRestartPolicy, ComposeError
     Ok(policy)
 }
 
-/// Where `deploy` and the service's own attributes both speak they must agree.
+/// Where `deploy` and the service's own attributes both speak they must agree. A part of `deploy` that is there speaks for
+/// all its members: what it leaves out is 0, as in docker compose.
 pub(super) fn agrees(
     service: &Field<'_>,
     deploy: &Deploy,
     own: &Resources,
     scale: Option<u32>,
 ) -> Result<(), ComposeError> {
-    let limits = deploy.resources.limits.clone().unwrap_or_default();
-    let reserved = deploy.resources.reservations.memory;
-    for (ours, theirs, name, place) in [
-        (own.nano_cpus, limits.nano_cpus, "cpus", "deploy.resources.limits.cpus"),
-        (own.memory, limits.memory, "mem_limit", "deploy.resources.limits.memory"),
-        (own.memory_reservation, reserved, "mem_reservation", "deploy.resources.reservations.memory"),
-        (own.pids, limits.pids, "pids_limit", "deploy.resources.limits.pids"),
-        (scale.map(i64::from), deploy.replicas.map(i64::from), "scale", "deploy.replicas"),
-    ] {
-        if let (Some(ours), Some(theirs)) = (ours, theirs)
+    let limits = deploy.resources.limits.as_ref();
+    let reserved = Some(&deploy.resources.reservations).filter(|reservations| reservations.is_given);
+    let pairs = [
+        (own.nano_cpus, limits.map(|l| l.nano_cpus), "cpus", "deploy.resources.limits.cpus"),
+        (own.memory, limits.map(|l| l.memory), "mem_limit", "deploy.resources.limits.memory"),
+        (own.memory_reservation, reserved.map(|r| r.memory), "mem_reservation", "deploy.resources.reservations.memory"),
+        (own.pids, limits.map(|l| l.pids), "pids_limit", "deploy.resources.limits.pids"),
+        (scale.map(i64::from), deploy.replicas.map(|replicas| Some(i64::from(replicas))), "scale", "deploy.replicas"),
+    ];
+    let refuse = |name: &str, reason: String| match service.get(name) {
+        Some(field) => field.error(reason),
+        None => service.error(reason),
+    };
+    for (ours, theirs, name, place) in &pairs {
+        if let (Some(ours), Some(Some(theirs))) = (ours, theirs)
             && ours != theirs
         {
-            let reason = format!("says something else than `{place}`: leave one of them out");
-            return Err(match service.get(name) {
-                Some(field) => field.error(reason),
-                None => service.error(reason),
-            });
+            return Err(refuse(name, format!("says something else than `{place}`: leave one of them out")));
+        }
+    }
+    for (ours, theirs, name, place) in &pairs {
+        if let (Some(_), Some(None)) = (ours, theirs) {
+            let (part, member) = place.rsplit_once('.').unwrap_or((place, place));
+            let reason = format!("has to be `{member}` in `{part}`, which is there and says what the limits are");
+            return Err(refuse(name, reason));
         }
     }
     Ok(())

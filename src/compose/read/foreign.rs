@@ -151,6 +151,19 @@ pub(super) fn build(field: &Field<'_>) -> Result<Value, ComposeError> {
     Ok(build)
 }
 
+/// An attribute of a service that [`SERVICE`] has.
+pub(super) fn of_service(field: &Field<'_>, shape: &Shape) -> Result<Value, ComposeError> {
+    let mut value = read(field, shape)?;
+    if field.key() == "develop" {
+        for watch in value.get_mut("watch").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(members) = watch.as_object_mut() {
+                members.entry("exec").or_insert_with(|| json!({ "command": null }));
+            }
+        }
+    }
+    Ok(value)
+}
+
 /// The shape of an attribute.
 pub(super) fn shape_of<'s>(shapes: &'s [(&str, Shape)], key: &str) -> Option<&'s Shape> {
     shapes.iter().find(|(name, _)| *name == key).map(|(_, shape)| shape)
@@ -180,11 +193,7 @@ pub(super) fn read(field: &Field<'_>, shape: &Shape) -> Result<Value, ComposeErr
             let pairs = field.pairs()?.into_iter();
             Value::Object(pairs.map(|(key, value)| (key, path(field, &value).into())).collect())
         }
-        Shape::Hosts => super::service::extra_hosts(field)?
-            .into_iter()
-            .flat_map(|(host, addresses)| addresses.into_iter().map(move |address| format!("{host}={address}")))
-            .collect::<Vec<_>>()
-            .into(),
+        Shape::Hosts => print::hosts(&super::service::extra_hosts(field)?),
         Shape::Ulimits => print::ulimits(&ulimits(field)?),
         Shape::List(inner) => field.items()?.map(|item| read(&item, inner)).collect::<Result<Vec<_>, _>>()?.into(),
         Shape::Named(attribute, inner) => {
@@ -212,7 +221,11 @@ pub(super) fn read(field: &Field<'_>, shape: &Shape) -> Result<Value, ComposeErr
                     let known: Vec<&str> = shapes.iter().map(|(name, _)| *name).collect();
                     return Err(attribute.unknown(&known));
                 };
-                members.insert(attribute.key().to_owned(), read(&attribute, shape)?);
+                let value = read(&attribute, shape)?;
+                // What is off or empty is not printed.
+                if value != json!(false) && value != json!("") {
+                    members.insert(attribute.key().to_owned(), value);
+                }
             }
             Value::Object(members)
         }
@@ -235,6 +248,7 @@ pub(super) fn anything(field: &Field<'_>) -> Value {
             .or_else(|_| u64::try_from(number).map(Value::from))
             .unwrap_or_default(),
         Some(Resolved::Float(number)) => print::number(number),
+        Some(Resolved::Time(time)) => time.as_rfc3339().into(),
         Some(Resolved::Text(text)) => text.into(),
     }
 }

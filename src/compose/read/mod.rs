@@ -156,20 +156,7 @@ fn real_name(
 
 /// `external: true`, or the old `external: {name: …}`; other attributes besides `name` contradict it.
 fn external(object: &Field<'_>) -> Result<(bool, Option<String>), ComposeError> {
-    let Some(field) = object.get("external") else { return Ok((false, None)) };
-    let (external, name) = if field.is_mapping() {
-        let mut name = None;
-        for attribute in field.attributes()? {
-            match attribute.key() {
-                "name" => name = Some(attribute.some_text()?.to_owned()),
-                _ => return Err(attribute.unknown(&["name"])),
-            }
-        }
-        field.warn("with a name inside is obsolete: write `external: true` and `name` beside it");
-        (true, name)
-    } else {
-        (field.boolean()?, None)
-    };
+    let (external, name) = is_external(object)?;
     if external {
         for other in object.attributes()? {
             if !matches!(other.key(), "external" | "name") {
@@ -180,8 +167,39 @@ fn external(object: &Field<'_>) -> Result<(bool, Option<String>), ComposeError> 
     Ok((external, name))
 }
 
+/// The same, whatever stands beside it.
+fn is_external(object: &Field<'_>) -> Result<(bool, Option<String>), ComposeError> {
+    let Some(field) = object.get("external") else { return Ok((false, None)) };
+    if !field.is_mapping() {
+        return Ok((field.boolean()?, None));
+    }
+    let mut name = None;
+    for attribute in field.attributes()? {
+        match attribute.key() {
+            "name" => name = Some(attribute.some_text()?.to_owned()),
+            _ => return Err(attribute.unknown(&["name"])),
+        }
+    }
+    field.warn("with a name inside is obsolete: write `external: true` and `name` beside it");
+    Ok((true, name))
+}
+
 /// The service attributes that "did you mean" offers.
 #[cfg(test)]
 pub(super) fn known_attributes() -> impl Iterator<Item = &'static str> {
     service::KNOWN.iter().copied().filter(|&attribute| attribute != "image")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::service;
+
+    /// The page for users has a line for each attribute, so nothing is accepted that it does not explain.
+    #[test]
+    fn the_support_page_names_every_attribute() {
+        let page = include_str!("../../../docs/compose-support.md");
+        let missing: Vec<&str> =
+            service::KNOWN.iter().copied().filter(|attribute| !page.contains(&format!("`{attribute}`"))).collect();
+        assert!(missing.is_empty(), "not in docs/compose-support.md: {missing:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{external, real_name};
+use super::{is_external, real_name};
 use crate::compose::error::ComposeError;
 use crate::compose::field::Field;
 use crate::compose::model::{Ipam, IpamPool, Network, NetworkMode, ServiceNetwork};
@@ -119,7 +119,7 @@ const NETWORK: &[&str] = &[
 ];
 
 fn network(entry: &Field<'_>) -> Result<Network, ComposeError> {
-    let (external, external_name) = external(entry)?;
+    let (external, external_name) = is_external(entry)?;
     let name = match external_name {
         Some(name) => crate::domain::ObjectName::parse(&name).map_err(|error| entry.error(error.to_string()))?,
         None => real_name(entry, entry.get("name").as_ref(), external)?,
@@ -130,6 +130,9 @@ fn network(entry: &Field<'_>) -> Result<Network, ComposeError> {
         return Ok(network);
     }
     for attribute in entry.attributes()? {
+        if external && !matches!(attribute.key(), "name" | "external") {
+            attribute.warn("is ignored: an external network is used as it is");
+        }
         match attribute.key() {
             "name" | "external" => {}
             "driver" => network.driver = Some(attribute.some_text()?.to_owned()),

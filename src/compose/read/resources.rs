@@ -115,6 +115,9 @@ fn device_request(item: &Field<'_>) -> Result<DeviceRequest, ComposeError> {
     if request.count.is_some() && !request.device_ids.is_empty() {
         return Err(item.error("has both `count` and `device_ids`: leave one of them out"));
     }
+    if request.device_ids.is_empty() {
+        request.count = request.count.or(Some(-1));
+    }
     Ok(request)
 }
 

@@ -133,7 +133,7 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
             "build" => s.build = Some(foreign::build(a)?),
             "pull_policy" => s.pull_policy = Some(pull_policy(a)?),
             "pull_refresh_after" => refresh_after = Some(a.duration()?),
-            "platform" => s.platform = Some(a.some_text()?.to_owned()),
+            "platform" => s.platform = a.optional_text()?,
             "container_name" => s.container_name = Some(a.parsed(ContainerName::parse)?.to_string()),
             "scale" => s.scale = Some(a.count()?),
             "deploy" => s.deploy = deploy::read(a)?,
@@ -145,16 +145,16 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
             "labels" => own_labels = a.pairs()?,
             "label_file" => (s.labels, s.missing_label_files) = environment::label_files(a)?,
             "annotations" => s.annotations = a.pairs()?,
-            "user" => s.user = Some(a.some_text()?.to_owned()),
+            "user" => s.user = a.optional_text()?,
             "group_add" => s.group_add = group_add(a)?,
-            "working_dir" => s.working_dir = Some(a.some_text()?.to_owned()),
-            "hostname" => s.hostname = Some(a.some_text()?.to_owned()),
-            "domainname" => s.domainname = Some(a.some_text()?.to_owned()),
+            "working_dir" => s.working_dir = a.optional_text()?,
+            "hostname" => s.hostname = a.optional_text()?,
+            "domainname" => s.domainname = a.optional_text()?,
             "init" => s.init = Some(a.boolean()?),
             "tty" => s.tty = a.boolean()?,
             "stdin_open" => s.stdin_open = a.boolean()?,
             "read_only" => s.read_only = a.boolean()?,
-            "stop_signal" => s.stop_signal = Some(a.some_text()?.to_owned()),
+            "stop_signal" => s.stop_signal = a.optional_text()?,
             "stop_grace_period" => s.stop_grace_period = Some(a.duration()?),
             "restart" => s.restart = Some(restart(a)?),
             "post_start" => s.post_start = hooks::hooks(a)?,
@@ -167,7 +167,7 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
             "expose" => s.expose = ports::expose(a)?,
             "network_mode" => s.network_mode = Some(networks::mode(a)?),
             "networks" => s.networks = networks::of_service(a, enabled)?,
-            "mac_address" => s.mac_address = Some(a.some_text()?.to_owned()),
+            "mac_address" => s.mac_address = a.optional_text()?,
             "dns" => s.dns = a.text_or_texts()?,
             "dns_search" => s.dns_search = a.text_or_texts()?,
             "dns_opt" => s.dns_opt = a.texts()?,
@@ -190,7 +190,7 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
             "cpu_rt_runtime" => s.resources.cpu_rt_runtime = Some(resources::cpu_time(a)?),
             "cpu_count" => s.resources.cpu_count = Some(a.integer()?),
             "cpu_percent" => s.resources.cpu_percent = Some(hundredths(a)?),
-            "cpuset" => s.resources.cpuset = Some(a.some_text()?.to_owned()),
+            "cpuset" => s.resources.cpuset = a.optional_text()?,
             "mem_limit" => s.resources.memory = resources::amount(a)?,
             "mem_reservation" => s.resources.memory_reservation = resources::amount(a)?,
             "memswap_limit" => s.resources.memory_swap = resources::amount(a)?,
@@ -209,9 +209,9 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
             "devices" => s.devices = resources::devices(a)?,
             "device_cgroup_rules" => s.device_cgroup_rules = a.texts()?,
             "gpus" => s.gpus = resources::gpus(a)?,
-            "cgroup_parent" => s.cgroup_parent = Some(a.some_text()?.to_owned()),
-            "runtime" => s.runtime = Some(a.some_text()?.to_owned()),
-            "isolation" => s.isolation = Some(a.some_text()?.to_owned()),
+            "cgroup_parent" => s.cgroup_parent = a.optional_text()?,
+            "runtime" => s.runtime = a.optional_text()?,
+            "isolation" => s.isolation = a.optional_text()?,
             "pid" if a.is_null() => {}
             "pid" => s.pid = namespace(a, &["host"])?,
             "ipc" => s.ipc = namespace(a, &["host", "private", "shareable", "none"])?,
@@ -222,7 +222,7 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
             "oom_kill_disable" => s.oom_kill_disable = a.boolean()?,
             key => match foreign::shape_of(foreign::SERVICE, key) {
                 Some(shape) => {
-                    s.foreign.insert(key.to_owned(), foreign::read(a, shape)?);
+                    s.foreign.insert(key.to_owned(), foreign::of_service(a, shape)?);
                 }
                 None => return Err(a.unknown(KNOWN)),
             },
@@ -234,11 +234,14 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
     if let (Some(PullPolicy::Refresh { after, .. }), Some(refresh_after)) = (&mut service.pull_policy, refresh_after) {
         *after = refresh_after;
     }
-    if let Some(deploy) = &service.deploy {
+    if let Some(deploy) = service.deploy.as_ref().filter(|_| enabled) {
         deploy::agrees(field, deploy, &service.resources, service.scale)?;
     }
-    for name in service.links.iter().map(|link| link.service.clone()).collect::<Vec<_>>() {
-        imply(&part(field, "links"), name.as_str(), true, enabled, &mut dependencies)?;
+    for link in &service.links {
+        imply(&part(field, "links"), link.service.as_str(), true, enabled, &mut dependencies)?;
+    }
+    for (attribute, name) in service.namespace_parents() {
+        imply(&part(field, attribute), name.as_str(), true, enabled, &mut dependencies)?;
     }
     for from in &service.volumes_from {
         if let VolumesFromSource::Service(name) = &from.source {
@@ -343,12 +346,15 @@ fn restart(field: &Field<'_>) -> Result<RestartPolicy, ComposeError> {
 /// `{host: address or addresses}`, or a list of `host:address` and `host=address`.
 pub(super) fn extra_hosts(field: &Field<'_>) -> Result<BTreeMap<String, Vec<String>>, ComposeError> {
     let mut hosts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     let mut add = |at: &Field<'_>, host: &str, address: &str| {
         let address = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);
         if host.is_empty() || (address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err()) {
             return Err(at.error("must be HOST:ADDRESS with an IP address or host-gateway"));
         }
-        hosts.entry(host.to_owned()).or_default().push(address.to_owned());
+        if seen.insert((host.to_owned(), address.to_owned())) {
+            hosts.entry(host.to_owned()).or_default().push(address.to_owned());
+        }
         Ok(())
     };
     if field.is_sequence() {

@@ -7,7 +7,7 @@ use super::*;
 use crate::compose::node::Value;
 
 fn read(text: &str) -> Result<Arc<Node>, ComposeError> {
-    parse(text.as_bytes(), 0, "compose.yaml")
+    parse(text.as_bytes(), 0, "compose.yaml").map(|mut documents| documents.remove(0))
 }
 
 /// The tree as JSON-like text, scalars as they were written.
@@ -33,7 +33,8 @@ fn text_becomes_a_tree() {
         ("a:\nb: ~\n", "{a:,b:~}"),
         ("a: |\n  x\n  y\n", "{a:'x\ny\n'}"),
         ("a: >\n  x\n  y\n", "{a:'x y\n'}"),
-        ("1: a\ntrue: b\n", "{1:a,true:b}"),
+        ("'1': a\nyes: b\n", "{1:a,yes:b}"),
+        ("a: !reset null\nb: !override [x]\n", "{a:null,b:[x]}"),
         ("a: !!str 5\nb: !!int '5'\nc: !!map {}\n", "{a:'5',b:5,c:{}}"),
         ("a: ! 5\n", "{a:'5'}"),
         ("a: &x {b: 1}\nc: *x\n", "{a:{b:1},c:{b:1}}"),
@@ -62,7 +63,9 @@ fn refusals_say_where_and_why() {
     for (text, line, column, reason) in [
         ("", 1, 1, "empty"),
         ("# nothing\n", 1, 1, "empty"),
-        ("a: b\n---\nc: d\n", 2, 1, "one document"),
+        ("1: a\n", 1, 1, "key must be a string, but it is a number"),
+        ("{true: b}\n", 1, 2, "key must be a string, but it is a boolean"),
+        ("a: &x 1\n---\nb: *x\n", 3, 4, "in another document"),
         ("a: 1\nb: 2\na: 3\n", 3, 1, "already there at line 1"),
         ("x: {a: 1, a: 2}\n", 1, 11, "already there"),
         ("a: *nope\n", 1, 4, "not defined"),
@@ -141,4 +144,12 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = parse(&bytes, 0, "compose.yaml");
     }
+}
+
+#[test]
+fn a_file_may_hold_several_documents() {
+    let documents = parse(b"a: b\n---\nc: d\n", 0, "compose.yaml").expect("two documents");
+    assert_eq!(documents.iter().map(|node| show(node)).collect::<Vec<_>>(), ["{a:b}", "{c:d}"]);
+    let many = "a: b\n---\n".repeat(101);
+    assert!(parse(many.as_bytes(), 0, "compose.yaml").is_err_and(|error| error.reason.contains("100 documents")));
 }

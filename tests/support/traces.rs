@@ -1,0 +1,47 @@
+//! Where a secret would leave traces: the forms that it may have, and all that lies on a disk.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+/// A text, and what of it is left in base64 wherever in the coded data it stands.
+pub(crate) fn forms(canary: &str) -> Vec<String> {
+    let mut all = vec![canary.to_owned()];
+    for shift in 0..3 {
+        let bytes = [&b"###"[..shift], canary.as_bytes()].concat();
+        for coded in [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes)] {
+            // The first and last characters depend on what is around.
+            all.push(coded[4..coded.len() - 4].to_owned());
+        }
+    }
+    all
+}
+
+/// Everything below a directory: path -> mode and content.
+pub(crate) type Tree = BTreeMap<String, (u32, String)>;
+
+/// Reads everything below a directory, hidden things too.
+pub(crate) fn tree(root: &Path) -> Tree {
+    let mut found = Tree::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            // What goes away while it is read is not there.
+            let Ok(meta) = path.symlink_metadata() else { continue };
+            let name = path.strip_prefix(root).expect("it is below").display().to_string();
+            let content = if meta.is_dir() {
+                open.push(path);
+                String::from("(a directory)")
+            } else {
+                std::fs::read(&path)
+                    .map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+            };
+            found.insert(name, (meta.permissions().mode(), content));
+        }
+    }
+    found
+}
