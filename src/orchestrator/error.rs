@@ -12,6 +12,9 @@ pub struct LocatedRefusal {
     /// What is refused.
     #[serde(flatten)]
     pub refusal: Refusal,
+    /// The file it stands in, when that is not `compose.yaml` but one that is included or extended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// Its line, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
