@@ -288,6 +288,18 @@ async fn what_is_beyond_the_file_goes_if_it_is_the_projects_and_stays_if_not() {
     let project = Project::up(engine, &tenant, &[]).await;
     let own = unique("q8test.beyond");
     let stranger = project.run(&own, "exec sleep 3600", false, HashMap::from([(own.clone(), String::new())])).await;
+    // As `docker compose run` leaves it: with the service and number of the one that is up.
+    let oneoff = HashMap::from(
+        [
+            ("com.docker.compose.project", project.name.as_str()),
+            ("com.docker.compose.service", "db"),
+            ("com.docker.compose.container-number", "1"),
+            ("com.docker.compose.oneoff", "True"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned())),
+    );
+    project.run(&format!("{}-db-1-run", project.name), "exec sleep 3600", false, oneoff.clone()).await;
+    project.run(&format!("{}-a-run", project.name), "exec sleep 3600", false, oneoff).await;
     let only_db = STACK.split("  web:").next().expect("the first part").to_owned() + "volumes: {kept: {}}\n";
     let made = tenant.provision(&only_db, adopting()).await;
     assert!(made["warnings"][0].as_str().is_some_and(|text| text.contains(&own)), "{made}");

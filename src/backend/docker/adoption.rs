@@ -137,7 +137,13 @@ pub(super) fn surplus(tenant: &TenantRef, observed: &mut Observed) -> Vec<Contai
     let mut places: Vec<(ServiceName, u32)> = Vec::new();
     let (mut kept, mut surplus) = (Vec::new(), Vec::new());
     let all = std::mem::take(&mut observed.containers);
-    let (adopted, own): (Vec<Container>, Vec<Container>) = all.into_iter().partition(is_adopted);
+    let (mut adopted, own): (Vec<Container>, Vec<Container>) = all.into_iter().partition(is_adopted);
+    // One of `docker compose run` has a number as well, but no claim to the place of the service's own.
+    let has_usual_name = |container: &Container| {
+        let Container { service, number, .. } = container;
+        container.final_name() == format!("{}-{service}-{number}", tenant.project())
+    };
+    adopted.sort_by_key(|container| !has_usual_name(container));
     for container in own.into_iter().filter(|container| !container.is_aside()).chain(adopted) {
         let place = (container.service.clone(), container.number);
         if is_adopted(&container) && places.contains(&place) {
