@@ -8,8 +8,8 @@ use sha2::Sha256;
 
 use crate::compose::{FileReference, MountSource, Service};
 use crate::domain::{
-    AgentId, DesiredState, FileContent, Generation, ObjectKey, ProjectName, ProjectPath, ServiceName, Subdomain,
-    TenantId,
+    Adopted, AgentId, DesiredState, FileContent, Generation, ObjectKey, ProjectName, ProjectPath, ServiceName,
+    Subdomain, TenantId,
 };
 use crate::policy::AllowedProject;
 
@@ -22,6 +22,8 @@ pub struct TenantRef {
     pub subdomain: Subdomain,
     /// The tenant's identity.
     pub id: TenantId,
+    /// What is its own besides, because it was taken over.
+    pub adopted: Adopted,
 }
 
 impl TenantRef {

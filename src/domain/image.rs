@@ -20,6 +20,14 @@ pub struct ImageRef {
 
 const RULE: &str = "[registry[:port]/]repository[:tag][@sha256:digest], the repository in lower case";
 
+/// The registry of references that name none.
+const HUB: &str = "docker.io";
+
+/// Whether a host is the Hub under one of its names.
+fn is_hub(host: &str) -> bool {
+    [HUB, "index.docker.io", "registry-1.docker.io"].iter().any(|name| host.eq_ignore_ascii_case(name))
+}
+
 fn invalid() -> InvalidName {
     InvalidName { kind: "image reference", rule: RULE }
 }
@@ -63,9 +71,15 @@ impl ImageRef {
     /// The registry host (with its port) that serves this image; `docker.io` when none is written.
     pub fn registry(&self) -> &str {
         match split_registry(self.name()).0 {
-            None | Some("index.docker.io") => "docker.io",
+            None => HUB,
+            Some(host) if is_hub(host) => HUB,
             Some(host) => host,
         }
+    }
+
+    /// The repository within its registry, as written.
+    pub fn repository(&self) -> &str {
+        split_registry(self.name()).1
     }
 
     /// The tag: what is written, else `latest`; none when the reference is by digest alone.
@@ -185,6 +199,7 @@ mod tests {
             ("localhost:5000/a/b:x", "localhost:5000", "localhost:5000/a/b", Some("x")),
             ("ghcr.io/Acme".to_lowercase().as_str(), "ghcr.io", "ghcr.io/acme", Some("latest")),
             ("index.docker.io/library/redis", "docker.io", "index.docker.io/library/redis", Some("latest")),
+            ("registry-1.docker.io/x/y:1", "docker.io", "registry-1.docker.io/x/y", Some("1")),
             (&format!("r.example/x@{digest}"), "r.example", "r.example/x", None),
             (&format!("x:1@{digest}"), "docker.io", "x", Some("1")),
         ] {

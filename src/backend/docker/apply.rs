@@ -19,7 +19,7 @@ use super::engine::{Engine, EngineError};
 use super::networks::{self, SubnetPool};
 use super::observe::{self, Container, Observed, State};
 use super::start::{self, Starting, StopFirst};
-use super::{anonymous, labels, nesting, stop};
+use super::{adoption, anonymous, labels, nesting, stop};
 use crate::backend::converge::{self, is_one_shot, parents};
 use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, ResolvedImages, Run, Step};
 use crate::compose::{Service, start_order};
@@ -372,9 +372,13 @@ pub(super) async fn plan(
     run: &Run,
 ) -> Result<Plan, BackendError> {
     networks::check_external(engine, wanted).await?;
-    let observed = observe::tenant(engine, &wanted.tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
+    let mut observed =
+        observe::tenant(engine, &wanted.tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
     nesting::check(wanted, &observed)?;
-    converge::plan(wanted, images, run.only.as_ref(), &observed.known(wanted.generation))
+    let surplus = adoption::surplus(&wanted.tenant, &mut observed);
+    let mut plan = converge::plan(wanted, images, run.only.as_ref(), &observed.known(wanted.generation))?;
+    adoption::note(&mut plan, wanted, &observed, surplus);
+    Ok(plan)
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use crate::domain::{Generation, ServiceName};
 
 pub(super) const AGENT: &str = "dev.q8.agent";
 pub(super) const TENANT: &str = "dev.q8.tenant";
-const ID: &str = "dev.q8.id";
+pub(super) const ID: &str = "dev.q8.id";
 pub(super) const GENERATION: &str = "dev.q8.generation";
 pub(super) const SPEC: &str = "dev.q8.spec";
 
-const PROJECT: &str = "com.docker.compose.project";
+pub(super) const PROJECT: &str = "com.docker.compose.project";
 pub(super) const SERVICE: &str = "com.docker.compose.service";
 pub(super) const NUMBER: &str = "com.docker.compose.container-number";
 pub(super) const NETWORK: &str = "com.docker.compose.network";
@@ -102,6 +102,11 @@ pub(super) fn filter(tenant: &TenantRef) -> HashMap<String, Vec<String>> {
             format!("{ID}={}", tenant.id),
         ],
     )])
+}
+
+/// The filter that selects all of the project, whoever made it.
+pub(super) fn project_filter(tenant: &TenantRef) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{PROJECT}={}", tenant.project())])])
 }
 
 /// The generation that made an object; an unreadable label counts as the oldest.

@@ -5,13 +5,15 @@
 //! gates    what the engine is too old for          refused before anything is touched
 //! convert  service -> create request               pure
 //! apply    carries the plan out                    makes new containers beside the old ones, then swaps
+//! adoption what others made becomes the tenant's
 //! start    dependency order, conditions, success   driven by `watch`: the engine's events
 //! settle   the record decides: keep new, drop old, or the reverse
 //! ```
 //!
 //! A container that is replaced is *set aside*: renamed to `{id}_{name}` and stopped, never removed before the commit.
-//! An object is the tenant's by its labels only (`labels`).
+//! An object is the tenant's by its labels only (`labels`), or because its record says that it was taken over (`adoption`).
 
+mod adoption;
 mod anonymous;
 mod apply;
 mod convert;
@@ -21,11 +23,14 @@ mod engine;
 mod gates;
 mod images;
 mod labels;
+mod layers;
 mod logs;
 mod nesting;
 mod networks;
 mod observe;
 mod pending;
+mod platform;
+mod pulls;
 mod settle;
 mod start;
 mod status;
@@ -42,11 +47,12 @@ use async_trait::async_trait;
 use self::engine::Engine;
 use self::networks::SubnetPool;
 use self::observe::{Container, State};
+use self::pulls::Pulls;
 use self::start::Starting;
 use super::converge::is_one_shot;
 use super::{
-    Backend, BackendError, Capabilities, Deployment, HostInfo, LogQuery, LogStream, ObservedContainer, Plan, Removed,
-    ResolvedImages, Run, TenantRef, UndoNote,
+    Adoption, Backend, BackendError, Capabilities, Deployment, HostInfo, LogQuery, LogStream, ObservedContainer, Plan,
+    Removed, ResolvedImages, Run, TenantRef, UndoNote,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -55,12 +61,18 @@ pub struct DockerBackend {
     agent: AgentId,
     engine: Arc<Engine>,
     subnets: SubnetPool,
+    pulls: Pulls,
 }
 
 impl DockerBackend {
     /// An engine behind a Unix socket. Nothing is sent yet: the engine may start later than the agent.
     pub fn new(agent: AgentId, socket: PathBuf, subnet_pool: Subnet) -> Self {
-        Self { agent, engine: Arc::new(Engine::at(socket)), subnets: SubnetPool::new(subnet_pool) }
+        Self {
+            agent,
+            engine: Arc::new(Engine::at(socket)),
+            subnets: SubnetPool::new(subnet_pool),
+            pulls: Pulls::default(),
+        }
     }
 
     async fn containers(&self, tenant: &TenantRef) -> Result<Vec<Container>, BackendError> {
@@ -131,7 +143,11 @@ impl Backend for DockerBackend {
     async fn prepare(&self, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError> {
         let api = self.engine.api_version().await.map_err(|error| error.into_backend("asking for its version"))?;
         gates::check(wanted, api)?;
-        images::prepare(&self.engine, wanted, run).await
+        images::prepare(&self.engine, &self.pulls, wanted, run).await
+    }
+
+    async fn adoptable(&self, wanted: &Deployment) -> Result<Adoption, BackendError> {
+        adoption::find(&self.engine, wanted).await
     }
 
     async fn plan(&self, wanted: &Deployment, images: &ResolvedImages, run: &Run) -> Result<Plan, BackendError> {

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use bollard::models::{Ipam as EngineIpam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
 
 use super::engine::{Engine, EngineError};
-use super::labels;
+use super::{adoption, labels};
 use crate::backend::{BackendError, Deployment};
 use crate::compose::{Ipam, Network, Volume};
 use crate::domain::ObjectKey;
@@ -131,11 +131,12 @@ pub(super) async fn ensure_network(
     let spec = deployment.object_hash(network);
     match engine.inspect_network(&network.name).await {
         Ok(found) => {
-            let found_labels = found.labels.unwrap_or_default();
-            if !labels::is_ours(&found_labels, &deployment.tenant) {
+            let (id, found_labels) = (found.id.as_deref(), found.labels.unwrap_or_default());
+            if !adoption::owns_network(&deployment.tenant, id, &found_labels) {
                 return Err(taken("network", network.name.as_str()));
             }
-            if found_labels.get(labels::SPEC) == Some(&spec) {
+            let adopted = id.and_then(|id| deployment.tenant.adopted.networks.get(id));
+            if adopted.or(found_labels.get(labels::SPEC)) == Some(&spec) {
                 return Ok(());
             }
             return Err(BackendError::Refused { message: format!("network {key} could not be replaced") });

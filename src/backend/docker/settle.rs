@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use futures::future::{join_all, try_join_all};
 use tokio::time::timeout_at;
 
-use super::anonymous;
 use super::convert::{self, Surroundings};
 use super::engine::{Engine, EngineError};
 use super::networks::{self, SubnetPool};
 use super::observe::{self, Container, Observed, State};
 use super::pending;
+use super::{adoption, anonymous};
 use crate::backend::{BackendError, Deployment, Removed, Run, TenantRef, UndoNote};
 use crate::compose::start_order;
 use crate::domain::{ContainerName, DesiredState, Generation, ObjectName, ServiceName};
@@ -24,7 +24,16 @@ pub(super) async fn settle(
     deployment: Option<&Deployment>,
     undo: Option<&UndoNote>,
 ) -> Result<(), BackendError> {
-    let observed = observe::tenant(engine, tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
+    let seen = adoption::with_foreign(tenant, undo);
+    let mut observed = observe::tenant(engine, &seen).await.map_err(|e| e.into_backend("listing the tenant"))?;
+    let all = std::mem::take(&mut observed.containers);
+    let is_foreign = |container: &Container| undo.is_some_and(|undo| undo.adopted.contains(&container.id));
+    let (foreign, others): (Vec<Container>, Vec<Container>) = all.into_iter().partition(is_foreign);
+    // Taken over and replaced, says the record.
+    let is_replaced = |container: &Container| tenant.adopted.containers.contains(&container.id);
+    let (replaced, own): (Vec<Container>, Vec<Container>) = others.into_iter().partition(is_replaced);
+    observed.containers = own;
+    remove_containers(engine, replaced.iter()).await?;
     let (keep, drop): (Vec<&Container>, Vec<&Container>) =
         observed.containers.iter().partition(|container| stays(container, &observed, committed, deployment));
     remove_containers(engine, drop.into_iter()).await?;
@@ -61,6 +70,9 @@ pub(super) async fn settle(
         }
     }
     remove_networks(engine, stale.iter().map(String::as_str)).await?;
+    if let Some(undo) = undo {
+        adoption::give_back(engine, &foreign, undo).await?;
+    }
     let Some(deployment) = deployment else { return Ok(()) };
     bring_back(engine, pool, deployment, &keep, undo).await
 }
