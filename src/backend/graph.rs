@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::converge::namespace_parents;
+use super::converge;
 use super::plan::{After, Slot, Task, Until, Work};
 use super::rolling::Rolling;
 use super::{Action, PlannedObject, Step};
@@ -136,7 +136,7 @@ impl<'a> Graph<'a> {
         for (at, slot) in self.containers() {
             let Some(service) = self.project.services.get(slot.service) else { continue };
             let Some(make) = self.of[at].make else { continue };
-            let parents = namespace_parents(service).into_iter().flat_map(|parent| self.slots_of(parent));
+            let parents = converge::parents(service).into_iter().flat_map(|parent| self.slots_of(parent));
             let parents: Vec<After> = parents.filter_map(|at| self.of[at].make).map(done).collect();
             self.tasks[make].after.extend(parents);
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph;
 use crate::compose::Project;
-use crate::domain::{ContainerId, ContainerName, ObjectKey, ServiceName};
+use crate::domain::{Adopted, ContainerId, ContainerName, ObjectKey, ServiceName};
 
 /// Everything an apply would do.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -188,6 +188,15 @@ pub enum Action {
     Remove,
 }
 
+/// What a tenant can take over from others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Adoption {
+    /// The objects.
+    pub adopted: Adopted,
+    /// What the author should know, a sentence each.
+    pub warnings: Vec<String>,
+}
+
 impl fmt::Display for PlannedObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -256,4 +265,7 @@ pub struct UndoNote {
     /// Volumes that were there: undoing never takes these, whatever their labels say.
     #[serde(default)]
     pub volumes: Vec<String>,
+    /// Containers that were to be taken over, in the order in which they have to be started: undoing gives them back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adopted: Vec<ContainerId>,
 }

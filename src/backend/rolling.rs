@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::converge::namespace_parents;
+use super::converge;
 use crate::compose::{FailureAction, NetworkMode, Project, Service, UpdateOrder};
 use crate::domain::{ObjectKey, ServiceName};
 
@@ -96,9 +96,9 @@ fn obstacle(
     if matches!(&service.network_mode, Some(mode) if *mode != NetworkMode::None) {
         return found("network_mode".to_owned(), "two containers would meet in one network namespace");
     }
-    if let Some(parent) = namespace_parents(service).first() {
+    if let Some(parent) = converge::parents(service).first() {
         return Some(("depends_on".to_owned(), format!("it shares a namespace or volumes with {parent}")));
     }
-    let joiner = project.services.iter().find(|(_, other)| namespace_parents(other).contains(&name));
+    let joiner = project.services.iter().find(|(_, other)| converge::parents(other).contains(&name));
     joiner.map(|(joiner, _)| ("depends_on".to_owned(), format!("{joiner} shares a namespace or volumes with it")))
 }

@@ -25,6 +25,7 @@ fn deployment(text: &str) -> Deployment {
         agent: AgentId::parse(&"a".repeat(32)).unwrap(),
         subdomain: Subdomain::parse("acme").unwrap(),
         id: TenantId::parse("1").unwrap(),
+        adopted: crate::domain::Adopted::default(),
     };
     let loaded = compose::load(&LoadInput {
         documents: &[Document { name: "compose.yaml", bytes: text.as_bytes() }],

@@ -43,6 +43,8 @@ pub enum Error {
     NoSuchTenant(Subdomain),
     #[error("tenant {subdomain} has no service {service}")]
     NoSuchService { subdomain: Subdomain, service: ServiceName },
+    #[error("tenant {subdomain} is stopped: start all of it, not service {service} alone")]
+    Stopped { subdomain: Subdomain, service: ServiceName },
     #[error("another operation is running on this tenant")]
     Busy(Option<Box<Operation>>),
     #[error("the subdomain belongs to another tenant id until it is torn down with purge")]
@@ -76,7 +78,7 @@ impl Error {
             Self::Policy(_) => ErrorCode::PolicyDenied,
             Self::Backend(error) => error.code(),
             Self::Fs(error) => error.code(),
-            Self::Unsupported { .. } => ErrorCode::UnsupportedOnBackend,
+            Self::Unsupported { .. } | Self::Stopped { .. } => ErrorCode::UnsupportedOnBackend,
             Self::FileConflict { .. } => ErrorCode::InvalidFilePath,
             Self::NoSuchTenant(_) | Self::NoSuchService { .. } => ErrorCode::NotFound,
             Self::Busy(_) => ErrorCode::TenantBusy,
@@ -104,7 +106,7 @@ impl Error {
             Self::Unsupported { field, .. } => Some(field.clone()),
             Self::FileConflict { path, .. } => Some(format!("files[\"{path}\"]")),
             Self::BackendNotConfigured(_) => Some("placement.backend".to_owned()),
-            Self::NoSuchService { .. } => Some("service".to_owned()),
+            Self::NoSuchService { .. } | Self::Stopped { .. } => Some("service".to_owned()),
             _ => None,
         }
     }

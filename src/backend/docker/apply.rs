@@ -9,7 +9,7 @@ use super::engine::{Engine, EngineError};
 use super::networks;
 use super::observe;
 use super::stack::Stack;
-use super::{anonymous, labels, nesting};
+use super::{adoption, anonymous, labels, nesting};
 use crate::backend::plan::Slot;
 use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, ResolvedImages, Run, converge};
 use crate::domain::{ContainerId, ContainerName};
@@ -56,7 +56,7 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
     let mut inherited = BTreeMap::new();
     if let Some(old) = stack.existing(slot) {
         let details = engine.inspect(&old.id).await.map_err(|error| error.into_backend(doing))?;
-        inherited = anonymous::volumes_of(&details);
+        inherited = anonymous::inherited_from(engine, &details).await.map_err(|error| error.into_backend(doing))?;
         if !old.is_aside() {
             engine.rename(&old.id, &old.aside_name()).await.map_err(|error| error.into_backend(doing))?;
         }
@@ -64,7 +64,9 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
     let image = stack.images.get(slot.service);
     let image_id = image.map(|image| image.id.as_str()).unwrap_or_default();
     let reference = image.map_or(service.image.as_str(), |image| image.image.as_str());
+    let api = engine.api_version().await.map_err(|error| error.into_backend(doing))?;
     let first = stack.first_containers();
+    let names = stack.names();
     let mut name = slot.name.clone();
     for attempt in 0..3 {
         let around = Surroundings {
@@ -74,10 +76,11 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
             image_id,
             containers: &first,
             inherited: &inherited,
-            many_networks: stack.many_networks,
+            names: &names,
+            api,
         };
         let request = convert::container(wanted, slot.service, service, &around)?;
-        match engine.create(&name, service.platform.as_deref(), request.body).await {
+        match engine.create(&name, service.platform.as_deref(), request.body, request.mac_address).await {
             Ok(id) => {
                 for (network, endpoint) in request.connect_later {
                     engine.connect(&network, &id, endpoint).await.map_err(|error| error.into_backend(doing))?;
@@ -190,7 +193,11 @@ pub(super) async fn plan(
     run: &Run,
 ) -> Result<Plan, BackendError> {
     networks::check_external(engine, wanted).await?;
-    let observed = observe::tenant(engine, &wanted.tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
+    let mut observed =
+        observe::tenant(engine, &wanted.tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
     nesting::check(wanted, &observed)?;
-    converge::plan(wanted, images, run.only.as_ref(), &observed.known(wanted.generation))
+    let surplus = adoption::surplus(&wanted.tenant, &mut observed);
+    let mut plan = converge::plan(wanted, images, run.only.as_ref(), &observed.known(wanted.generation))?;
+    adoption::note(&mut plan, wanted, &observed, surplus);
+    Ok(plan)
 }

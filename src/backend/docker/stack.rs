@@ -16,13 +16,12 @@ use crate::backend::execute::{Goal, Hands, execute};
 use crate::backend::plan::Slot;
 use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, PreStop, ResolvedImages, Run, Step};
 use crate::compose::{RestartPolicy, Service};
-use crate::domain::{ContainerId, ServiceName};
+use crate::domain::{ContainerId, ContainerName, ServiceName};
 
 /// One tenant's stack while a plan is carried out.
 pub(super) struct Stack<'a> {
     pub(super) engine: &'a Arc<Engine>,
     pub(super) pool: &'a SubnetPool,
-    pub(super) many_networks: bool,
     pub(super) wanted: &'a Deployment,
     pub(super) images: &'a ResolvedImages,
     pub(super) plan: &'a Plan,
@@ -37,7 +36,7 @@ pub(super) struct Stack<'a> {
 
 impl<'a> Stack<'a> {
     pub(super) fn new(
-        (engine, pool, many_networks): (&'a Arc<Engine>, &'a SubnetPool, bool),
+        (engine, pool): (&'a Arc<Engine>, &'a SubnetPool),
         (wanted, images, plan): (&'a Deployment, &'a ResolvedImages, &'a Plan),
         observed: &'a Observed,
         run: &'a Run,
@@ -45,7 +44,6 @@ impl<'a> Stack<'a> {
         Self {
             engine,
             pool,
-            many_networks,
             wanted,
             images,
             plan,
@@ -75,6 +73,16 @@ impl<'a> Stack<'a> {
         let slots = self.plan.steps.iter().filter_map(Step::slot);
         let first = slots.filter(|slot| slot.number == 1 && slot.action != Action::Remove);
         first.filter_map(|slot| Some((slot.service.clone(), self.id_of(slot)?))).collect()
+    }
+
+    /// The names of each service's containers, for links to them.
+    pub(super) fn names(&self) -> BTreeMap<ServiceName, Vec<ContainerName>> {
+        let mut names: BTreeMap<ServiceName, Vec<ContainerName>> = BTreeMap::new();
+        let slots = self.plan.steps.iter().filter_map(Step::slot).filter(|slot| slot.action != Action::Remove);
+        for slot in slots {
+            names.entry(slot.service.clone()).or_default().push(slot.name.clone());
+        }
+        names
     }
 
     /// The container that a slot had when it all began.

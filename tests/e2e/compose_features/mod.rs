@@ -7,6 +7,7 @@ mod network;
 mod order;
 mod process;
 mod several_files;
+mod sharing;
 
 use std::collections::BTreeMap;
 
