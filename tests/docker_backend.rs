@@ -2,7 +2,6 @@
 
 #[allow(dead_code, unused_imports, unused_macros, reason = "only the world and the tenant are used here")]
 mod conformance;
-#[allow(dead_code, reason = "only the engine is used here")]
 mod support;
 
 use std::time::Duration;
@@ -115,7 +114,11 @@ async fn no_request_fails_during_a_start_first_update() {
     assert_eq!(tenant.identities().await["client-1"], client, "it ran all the time");
     // The test can fail: with one container and stop-first there is a gap.
     tenant.up(&text(4, "stop-first").replace("replicas: 2", "replicas: 1")).await.expect("it is updated");
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let up = jiff::Timestamp::now();
+    eventually("the client is answered again", async || {
+        Asked::by(&tenant).await.answered.last().is_some_and(|last| *last > up)
+    })
+    .await;
     let asked = Asked::by(&tenant).await;
     assert!(asked.longest_wait() >= GAP, "{:?}", asked.longest_wait());
     tenant.purge().await;
