@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, BackendError, Deployment, Plan, PlannedObject, ResolvedImages, Step};
-use crate::compose::{NamespaceMode, NetworkMode, Project, RestartPolicy, Service};
+use crate::compose::{NetworkMode, Project, RestartPolicy, Service, VolumesFromSource};
 use crate::domain::{ContainerId, ContainerName, DesiredState, Health, ObjectKey, ServiceName};
 
 /// What an engine holds that matters to one tenant's plan. Containers and networks that an unfinished apply has set
@@ -256,7 +256,7 @@ impl Planner<'_> {
     }
 
     /// Services whose containers must be made anew for a reason outside their own definition: a network they are in,
-    /// or the service whose namespace they share.
+    /// or a service to whose container they are tied.
     fn changed_services(&self) -> BTreeMap<ServiceName, String> {
         let anew: BTreeSet<&str> = self
             .plan
@@ -279,12 +279,11 @@ impl Planner<'_> {
         }
         loop {
             let follower = self.project.services.iter().find_map(|(name, service)| {
-                let parent =
-                    namespace_parents(service).into_iter().find(|parent| self.is_replaced(parent, &changed))?;
+                let parent = parents(service).into_iter().find(|parent| self.is_replaced(parent, &changed))?;
                 (!changed.contains_key(name)).then(|| (name.clone(), parent.clone()))
             });
             let Some((name, parent)) = follower else { return changed };
-            changed.insert(name, format!("it shares a namespace with {parent}, which is made anew"));
+            changed.insert(name, format!("it is tied to a container of {parent}, which is made anew"));
         }
     }
 
@@ -399,18 +398,16 @@ impl Planner<'_> {
     }
 }
 
-/// The services whose namespaces this one joins.
-pub(crate) fn namespace_parents(service: &Service) -> Vec<&ServiceName> {
-    let mut parents = Vec::new();
-    if let Some(NetworkMode::Service(parent)) = &service.network_mode {
-        parents.push(parent);
-    }
-    for mode in [&service.pid, &service.ipc, &service.uts, &service.cgroup] {
-        if let Some(NamespaceMode::Service(parent)) = mode {
-            parents.push(parent);
-        }
-    }
-    parents
+/// The services to whose very containers this one's are tied: whose namespaces or volumes it has, and those it links to on
+/// the default bridge, where a link is to a container and not to a name. Its own are made after theirs, and again with them.
+pub(crate) fn parents(service: &Service) -> Vec<&ServiceName> {
+    let volumes = service.volumes_from.iter().filter_map(|from| match &from.source {
+        VolumesFromSource::Service(parent) => Some(parent),
+        VolumesFromSource::Container(_) => None,
+    });
+    let on_bridge = service.network_mode == Some(NetworkMode::Bridge);
+    let linked = service.links.iter().filter(|_| on_bridge).map(|link| &link.service);
+    service.namespace_parents().map(|(_, parent)| parent).chain(volumes).chain(linked).collect()
 }
 
 /// What somebody waits for.

@@ -8,8 +8,8 @@ use sha2::Sha256;
 
 use crate::compose::{FileReference, MountSource, Service};
 use crate::domain::{
-    AgentId, DesiredState, FileContent, Generation, ObjectKey, ProjectName, ProjectPath, ServiceName, Subdomain,
-    TenantId,
+    Adopted, AgentId, DesiredState, FileContent, Generation, ObjectKey, ProjectName, ProjectPath, ServiceName,
+    Subdomain, TenantId,
 };
 use crate::policy::AllowedProject;
 
@@ -22,6 +22,8 @@ pub struct TenantRef {
     pub subdomain: Subdomain,
     /// The tenant's identity.
     pub id: TenantId,
+    /// What is its own besides, because it was taken over.
+    pub adopted: Adopted,
 }
 
 impl TenantRef {
@@ -118,6 +120,14 @@ impl Deployment {
         self.project.project().services.get(name)
     }
 
+    /// The content of a file of the request, by its path relative to the project directory (`./x` is `x`) or an absolute
+    /// path below it.
+    pub fn request_file(&self, path: &str) -> Option<&[u8]> {
+        let inside = self.project.project().relative(path).unwrap_or(path);
+        let inside = inside.strip_prefix("./").unwrap_or(inside);
+        self.files.get(&ProjectPath::parse(inside).ok()?).map(|file| file.bytes.as_slice())
+    }
+
     /// The file behind a config or secret reference; none when the project has no content for it.
     pub fn mount_file(
         &self,
@@ -212,6 +222,11 @@ impl Deployment {
                 }
             }
         }
+        for path in service.security_opt.iter().filter_map(|option| seccomp_file(option)) {
+            if let Some(bytes) = self.request_file(path) {
+                contents.push((path, self.key.hash(&[b"seccomp", bytes])));
+            }
+        }
         let text = serde_json::to_vec(&Hashed { service: value, contents }).expect("JSON of strings serialises");
         self.key.hash(&[b"service", &text])
     }
@@ -221,6 +236,12 @@ impl Deployment {
         let text = serde_json::to_vec(definition).expect("the model serialises");
         self.key.hash(&[b"object", &text])
     }
+}
+
+/// The profile that an option of `security_opt` names by its path: `seccomp=path` or `seccomp:path`.
+pub(crate) fn seccomp_file(option: &str) -> Option<&str> {
+    let path = option.strip_prefix("seccomp=").or_else(|| option.strip_prefix("seccomp:"))?;
+    (!matches!(path, "unconfined" | "builtin")).then_some(path)
 }
 
 /// What only steers an apply, or is there to be printed.

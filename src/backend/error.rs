@@ -24,6 +24,8 @@ pub struct FailureDetails {
 pub enum BackendError {
     #[error("image {image} of service {service} was not found{hint}")]
     ImageNotFound { service: ServiceName, image: String, hint: &'static str },
+    #[error("image {image} of service {service} was not found for platform {platform}{hint}")]
+    PlatformNotFound { service: ServiceName, image: String, platform: String, hint: &'static str },
     #[error("the registry refused access to image {image} of service {service}")]
     RegistryDenied { service: ServiceName, image: String },
     #[error("the registry of image {image} of service {service} could not be reached")]
@@ -54,7 +56,7 @@ impl BackendError {
     /// The stable code of this failure.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::ImageNotFound { .. } => ErrorCode::ImageNotFound,
+            Self::ImageNotFound { .. } | Self::PlatformNotFound { .. } => ErrorCode::ImageNotFound,
             Self::RegistryDenied { .. } => ErrorCode::RegistryDenied,
             Self::RegistryUnavailable { .. } => ErrorCode::RegistryUnavailable,
             Self::ServiceUnhealthy { .. } => ErrorCode::ServiceUnhealthy,
@@ -74,6 +76,7 @@ impl BackendError {
     pub fn field(&self) -> Option<String> {
         match self {
             Self::ImageNotFound { service, .. }
+            | Self::PlatformNotFound { service, .. }
             | Self::RegistryDenied { service, .. }
             | Self::RegistryUnavailable { service, .. } => Some(format!("services.{service}.image")),
             Self::ServiceUnhealthy { service, .. } | Self::ServiceExited { service, .. } => {

@@ -17,7 +17,7 @@ pub mod memory;
 pub use deployment::{Deployment, HostKey, MountFile, TenantRef};
 pub use error::{BackendError, FailureDetails};
 pub use logs::{LogLine, LogQuery, LogStream, LogStreamKind, Tail};
-pub use plan::{Action, Plan, PlannedObject, Step, UndoNote};
+pub use plan::{Action, Adoption, Plan, PlannedObject, Step, UndoNote};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -157,6 +157,13 @@ pub trait Backend: Send + Sync {
 
     /// Makes the images available and says what each reference stands for. Touches nothing of the tenant.
     async fn prepare(&self, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError>;
+
+    /// What others have made for this tenant's project and the tenant may take over. Changes nothing: whoever wants it
+    /// adds it to the deployment's tenant, and to the record with the commit.
+    async fn adoptable(&self, _wanted: &Deployment) -> Result<Adoption, BackendError> {
+        let reason = format!("nobody but the agent makes anything on backend {}", self.name());
+        Err(BackendError::Unsupported { field: "adopt".to_owned(), reason })
+    }
 
     /// Compares what is wanted with what is there. Changes nothing. The plan of a settled, healthy deployment is empty.
     async fn plan(&self, wanted: &Deployment, images: &ResolvedImages, run: &Run) -> Result<Plan, BackendError>;

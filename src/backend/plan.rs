@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{ContainerId, ContainerName, ObjectKey, ServiceName};
+use crate::domain::{Adopted, ContainerId, ContainerName, ObjectKey, ServiceName};
 
 /// Everything an apply would do, in no particular order: dependencies give the order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -81,6 +81,15 @@ pub enum Action {
     Remove,
 }
 
+/// What a tenant can take over from others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Adoption {
+    /// The objects.
+    pub adopted: Adopted,
+    /// What the author should know, a sentence each.
+    pub warnings: Vec<String>,
+}
+
 /// What ran before an apply began.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct UndoNote {
@@ -89,4 +98,7 @@ pub struct UndoNote {
     /// Volumes that were there: undoing never takes these, whatever their labels say.
     #[serde(default)]
     pub volumes: Vec<String>,
+    /// Containers that were to be taken over, in the order in which they have to be started: undoing gives them back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adopted: Vec<ContainerId>,
 }

@@ -1,9 +1,9 @@
-//! What holds across attributes and services: dependencies that follow from shared namespaces, the `default` network,
-//! networks nobody uses, and the rules that no single attribute can break alone.
+//! What holds across attributes and services: the `default` network, what nobody uses, and the rules that no single
+//! attribute can break alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::model::{Condition, Dependency, MountSource, Network, Project, Service, ServiceNetwork};
+use super::model::{MountSource, Network, Project, Service, ServiceNetwork};
 use super::{ComposeError, Locations};
 use crate::domain::{ObjectKey, ObjectName, ServiceName};
 
@@ -30,11 +30,6 @@ fn normalise(project: &mut Project) -> Result<(), Broken> {
     let default = ObjectKey::parse("default")
         .map_err(|error| Broken { field: "networks.default".to_owned(), reason: error.to_string() })?;
     for service in project.services.values_mut() {
-        let parents: Vec<ServiceName> = service.namespace_parents().cloned().collect();
-        for parent in parents {
-            let shared = Dependency { condition: Condition::ServiceStarted, restart: true, required: true };
-            service.depends_on.entry(parent).or_insert(shared);
-        }
         if service.network_mode.is_none() && service.networks.is_empty() {
             service.networks.insert(default.clone(), ServiceNetwork::default());
         }
@@ -93,9 +88,6 @@ fn check(project: &Project) -> Result<(), Broken> {
         let in_memory: BTreeSet<String> = service.tmpfs.iter().map(|tmpfs| super::paths::clean(&tmpfs.path)).collect();
         if !in_memory.is_empty() && service.mounts.iter().any(|mount| in_memory.contains(&mount.target)) {
             return Err(broken("tmpfs", "one of its paths is already mounted under `volumes`".to_owned()));
-        }
-        if let Some(parent) = service.namespace_parents().find(|parent| !project.services.contains_key(*parent)) {
-            return Err(broken("depends_on", format!("shares a namespace of service `{parent}`, which is disabled")));
         }
     }
     if let Some(cycle) = super::graph::cycle(project) {

@@ -175,7 +175,7 @@ fn profiles_decide_what_is_there() {
     assert_eq!(loaded.project.services.len(), 2);
     assert!(loaded.project.disabled_services.contains("dbg"));
     assert!(loaded.project.services["opt"].depends_on.is_empty());
-    assert!(loaded.warnings[0].contains("`dbg` is not there"), "{:?}", loaded.warnings);
+    assert!(loaded.warnings[0].contains("`dbg` is disabled"), "{:?}", loaded.warnings);
     for profiles in [&["debug"][..], &["*"]] {
         let error = load_with(text, &[], &[], profiles).expect_err("now the volume is missed");
         assert_eq!(error.field, "services.dbg.volumes[0]");

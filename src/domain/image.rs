@@ -20,6 +20,14 @@ pub struct ImageRef {
 
 const RULE: &str = "[registry[:port]/]repository[:tag][@sha256:digest], the repository in lower case";
 
+/// The registry of references that name none.
+const HUB: &str = "docker.io";
+
+/// Whether a host is the Hub under one of its names.
+fn is_hub(host: &str) -> bool {
+    [HUB, "index.docker.io", "registry-1.docker.io"].iter().any(|name| host.eq_ignore_ascii_case(name))
+}
+
 fn invalid() -> InvalidName {
     InvalidName { kind: "image reference", rule: RULE }
 }
@@ -63,9 +71,15 @@ impl ImageRef {
     /// The registry host (with its port) that serves this image; `docker.io` when none is written.
     pub fn registry(&self) -> &str {
         match split_registry(self.name()).0 {
-            None | Some("index.docker.io") => "docker.io",
+            None => HUB,
+            Some(host) if is_hub(host) => HUB,
             Some(host) => host,
         }
+    }
+
+    /// The repository within its registry, as written.
+    pub fn repository(&self) -> &str {
+        split_registry(self.name()).1
     }
 
     /// The tag: what is written, else `latest`; none when the reference is by digest alone.
@@ -84,11 +98,11 @@ impl ImageRef {
         self.text[self.name_end..].split_once('@').map(|(_, digest)| digest)
     }
 
-    /// The reference with its tag, written or not. The engine takes a bare word that begins an image's id for that image,
-    /// whoever's it is; with a tag it is a name and nothing else.
+    /// The reference as the engine takes it for a name and nothing else. A bare word that begins an image's id stands for
+    /// that image, whoever's it is; so a word that could is given the tag that it means.
     #[must_use]
     pub fn qualified(&self) -> Self {
-        if self.text.len() > self.name_end {
+        if self.text.len() > self.name_end || self.text.bytes().any(|c| !c.is_ascii_hexdigit()) {
             return self.clone();
         }
         Self { text: format!("{}:latest", self.text), name_end: self.name_end }
@@ -185,6 +199,7 @@ mod tests {
             ("localhost:5000/a/b:x", "localhost:5000", "localhost:5000/a/b", Some("x")),
             ("ghcr.io/Acme".to_lowercase().as_str(), "ghcr.io", "ghcr.io/acme", Some("latest")),
             ("index.docker.io/library/redis", "docker.io", "index.docker.io/library/redis", Some("latest")),
+            ("registry-1.docker.io/x/y:1", "docker.io", "registry-1.docker.io/x/y", Some("1")),
             (&format!("r.example/x@{digest}"), "r.example", "r.example/x", None),
             (&format!("x:1@{digest}"), "docker.io", "x", Some("1")),
         ] {
@@ -194,11 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn a_qualified_reference_always_has_a_tag_or_digest() {
+    fn a_qualified_reference_is_no_beginning_of_an_id() {
         let digest = format!("x@sha256:{}", "a".repeat(64));
         for (text, qualified) in [
             ("c57a1", "c57a1:latest"),
-            ("localhost:5000/x", "localhost:5000/x:latest"),
+            ("cafe", "cafe:latest"),
+            ("x", "x"),
+            ("localhost:5000/x", "localhost:5000/x"),
             ("x:1", "x:1"),
             (digest.as_str(), digest.as_str()),
         ] {

@@ -4,6 +4,7 @@
 //! function that takes a [`Subdomain`] or an [`ImageRef`] needs no check of its own. That matters most for
 //! whatever ends up in a request path of the Docker Engine API, where names are not escaped.
 
+mod adopted;
 mod error_code;
 mod image;
 mod names;
@@ -12,6 +13,7 @@ mod path;
 mod status;
 mod tenant;
 
+pub use adopted::Adopted;
 pub use error_code::ErrorCode;
 pub use image::ImageRef;
 pub use names::{

@@ -159,11 +159,15 @@ pub struct RegistryAuth {
 }
 
 impl RegistryAuth {
-    /// Accepts a registry's host as it stands in image references; `index.docker.io` is the Hub's older name.
+    /// Accepts a registry's host as it stands in image references, in lower case: host names have none. The Hub's other
+    /// names mean the Hub, the one among them that docker login keeps its credentials under.
     pub fn parse_host(text: &str) -> Result<String, InvalidName> {
-        let image = ImageRef::parse(&format!("{text}/x")).ok();
-        match image.as_ref().map(ImageRef::registry) {
-            Some(host) if host == text || text == "index.docker.io" => Ok(host.to_owned()),
+        let hub = matches!(text, "https://index.docker.io/v1/" | "https://index.docker.io/v1");
+        let host = if hub { "docker.io" } else { text };
+        let image = ImageRef::parse(&format!("{host}/x")).ok();
+        match image {
+            // All of it was the host, and none of it part of the repository.
+            Some(image) if image.repository() == "x" => Ok(image.registry().to_ascii_lowercase()),
             _ => Err(InvalidName {
                 kind: "registry",
                 rule: "a host as in image references, such as ghcr.io or registry.example:5000 (docker.io for the Hub), \

@@ -7,7 +7,8 @@ use super::operations::Op;
 use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest, summary};
 use crate::backend::{Plan, ResolvedImages, Run};
 use crate::domain::{
-    DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth, Subdomain, TenantSpec,
+    Adopted, DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth, Subdomain,
+    TenantSpec,
 };
 use crate::tenant_fs::{Journal, LastError, RECORD_VERSION, Record, StoredGeneration};
 
@@ -17,16 +18,20 @@ struct Wanted {
     status: &'static str,
     spec: TenantSpec,
     run: Run,
+    /// Whether what others made for the project is taken over.
+    adopt: bool,
+}
+
+/// A commit that failed.
+#[derive(Debug)]
+pub(super) struct NotCommitted {
+    pub(super) error: Error,
+    /// Whether the record may be in place all the same.
+    pub(super) may_stand: bool,
 }
 
 impl Orchestrator {
     pub(super) async fn do_provision(&self, op: &Op, request: ProvisionRequest) -> Result<Provisioned, Error> {
-        if request.adopt {
-            return Err(Error::Unsupported {
-                field: "adopt".to_owned(),
-                reason: "taking over objects that another tool made is not supported yet".to_owned(),
-            });
-        }
         let existing = self.record(op.tenant()).await?;
         let placement = self.placement(request.placement, existing.as_ref())?;
         let record = match existing {
@@ -48,7 +53,8 @@ impl Orchestrator {
             pinned_images: std::collections::BTreeMap::new(),
         };
         let run = op.run(self.credentials(request.registry_auth));
-        let wanted = Wanted { kind: OperationKind::Provision, status: "provisioned", spec, run };
+        let kind = OperationKind::Provision;
+        let wanted = Wanted { kind, status: "provisioned", spec, run, adopt: request.adopt };
         self.bring(op, record, wanted).await
     }
 
@@ -82,7 +88,7 @@ impl Orchestrator {
         let mut run = op.run(self.credentials(request.registry_auth));
         run.pull = request.pull;
         run.only = (!request.services.is_empty()).then_some(request.services);
-        self.bring(op, record, Wanted { kind: OperationKind::Update, status: "updated", spec, run }).await
+        self.bring(op, record, Wanted { kind: OperationKind::Update, status: "updated", spec, run, adopt: false }).await
     }
 
     pub(super) async fn do_rollback(&self, op: &Op, from: Option<Generation>) -> Result<Provisioned, Error> {
@@ -95,7 +101,8 @@ impl Orchestrator {
         let stored = self.disk(move |fs| fs.generation(&tenant, previous)).await?;
         let spec = TenantSpec { pinned_images: stored.images, ..stored.spec };
         let run = op.run(self.credentials(Vec::new()));
-        self.bring(op, record, Wanted { kind: OperationKind::Rollback, status: "rolled_back", spec, run }).await
+        self.bring(op, record, Wanted { kind: OperationKind::Rollback, status: "rolled_back", spec, run, adopt: false })
+            .await
     }
 
     /// Loads, plans and, unless everything is as wanted already, changes.
@@ -103,7 +110,10 @@ impl Orchestrator {
         op.report("reading the Compose file");
         let backend = self.backend(record.backend)?;
         let next = record.generation.next();
-        let mut loaded = self.load(self.tenant_ref(&record), wanted.spec.clone(), next, record.desired).await?;
+        let mut tenant = self.tenant_ref(&record);
+        // What an earlier generation replaced is gone: the operation that took it over has ended.
+        tenant.adopted.containers.clear();
+        let mut loaded = self.load(tenant, wanted.spec.clone(), next, record.desired).await?;
         if wanted.kind == OperationKind::Update && !wanted.spec.pinned_images.is_empty() {
             // A pin is what one reference stood for. It says nothing about another one.
             let before = self.committed(&record).await?;
@@ -119,6 +129,12 @@ impl Orchestrator {
         {
             return Err(Error::NoSuchService { subdomain: op.tenant().clone(), service: unknown.clone() });
         }
+        if wanted.adopt {
+            op.report("looking for what there is to take over");
+            let found = backend.adoptable(&loaded.deployment).await?;
+            loaded.deployment.tenant.adopted.extend(found.adopted);
+            loaded.warnings.extend(found.warnings);
+        }
         op.report("looking at images");
         let images = backend.prepare(&loaded.deployment, &wanted.run).await?;
         op.report("planning");
@@ -130,6 +146,7 @@ impl Orchestrator {
         let same = live
             && wanted.kind != OperationKind::Rollback
             && plan.is_empty()
+            && loaded.deployment.tenant.adopted.is_same_data(&record.adopted)
             && record.fingerprint == self.fingerprint(&wanted.spec);
         let (generation, changed) = if same {
             (record.generation, false)
@@ -210,14 +227,19 @@ impl Orchestrator {
             generation: target,
             previous: Some(record.generation).filter(|previous| *previous != Generation::NONE && !record.kept),
             fingerprint: self.fingerprint(&wanted.spec),
+            adopted: deployment.tenant.adopted.clone(),
             updated_at: jiff::Timestamp::now(),
             last_error: None,
             ..record.clone()
         };
-        let writing = committed.clone();
-        if let Err(error) = self.disk(move |fs| fs.commit(&writing)).await {
-            self.undo(record, &error, &plan.undo).await;
-            return Err(error);
+        if let Err(failed) = self.commit_generation(&committed).await {
+            if failed.may_stand {
+                // The operation stays open: the record decides as soon as the disk answers.
+                self.recover_later(op.tenant().clone());
+            } else {
+                self.undo(record, &failed.error, &plan.undo).await;
+            }
+            return Err(failed.error);
         }
         let loaded = Arc::new(loaded);
         self.remember(op.tenant(), &loaded);
@@ -229,6 +251,24 @@ impl Orchestrator {
             self.recover_later(op.tenant().clone());
         }
         Ok(())
+    }
+
+    /// Writes the record of a new generation. A failure need not mean that the old one stands: the new one may be in place
+    /// and only its sync have failed. Undoing then would be undoing what the record says.
+    pub(super) async fn commit_generation(&self, record: &Record) -> Result<(), NotCommitted> {
+        let write = async || {
+            let record = record.clone();
+            self.disk(move |fs| fs.commit(&record)).await
+        };
+        let Err(error) = write().await else { return Ok(()) };
+        match self.record(&record.subdomain).await {
+            Ok(Some(found)) if found.generation == record.generation && found.kept == record.kept => {
+                tracing::warn!(tenant = %record.subdomain, %error, "the record is in place, but may not be on the disk");
+                write().await.map_err(|error| NotCommitted { error, may_stand: true })
+            }
+            Ok(_) => Err(NotCommitted { error, may_stand: false }),
+            Err(_) => Err(NotCommitted { error, may_stand: true }),
+        }
     }
 
     /// The project files of a deployment, and what its containers bind besides.
@@ -317,6 +357,7 @@ fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &P
         generation: Generation::NONE,
         previous: None,
         fingerprint: String::new(),
+        adopted: Adopted::default(),
         created_at: now,
         updated_at: now,
         last_error: None,

@@ -12,6 +12,9 @@ pub struct LocatedRefusal {
     /// What is refused.
     #[serde(flatten)]
     pub refusal: Refusal,
+    /// The file it stands in, when that is not `compose.yaml` but one that is included or extended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// Its line, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
@@ -40,6 +43,8 @@ pub enum Error {
     NoSuchTenant(Subdomain),
     #[error("tenant {subdomain} has no service {service}")]
     NoSuchService { subdomain: Subdomain, service: ServiceName },
+    #[error("tenant {subdomain} is stopped: start all of it, not service {service} alone")]
+    Stopped { subdomain: Subdomain, service: ServiceName },
     #[error("another operation is running on this tenant")]
     Busy(Option<Box<Operation>>),
     #[error("the subdomain belongs to another tenant id until it is torn down with purge")]
@@ -73,7 +78,7 @@ impl Error {
             Self::Policy(_) => ErrorCode::PolicyDenied,
             Self::Backend(error) => error.code(),
             Self::Fs(error) => error.code(),
-            Self::Unsupported { .. } => ErrorCode::UnsupportedOnBackend,
+            Self::Unsupported { .. } | Self::Stopped { .. } => ErrorCode::UnsupportedOnBackend,
             Self::FileConflict { .. } => ErrorCode::InvalidFilePath,
             Self::NoSuchTenant(_) | Self::NoSuchService { .. } => ErrorCode::NotFound,
             Self::Busy(_) => ErrorCode::TenantBusy,
@@ -101,7 +106,7 @@ impl Error {
             Self::Unsupported { field, .. } => Some(field.clone()),
             Self::FileConflict { path, .. } => Some(format!("files[\"{path}\"]")),
             Self::BackendNotConfigured(_) => Some("placement.backend".to_owned()),
-            Self::NoSuchService { .. } => Some("service".to_owned()),
+            Self::NoSuchService { .. } | Self::Stopped { .. } => Some("service".to_owned()),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Restart, stop, start and teardown.
 
+use super::load::Loaded;
 use super::operations::Op;
 use super::{Done, Error, Kept, Orchestrator, TornDown};
 use crate::backend::Removed;
@@ -15,6 +16,9 @@ impl Orchestrator {
             return Ok(Done { status: "restarted", ..started });
         }
         let loaded = self.committed(&record).await?;
+        if let Some(service) = &service {
+            check_runnable(&record, &loaded, service)?;
+        }
         self.open_journal(op, &record, OperationKind::Restart, service.as_ref(), false).await?;
         let run = op.run(Vec::new());
         let restarted = self.backend(record.backend)?.restart(&loaded.deployment, service.as_ref(), &run).await;
@@ -35,10 +39,11 @@ impl Orchestrator {
     async fn set_running(&self, op: &Op, service: Option<ServiceName>, desired: DesiredState) -> Result<Done, Error> {
         let mut record = self.live_record(op.tenant()).await?;
         let loaded = self.committed(&record).await?;
-        if let Some(service) = &service
-            && loaded.deployment.service(service).is_none()
-        {
-            return Err(Error::NoSuchService { subdomain: record.subdomain, service: service.clone() });
+        if let Some(service) = &service {
+            match desired {
+                DesiredState::Running => check_runnable(&record, &loaded, service)?,
+                DesiredState::Stopped => check_known(&record, &loaded, service)?,
+            }
         }
         let (kind, status) = match desired {
             DesiredState::Stopped => (OperationKind::Stop, "stopped"),
@@ -161,5 +166,22 @@ impl Orchestrator {
     async fn end_lightly(&self, record: &Record) -> Result<(), Error> {
         let loaded = self.committed(record).await?;
         self.end(record, Some(&loaded)).await
+    }
+}
+
+fn check_known(record: &Record, loaded: &Loaded, service: &ServiceName) -> Result<(), Error> {
+    match loaded.deployment.service(service) {
+        Some(_) => Ok(()),
+        None => Err(Error::NoSuchService { subdomain: record.subdomain.clone(), service: service.clone() }),
+    }
+}
+
+/// A stopped tenant is stopped as a whole: a service of it that runs would run against the record, and until the engine
+/// restarts only.
+fn check_runnable(record: &Record, loaded: &Loaded, service: &ServiceName) -> Result<(), Error> {
+    check_known(record, loaded, service)?;
+    match record.desired {
+        DesiredState::Running => Ok(()),
+        DesiredState::Stopped => Err(Error::Stopped { subdomain: record.subdomain.clone(), service: service.clone() }),
     }
 }

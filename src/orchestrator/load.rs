@@ -12,6 +12,9 @@ use crate::domain::{DesiredState, FileContent, Generation, ProjectName, ProjectP
 use crate::policy::{self, Ground, Profile};
 use crate::tenant_fs::Record;
 
+/// What errors call the Compose file of a request.
+const COMPOSE_FILE: &str = "compose.yaml";
+
 /// A specification as it is to run.
 pub(super) struct Loaded {
     pub(super) deployment: Deployment,
@@ -77,7 +80,7 @@ impl Orchestrator {
         let directory = self.inner.fs.project_directory(&spec.subdomain).to_string_lossy().into_owned();
         let variables = compose::read_env(".env", &spec.env)?;
         let loaded = compose::load(&LoadInput {
-            documents: &[Document { name: "compose.yaml", bytes: spec.compose.as_bytes() }],
+            documents: &[Document { name: COMPOSE_FILE, bytes: spec.compose.as_bytes() }],
             variables: &variables,
             files: &RequestFiles { directory: &directory, env: &spec.env, files: &spec.files },
             profiles: &spec.profiles,
@@ -91,8 +94,10 @@ impl Orchestrator {
             Ground { files: &files, publish_host: settings.publish_host, publish_ports: settings.publish_ports };
         let admitted = policy::admit(profile, loaded.project, &ground).map_err(|refusals| {
             let located = refusals.into_iter().map(|refusal| {
-                let location = loaded.locations.locate(&refusal.field).map(|(_, location)| location);
+                let found = loaded.locations.locate(&refusal.field);
+                let location = found.map(|(_, location)| location);
                 LocatedRefusal {
+                    file: found.map(|(file, _)| file).filter(|file| *file != COMPOSE_FILE).map(str::to_owned),
                     line: location.map(|location| location.line),
                     column: location.map(|location| location.column),
                     refusal,

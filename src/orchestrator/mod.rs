@@ -284,6 +284,7 @@ impl Orchestrator {
             agent: self.inner.fs.agent_id().clone(),
             subdomain: record.subdomain.clone(),
             id: record.id.clone(),
+            adopted: record.adopted.clone(),
         }
     }
 }

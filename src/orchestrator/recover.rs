@@ -165,15 +165,19 @@ impl Orchestrator {
             // Not recovered after all; whoever recovers it looks again.
             return Ok(());
         }
-        let (backend, reference) = (self.backend(before.backend)?, self.tenant_ref(before));
+        let backend = self.backend(before.backend)?;
         match current {
             Some(record) if record.id == before.id => {
                 let loaded = if record.kept { None } else { Some(self.committed(&record).await?) };
                 let deployment = loaded.as_ref().map(|loaded| &loaded.deployment);
-                Ok(backend.settle(&reference, record.generation, deployment, None).await?)
+                Ok(backend.settle(&self.tenant_ref(&record), record.generation, deployment, None).await?)
             }
             // Gone, or somebody else's by now. Volumes go too, but for those that were there before the operation.
-            _ => Ok(backend.settle(&reference, Generation::NONE, None, undo).await?),
+            _ => {
+                // What was given back then may have been stopped on purpose since.
+                let undo = undo.map(|undo| UndoNote { running: Vec::new(), ..undo.clone() });
+                Ok(backend.settle(&self.tenant_ref(before), Generation::NONE, None, undo.as_ref()).await?)
+            }
         }
     }
 
@@ -204,6 +208,9 @@ impl Orchestrator {
             OperationKind::Provision | OperationKind::Update | OperationKind::Rollback | OperationKind::Recover => {
                 let committed = journal.target.is_some_and(|target| record.generation >= target) && !record.kept;
                 if committed {
+                    // Its sync may have failed, and what it replaced is removed next.
+                    let standing = record.clone();
+                    self.disk(move |fs| fs.commit(&standing)).await?;
                     let loaded = self.committed(record).await?;
                     self.settle_and_end(record, &loaded).await
                 } else {

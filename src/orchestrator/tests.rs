@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::domain::{DesiredState, OperationId, TenantId};
+use crate::domain::{DesiredState, ErrorCode, OperationId, TenantId};
 use crate::tenant_fs::Journal;
 
 struct House {
@@ -126,4 +126,43 @@ async fn what_cannot_be_finished_can_be_torn_down() {
     assert!(house.orchestrator.teardown(&acme(), true).await.unwrap().changed);
     assert!(matches!(house.orchestrator.status(&acme()).await, Err(Error::NoSuchTenant(_))));
     assert!(!house.root.path().join("tenants/acme").exists());
+}
+
+#[tokio::test]
+async fn a_stopped_tenant_is_started_as_a_whole() {
+    let house = House::new().await;
+    house.provision(&web("x:1", 1000)).await;
+    house.orchestrator.stop(&acme(), None).await.unwrap();
+    let web = crate::domain::ServiceName::parse("web").unwrap();
+    let absent = crate::domain::ServiceName::parse("absent").unwrap();
+    let before = house.orchestrator.status(&acme()).await.unwrap();
+    for refused in [
+        house.orchestrator.start(&acme(), Some(web.clone())).await,
+        house.orchestrator.restart(&acme(), Some(web.clone())).await,
+    ] {
+        let error = refused.unwrap_err();
+        assert_eq!((error.code(), error.field().as_deref()), (ErrorCode::UnsupportedOnBackend, Some("service")));
+    }
+    assert!(matches!(house.orchestrator.start(&acme(), Some(absent)).await, Err(Error::NoSuchService { .. })));
+    house.orchestrator.stop(&acme(), Some(web.clone())).await.unwrap();
+    let after = house.orchestrator.status(&acme()).await.unwrap();
+    assert_eq!(after.services, before.services, "nothing of it runs");
+    house.orchestrator.start(&acme(), None).await.unwrap();
+    house.orchestrator.restart(&acme(), Some(web)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_commit_that_failed_is_undone_only_if_the_record_does_not_say_otherwise() {
+    let house = House::new().await;
+    house.provision(&web("x:1", 1000)).await;
+    let record = house.orchestrator.record(&acme()).await.unwrap().unwrap();
+    let next = Record { generation: record.generation.next(), ..record.clone() };
+    let last = Record { generation: next.generation.next(), ..record };
+    house.orchestrator.commit_generation(&next).await.unwrap();
+    // From here on nothing can be written.
+    std::fs::remove_dir_all(house.root.path().join("tenants/.agent/staging")).unwrap();
+    let in_place = house.orchestrator.commit_generation(&next).await.unwrap_err();
+    assert!(in_place.may_stand, "{:?}", in_place.error);
+    let not_in_place = house.orchestrator.commit_generation(&last).await.unwrap_err();
+    assert!(!not_in_place.may_stand, "{:?}", not_in_place.error);
 }

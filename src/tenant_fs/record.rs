@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::FsError;
 use super::sealed;
 use crate::domain::{
-    BackendName, DesiredState, ErrorCode, Generation, OperationId, OperationKind, ServiceName, Subdomain, TenantId,
-    TenantSpec,
+    Adopted, BackendName, DesiredState, ErrorCode, Generation, OperationId, OperationKind, ServiceName, Subdomain,
+    TenantId, TenantSpec,
 };
 
 /// The format that this agent writes.
@@ -38,6 +38,9 @@ pub struct Record {
     pub previous: Option<Generation>,
     /// Keyed hash of the committed specification, to recognise an identical request.
     pub fingerprint: String,
+    /// What it has taken over and that says nowhere else that it is the tenant's.
+    #[serde(default, skip_serializing_if = "Adopted::is_empty")]
+    pub adopted: Adopted,
     /// When the tenant was first provisioned.
     pub created_at: jiff::Timestamp,
     /// When this record was written.

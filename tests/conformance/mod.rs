@@ -18,7 +18,7 @@ use q8_agent::backend::{
     TenantRef,
 };
 use q8_agent::compose::{self, Document, Files, LoadInput};
-use q8_agent::domain::{AgentId, ContainerId, DesiredState, Generation, ServiceName, Subdomain, TenantId};
+use q8_agent::domain::{Adopted, AgentId, ContainerId, DesiredState, Generation, ServiceName, Subdomain, TenantId};
 use q8_agent::policy::{self, Ground, Profile};
 use tokio::time::Instant;
 
@@ -136,7 +136,7 @@ impl World {
     pub(crate) fn tenant(&self, name: &str) -> TenantRef {
         let subdomain = Subdomain::parse(&format!("{}-{name}", self.prefix)).expect("names here are short and plain");
         let id = TenantId::parse(&format!("id-{name}")).expect("names here are short and plain");
-        TenantRef { agent: self.agent.clone(), subdomain, id }
+        TenantRef { agent: self.agent.clone(), subdomain, id, adopted: Adopted::default() }
     }
 
     /// What a backend is given for this text.

@@ -4,6 +4,7 @@
 mod support;
 
 mod a_stop_outlives_the_engine;
+mod adoption;
 mod answers;
 mod compose_features;
 mod disk;

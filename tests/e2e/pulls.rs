@@ -309,3 +309,29 @@ async fn a_registry_that_is_away_stops_nobody() {
     assert_eq!(version(&tenant, "web").await, "two");
     tenant.purge().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_tenants_share_one_pull() {
+    let registry = Registry::private().await;
+    registry.publish("web:1", "one").await;
+    let agent = Options::docker(Engine::shared()).start().await;
+    let compose = stack(&[("web", &registry.image("web:1"), "")]);
+    let tenants: Vec<Tenant<'_>> = (0..4).map(|_| Tenant::new(&agent, "share")).collect();
+    let auth = credentials(&registry.address(), PASSWORD);
+    // While the registry says nothing, all of them come to want the image.
+    registry.freeze();
+    let asking =
+        futures::future::join_all(tenants.iter().map(|tenant| provision(&agent, tenant, &compose, auth.clone())));
+    let thawing = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        registry.thaw();
+    };
+    for answer in tokio::join!(asking, thawing).0 {
+        answer.expect(201);
+    }
+    assert_eq!(registry.pulls("web:1"), 1);
+    for tenant in &tenants {
+        assert_eq!(version(tenant, "web").await, "one");
+        tenant.purge().await;
+    }
+}

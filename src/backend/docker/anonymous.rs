@@ -18,6 +18,30 @@ pub(super) fn volumes_of(container: &ContainerInspectResponse) -> BTreeMap<Strin
         .collect()
 }
 
+/// The anonymous volumes that go over to the container that replaces this one: its own, and not those that it takes from
+/// another container, which the replacement takes from that one's replacement, read-only or not as it says.
+pub(super) async fn inherited_from(
+    engine: &Engine,
+    container: &ContainerInspectResponse,
+) -> Result<BTreeMap<String, String>, EngineError> {
+    let mut own = volumes_of(container);
+    let sources = container.host_config.as_ref().and_then(|config| config.volumes_from.as_deref());
+    for source in sources.unwrap_or_default() {
+        let id = source.split(':').next().unwrap_or_default();
+        // docker compose writes ids; a name in their place is no container of this tenant.
+        let Ok(id) = ContainerId::parse(id) else { continue };
+        match engine.inspect(&id).await {
+            Ok(details) => {
+                let theirs = volumes_of(&details);
+                own.retain(|name, _| !theirs.contains_key(name));
+            }
+            Err(EngineError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(own)
+}
+
 /// Removes a container and those of its anonymous volumes that no other container uses. Named volumes stay.
 pub(super) async fn remove_with_container(engine: &Engine, id: &ContainerId) -> Result<(), EngineError> {
     let volumes = match engine.inspect(id).await {

@@ -19,8 +19,8 @@ use super::engine::{Engine, EngineError};
 use super::networks::{self, SubnetPool};
 use super::observe::{self, Container, Observed, State};
 use super::start::{self, Starting, StopFirst};
-use super::{anonymous, labels, nesting, stop};
-use crate::backend::converge::{self, is_one_shot, namespace_parents};
+use super::{adoption, anonymous, labels, nesting, stop};
+use crate::backend::converge::{self, is_one_shot, parents};
 use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, ResolvedImages, Run, Step};
 use crate::compose::{Service, start_order};
 use crate::domain::{ContainerId, ContainerName, DesiredState, ServiceName};
@@ -42,7 +42,6 @@ struct Work<'a> {
 pub(super) async fn apply(
     engine: &Arc<Engine>,
     pool: &SubnetPool,
-    many_networks: bool,
     wanted: &Deployment,
     images: &ResolvedImages,
     plan: &Plan,
@@ -56,7 +55,7 @@ pub(super) async fn apply(
     volumes.and(networks)?;
 
     run.progress.report("making containers");
-    let made = make_containers(engine, many_networks, wanted, images, &work, &observed).await?;
+    let made = make_containers(engine, wanted, images, &work, &observed).await?;
 
     for step in &plan.steps {
         if let (Action::Remove, PlannedObject::Container { existing: Some(id), .. }) = (step.action, &step.object) {
@@ -174,10 +173,9 @@ async fn all<T>(
 
 type Made = HashMap<(ServiceName, u32), ContainerId>;
 
-/// Makes all containers at once, but for those that join another's namespaces: these come after the ones they join.
+/// Makes all containers at once, but for those that are tied to another's: these come after the ones they are tied to.
 async fn make_containers(
     engine: &Engine,
-    many_networks: bool,
     wanted: &Deployment,
     images: &ResolvedImages,
     work: &[Work<'_>],
@@ -186,8 +184,12 @@ async fn make_containers(
     let (joining, free): (Vec<_>, Vec<_>) = work
         .iter()
         .filter(|item| matches!(item.action, Action::Create | Action::Recreate))
-        .partition(|item| !namespace_parents(item.service).is_empty());
+        .partition(|item| !parents(item.service).is_empty());
     let made = Mutex::new(Made::new());
+    let mut names: BTreeMap<ServiceName, Vec<ContainerName>> = BTreeMap::new();
+    for item in work {
+        names.entry(item.service_name.clone()).or_default().push(item.name.clone());
+    }
     let slots = Semaphore::new(PARALLEL);
     let make_one = async |item: &Work<'_>| {
         let _slot = slots.acquire().await;
@@ -202,7 +204,7 @@ async fn make_containers(
             }
         }
         let replaced = item.existing.and_then(|id| observed.containers.iter().find(|container| container.id == *id));
-        let id = make_container(engine, many_networks, wanted, images, item, replaced, &first).await?;
+        let id = make_container(engine, wanted, images, item, replaced, &first, &names).await?;
         let key = (item.service_name.clone(), item.number);
         made.lock().unwrap_or_else(PoisonError::into_inner).insert(key, id);
         Ok::<(), BackendError>(())
@@ -217,18 +219,18 @@ async fn make_containers(
 
 async fn make_container(
     engine: &Engine,
-    many_networks: bool,
     wanted: &Deployment,
     images: &ResolvedImages,
     item: &Work<'_>,
     replaced: Option<&Container>,
     first: &BTreeMap<ServiceName, ContainerId>,
+    names: &BTreeMap<ServiceName, Vec<ContainerName>>,
 ) -> Result<ContainerId, BackendError> {
     let doing = "making a container";
     let mut inherited = BTreeMap::new();
     if let Some(old) = replaced {
         let details = engine.inspect(&old.id).await.map_err(|error| error.into_backend(doing))?;
-        inherited = anonymous::volumes_of(&details);
+        inherited = anonymous::inherited_from(engine, &details).await.map_err(|error| error.into_backend(doing))?;
         if !old.is_aside() {
             engine.rename(&old.id, &old.aside_name()).await.map_err(|error| error.into_backend(doing))?;
         }
@@ -236,6 +238,7 @@ async fn make_container(
     let image = images.get(item.service_name);
     let image_id = image.map(|image| image.id.as_str()).unwrap_or_default();
     let reference = image.map_or(item.service.image.as_str(), |image| image.image.as_str());
+    let api = engine.api_version().await.map_err(|error| error.into_backend(doing))?;
     let mut name = item.name.clone();
     for attempt in 0..3 {
         let around = Surroundings {
@@ -245,10 +248,11 @@ async fn make_container(
             image_id,
             containers: first,
             inherited: &inherited,
-            many_networks,
+            names,
+            api,
         };
         let request = convert::container(wanted, item.service_name, item.service, &around)?;
-        match engine.create(&name, item.service.platform.as_deref(), request.body).await {
+        match engine.create(&name, item.service.platform.as_deref(), request.body, request.mac_address).await {
             Ok(id) => {
                 for (network, endpoint) in request.connect_later {
                     engine.connect(&network, &id, endpoint).await.map_err(|error| error.into_backend(doing))?;
@@ -368,9 +372,13 @@ pub(super) async fn plan(
     run: &Run,
 ) -> Result<Plan, BackendError> {
     networks::check_external(engine, wanted).await?;
-    let observed = observe::tenant(engine, &wanted.tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
+    let mut observed =
+        observe::tenant(engine, &wanted.tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
     nesting::check(wanted, &observed)?;
-    converge::plan(wanted, images, run.only.as_ref(), &observed.known(wanted.generation))
+    let surplus = adoption::surplus(&wanted.tenant, &mut observed);
+    let mut plan = converge::plan(wanted, images, run.only.as_ref(), &observed.known(wanted.generation))?;
+    adoption::note(&mut plan, wanted, &observed, surplus);
+    Ok(plan)
 }
 
 #[cfg(test)]

@@ -18,9 +18,12 @@ use bollard::query_parameters::{
     ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
     RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use futures::{Stream, TryStreamExt as _};
+use http_body_util::{Either, Full};
+use serde_json::Value;
 
+use super::gates::ApiVersion;
 use crate::backend::BackendError;
 use crate::domain::{ContainerId, ContainerName, ImageRef, ObjectName};
 
@@ -88,6 +91,19 @@ fn without_quotes(message: &str) -> String {
     kept
 }
 
+/// A request modifier that sends `body` with one member more: one that old engines want, and that bollard's models, which
+/// are those of a newer API, do not have.
+fn with_member<T: serde::Serialize>(
+    name: &str,
+    value: Value,
+    body: &T,
+) -> impl Fn(BollardRequest) -> BollardRequest + use<T> {
+    let mut body = serde_json::to_value(body).expect("the engine's models serialise");
+    body[name] = value;
+    let text = body.to_string();
+    move |request| request.map(|_| Either::Left(Full::new(text.clone().into())))
+}
+
 impl EngineError {
     /// For the client: what happened, without the engine's own words, which may hold host paths. Those are logged here.
     pub(super) fn into_backend(self, doing: &str) -> BackendError {
@@ -104,6 +120,7 @@ impl EngineError {
 pub(super) struct Engine {
     socket: PathBuf,
     client: OnceLock<Docker>,
+    api_version: OnceLock<ApiVersion>,
     /// Stops that were begun and whose end nobody has seen.
     stopping: Mutex<BTreeSet<ContainerId>>,
 }
@@ -137,7 +154,7 @@ fn done_if_gone(result: Result<()>) -> Result<()> {
 
 impl Engine {
     pub(super) fn at(socket: PathBuf) -> Self {
-        Self { socket, client: OnceLock::new(), stopping: Mutex::default() }
+        Self { socket, client: OnceLock::new(), api_version: OnceLock::new(), stopping: Mutex::default() }
     }
 
     pub(super) fn socket(&self) -> &Path {
@@ -160,6 +177,18 @@ impl Engine {
 
     pub(super) async fn version(&self) -> Result<SystemVersion> {
         within(PING, self.client()?.version()).await
+    }
+
+    /// The newest API that the engine speaks. It is asked once: an engine that is upgraded ends the agent's connections,
+    /// but the new one still speaks the old API.
+    pub(super) async fn api_version(&self) -> Result<ApiVersion> {
+        if let Some(version) = self.api_version.get() {
+            return Ok(*version);
+        }
+        let text = self.version().await?.api_version.unwrap_or_default();
+        let (major, minor) = text.split_once('.').unwrap_or_default();
+        let version = (major.parse().unwrap_or(1), minor.parse().unwrap_or(0));
+        Ok(*self.api_version.get_or_init(|| version))
     }
 
     pub(super) async fn info(&self) -> Result<SystemInfo> {
@@ -186,12 +215,17 @@ impl Engine {
         name: &ContainerName,
         platform: Option<&str>,
         body: ContainerCreateBody,
+        mac_address: Option<String>,
     ) -> Result<ContainerId> {
         let mut options = CreateContainerOptionsBuilder::new().name(name.as_str());
         if let Some(platform) = platform {
             options = options.platform(platform);
         }
-        let created = within(WRITE, self.client()?.create_container(Some(options.build()), body)).await?;
+        let mut client = self.client()?.clone();
+        if let Some(address) = mac_address {
+            client = client.with_request_modifier(with_member("MacAddress", Value::String(address), &body));
+        }
+        let created = within(WRITE, Box::pin(client.create_container(Some(options.build()), body))).await?;
         ContainerId::parse(&created.id)
             .map_err(|_| EngineError::Unreachable("the engine gave no container id".to_owned()))
     }
@@ -284,7 +318,10 @@ impl Engine {
     }
 
     pub(super) async fn create_network(&self, body: NetworkCreateRequest) -> Result<String> {
-        within(WRITE, self.client()?.create_network(body)).await.map(|created| created.id)
+        // Before API 1.44 the engine makes two networks of one name unless it is told not to.
+        let client = self.client()?.clone();
+        let client = client.with_request_modifier(with_member("CheckDuplicate", Value::Bool(true), &body));
+        within(WRITE, client.create_network(body)).await.map(|created| created.id)
     }
 
     pub(super) async fn remove_network(&self, id: &str) -> Result<()> {

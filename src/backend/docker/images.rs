@@ -5,23 +5,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
-use bollard::models::ImageInspect;
+use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::CreateImageOptionsBuilder;
-use futures::StreamExt as _;
 use futures::future::try_join_all;
+use futures::{Stream, StreamExt as _};
+use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
+use tokio::time::Instant;
 
 use super::engine::{Engine, EngineError};
+use super::layers::Layers;
+use super::platform;
+use super::pulls::{PullFailure, Pulls, Steps, Wanted};
 use crate::backend::{BackendError, Deployment, ResolvedImage, ResolvedImages, Run};
 use crate::compose::{PullPolicy, Service};
 use crate::domain::{ImageRef, RegistryAuth, ServiceName};
 
 /// A registry that says nothing for so long is not reachable.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How often a pull says how far it is.
+const EVERY: Duration = Duration::from_millis(300);
+
+/// The services that use one image on one platform.
+type Users<'a> = Vec<(&'a ServiceName, &'a Service)>;
 
 /// Makes every service's image available. Each image is looked at and pulled once, however many services use it.
-pub(super) async fn prepare(engine: &Engine, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError> {
-    let mut users: BTreeMap<&ImageRef, Vec<(&ServiceName, &Service)>> = BTreeMap::new();
+pub(super) async fn prepare(
+    engine: &Arc<Engine>,
+    pulls: &Pulls,
+    wanted: &Deployment,
+    run: &Run,
+) -> Result<ResolvedImages, BackendError> {
+    let mut images: BTreeMap<&ImageRef, BTreeMap<Option<&str>, Users<'_>>> = BTreeMap::new();
     let mut resolved = ResolvedImages::new();
     for (name, service) in &wanted.project.project().services {
         if let Some(id) = wanted.pinned_images.get(name)
@@ -29,15 +44,25 @@ pub(super) async fn prepare(engine: &Engine, wanted: &Deployment, run: &Run) -> 
         {
             resolved.insert(name.clone(), image);
         } else {
-            users.entry(&service.image).or_default().push((name, service));
+            let platforms = images.entry(&service.image).or_default();
+            platforms.entry(service.platform.as_deref()).or_default().push((name, service));
         }
     }
-    let images = try_join_all(users.into_iter().map(|(image, services)| async move {
-        let found = available(engine, image, &services, run).await?;
-        Ok::<_, BackendError>((services, found))
+    let found = try_join_all(images.into_iter().map(|(image, platforms)| async move {
+        let several = platforms.len() > 1;
+        let mut found = Vec::new();
+        // One after the other: on most engines a reference stands for one platform's image at a time.
+        for (platform, services) in platforms {
+            let mut resolved = available(engine, pulls, image, platform, &services, run).await?;
+            if several {
+                resolved.image.clone_from(&resolved.id);
+            }
+            found.push((services, resolved));
+        }
+        Ok::<_, BackendError>(found)
     }))
     .await?;
-    for (services, image) in images {
+    for (services, image) in found.into_iter().flatten() {
         for (name, _) in services {
             resolved.insert(name.clone(), image.clone());
         }
@@ -66,51 +91,134 @@ async fn pinned(engine: &Engine, service: &Service, id: &str) -> Result<Option<R
     Ok(Some(resolved))
 }
 
+/// What the host has under a reference, as far as it matters for pulling.
+struct Present {
+    /// It came from no registry, so it can only be the operator's own: there is nothing to refresh it from.
+    local: bool,
+    /// When its reference was last set, as far as anybody tells.
+    tagged: Option<Timestamp>,
+}
+
+/// What is to be done about an image.
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    /// What is there is used.
+    Use,
+    Pull,
+    /// It is not there, and nobody may pull it.
+    Absent(&'static str),
+}
+
+/// Compose Specification, `pull_policy`; with `asked` (an update with `pull`) as `docker compose pull` does it, but for an
+/// age in the file, which holds then too. `touched` is false for services that an update is not about.
+fn decide(image: &ImageRef, services: &[&Service], touched: bool, asked: bool, present: Option<&Present>) -> Decision {
+    let asked = asked && touched;
+    let refresh = |service: &Service, present: &Present| match &service.pull_policy {
+        _ if !touched => false,
+        Some(PullPolicy::Always) => true,
+        _ if present.local || service.image_is_implied => false,
+        Some(PullPolicy::Never | PullPolicy::Build) => false,
+        Some(PullPolicy::Missing) => asked && image.tag() == Some("latest"),
+        Some(PullPolicy::Refresh { after, .. }) => present.tagged.is_none_or(|tagged| {
+            let age = Timestamp::now().duration_since(tagged);
+            age.unsigned_abs() >= *after || age.is_negative()
+        }),
+        None => asked,
+    };
+    // Nobody has pushed what is to be built; somebody else may have taken its name.
+    let may_pull = |service: &Service| {
+        !service.image_is_implied && !matches!(service.pull_policy, Some(PullPolicy::Never | PullPolicy::Build))
+    };
+    match present {
+        // A digest names its content: what is there under it cannot be out of date.
+        Some(_) if image.digest().is_some() => Decision::Use,
+        Some(present) if services.iter().any(|service| refresh(service, present)) => Decision::Pull,
+        Some(_) => Decision::Use,
+        None if services.iter().any(|service| may_pull(service)) => Decision::Pull,
+        None if services.iter().any(|service| service.pull_policy == Some(PullPolicy::Never)) => {
+            Decision::Absent(" on this host, and pull_policy is never")
+        }
+        None => Decision::Absent(" on this host, and nothing is built here"),
+    }
+}
+
 async fn available(
-    engine: &Engine,
+    engine: &Arc<Engine>,
+    pulls: &Pulls,
     image: &ImageRef,
-    services: &[(&ServiceName, &Service)],
+    platform: Option<&str>,
+    users: &Users<'_>,
     run: &Run,
 ) -> Result<ResolvedImage, BackendError> {
-    let (first, service) = services[0];
-    let wanted_here = run.only.as_ref().is_none_or(|only| services.iter().any(|(name, _)| only.contains(*name)));
-    let never = services.iter().all(|(_, service)| service.pull_policy == Some(PullPolicy::Never));
-    let always = services.iter().any(|(_, service)| service.pull_policy == Some(PullPolicy::Always));
-    // A digest names its content: what is there under it cannot be out of date.
-    let refresh = wanted_here && !never && (always || run.pull) && image.digest().is_none();
-    let present = match engine.inspect_image(image).await {
-        Ok(found) => Some(found),
-        Err(EngineError::NotFound(_)) => None,
-        Err(error) => return Err(error.into_backend("inspecting an image")),
+    let (first, _) = users[0];
+    let touched = run.only.as_ref().is_none_or(|only| users.iter().any(|(name, _)| only.contains(*name)));
+    let services: Vec<&Service> = users.iter().map(|(_, service)| *service).collect();
+    let fits = |found: &ImageInspect| platform.is_none_or(|platform| platform::is_for(found, platform));
+    let not_found = |hint| match platform {
+        Some(platform) => BackendError::PlatformNotFound {
+            service: first.clone(),
+            image: image.to_string(),
+            platform: platform.to_owned(),
+            hint,
+        },
+        None => BackendError::ImageNotFound { service: first.clone(), image: image.to_string(), hint },
     };
-    if let Some(found) = &present {
-        // An image that came from no registry can only be the operator's own: there is nothing to refresh it from.
-        let local = found.repo_digests.as_ref().is_none_or(Vec::is_empty);
-        if !refresh || (local && !always) {
-            return Ok(resolve(image, found));
-        }
-    } else if never {
-        return Err(BackendError::ImageNotFound {
-            service: first.clone(),
-            image: image.to_string(),
-            hint: " on this host, and pull_policy is never",
-        });
+    let there = inspect(engine, image).await?;
+    let usable = there.as_ref().filter(|found| fits(found));
+    let reference = pulled_as(image);
+    let present = usable.map(|found| Present {
+        local: found.repo_digests.as_ref().is_none_or(Vec::is_empty),
+        // The engine's own time may be that of the year 1: it counts what was tagged here only.
+        tagged: found
+            .metadata
+            .as_ref()
+            .and_then(|metadata| metadata.last_tag_time.as_ref()?.parse().ok())
+            .max(pulls.last(&reference, platform)),
+    });
+    match (decide(image, &services, touched, run.pull, present.as_ref()), usable) {
+        (Decision::Absent(hint), _) => return Err(not_found(hint)),
+        (Decision::Use, Some(found)) => return Ok(resolve(image, found)),
+        (Decision::Use, None) | (Decision::Pull, _) => {}
     }
-    run.progress.report(format!("pulling {image}"));
-    match pull(engine, image, first, service.platform.as_deref(), run).await {
+    let credentials = credentials(image, &run.credentials);
+    let wanted = Wanted { reference, platform: platform.map(str::to_owned), credentials: credentials.cloned() };
+    let puller = Arc::clone(engine);
+    let pulling = pulls.join(wanted, run.deadline, &run.progress, |wanted, steps| pull(puller, wanted, steps));
+    match pulling.await {
+        Ok(()) => {}
         // Nobody gave credentials for a private registry: what is here was accepted before and is used.
-        Err(BackendError::RegistryDenied { .. })
-            if !always && present.is_some() && credentials(image, &run.credentials).is_none() => {}
-        other => other?,
+        Err(PullFailure::Denied) if credentials.is_none() && !is_always(&services) && usable.is_some() => {}
+        Err(PullFailure::NotFound) => return Err(not_found(" in its registry")),
+        Err(failure) => return Err(failed(failure, first, image)),
     }
+    match inspect(engine, image).await? {
+        Some(found) if fits(&found) => Ok(resolve(image, &found)),
+        _ => Err(not_found(" after the pull")),
+    }
+}
+
+fn is_always(services: &[&Service]) -> bool {
+    services.iter().any(|service| service.pull_policy == Some(PullPolicy::Always))
+}
+
+async fn inspect(engine: &Engine, image: &ImageRef) -> Result<Option<ImageInspect>, BackendError> {
     match engine.inspect_image(image).await {
-        Ok(found) => Ok(resolve(image, &found)),
-        Err(EngineError::NotFound(_)) => Err(BackendError::ImageNotFound {
-            service: first.clone(),
-            image: image.to_string(),
-            hint: " after the pull",
-        }),
+        Ok(found) => Ok(Some(found)),
+        Err(EngineError::NotFound(_)) => Ok(None),
         Err(error) => Err(error.into_backend("inspecting an image")),
+    }
+}
+
+/// A failed pull in the words of whoever asked.
+fn failed(failure: PullFailure, service: &ServiceName, image: &ImageRef) -> BackendError {
+    let (service, image) = (service.clone(), image.to_string());
+    match failure {
+        PullFailure::NotFound => BackendError::ImageNotFound { service, image, hint: " in its registry" },
+        PullFailure::Denied => BackendError::RegistryDenied { service, image },
+        PullFailure::RegistryUnavailable => BackendError::RegistryUnavailable { service, image },
+        PullFailure::NoSpace => BackendError::NoSpace,
+        PullFailure::EngineUnavailable => BackendError::Unavailable,
+        PullFailure::Deadline => BackendError::DeadlineExceeded { step: format!("pulling {image}"), details: None },
     }
 }
 
@@ -131,71 +239,79 @@ fn digest_of(image: &ImageRef, repo_digests: &[String]) -> Option<String> {
 }
 
 /// Credentials for exactly this image's registry.
-fn credentials(image: &ImageRef, known: &[RegistryAuth]) -> Option<DockerCredentials> {
-    let auth = known.iter().find(|auth| auth.registry == image.registry())?;
-    Some(DockerCredentials {
+fn credentials<'a>(image: &ImageRef, known: &'a [RegistryAuth]) -> Option<&'a RegistryAuth> {
+    // Host names have no case.
+    known.iter().find(|auth| auth.registry.eq_ignore_ascii_case(image.registry()))
+}
+
+/// With the tag or digest in it the engine pulls exactly this reference.
+fn pulled_as(image: &ImageRef) -> String {
+    match (image.tag(), image.digest()) {
+        (_, Some(digest)) => format!("{}@{digest}", image.name()),
+        (tag, None) => format!("{}:{}", image.name(), tag.unwrap_or("latest")),
+    }
+}
+
+async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<(), PullFailure> {
+    let mut options = CreateImageOptionsBuilder::new().from_image(&wanted.reference);
+    if let Some(platform) = &wanted.platform {
+        options = options.platform(platform);
+    }
+    let credentials = wanted.credentials.as_ref().map(|auth| DockerCredentials {
         username: Some(auth.username.clone()),
         password: Some(auth.password.expose_secret().to_owned()),
         serveraddress: Some(auth.registry.clone()),
         ..Default::default()
-    })
+    });
+    let client = engine.client().map_err(|error| pull_failure(&error, &wanted.reference))?;
+    let messages = client.create_image(Some(options.build()), None, credentials);
+    follow(messages, &wanted.reference, |step| steps.say(step)).await
 }
 
-async fn pull(
-    engine: &Engine,
-    image: &ImageRef,
-    service: &ServiceName,
-    platform: Option<&str>,
-    run: &Run,
-) -> Result<(), BackendError> {
-    // With the tag in `fromImage` the engine pulls exactly this reference, digest included.
-    let reference = match (image.tag(), image.digest()) {
-        (_, Some(digest)) => format!("{}@{digest}", image.name()),
-        (tag, None) => format!("{}:{}", image.name(), tag.unwrap_or("latest")),
-    };
-    let mut options = CreateImageOptionsBuilder::new().from_image(&reference);
-    if let Some(platform) = platform {
-        options = options.platform(platform);
-    }
-    let client = engine.client().map_err(|error| error.into_backend("pulling an image"))?;
-    let stream = client.create_image(Some(options.build()), None, credentials(image, &run.credentials));
-    let mut stream = std::pin::pin!(stream);
-    let deadline = || BackendError::DeadlineExceeded { step: format!("pulling {image}"), details: None };
+/// Reads what the engine says during a pull, and tells how far it is.
+async fn follow<E: Into<EngineError>>(
+    messages: impl Stream<Item = Result<CreateImageInfo, E>>,
+    image: &str,
+    mut say: impl FnMut(String),
+) -> Result<(), PullFailure> {
+    let mut messages = std::pin::pin!(messages);
+    let mut layers = Layers::default();
+    say(format!("pulling {image}"));
+    let mut said = Instant::now();
     loop {
-        let next = tokio::time::timeout(SILENCE, stream.next());
-        match tokio::time::timeout_at(run.deadline, next).await {
-            Err(_) => return Err(deadline()),
-            Ok(Err(_)) => {
-                return Err(BackendError::RegistryUnavailable { service: service.clone(), image: image.to_string() });
-            }
-            Ok(Ok(None)) => return Ok(()),
-            Ok(Ok(Some(Ok(_)))) => {}
-            Ok(Ok(Some(Err(error)))) => return Err(pull_failure(error.into(), service, image)),
+        match tokio::time::timeout(SILENCE, messages.next()).await {
+            Err(_) => return Err(PullFailure::RegistryUnavailable),
+            Ok(None) => return Ok(()),
+            Ok(Some(Err(error))) => return Err(pull_failure(&error.into(), image)),
+            Ok(Some(Ok(message))) => layers.note(&message),
+        }
+        if said.elapsed() >= EVERY {
+            say(format!("pulling {image}{layers}"));
+            said = Instant::now();
         }
     }
 }
 
 /// The engine passes the registry's answer on as text only.
-fn pull_failure(error: EngineError, service: &ServiceName, image: &ImageRef) -> BackendError {
-    let (service, image) = (service.clone(), image.to_string());
-    let text = match &error {
-        EngineError::Unreachable(_) => return error.into_backend("pulling an image"),
+fn pull_failure(error: &EngineError, image: &str) -> PullFailure {
+    tracing::warn!(%error, image, "pull failed");
+    let text = match error {
+        EngineError::Unreachable(_) => return PullFailure::EngineUnavailable,
         EngineError::NotFound(message) | EngineError::Conflict(message) => message.to_ascii_lowercase(),
         EngineError::Refused { message, .. } => message.to_ascii_lowercase(),
         EngineError::Timeout => String::new(),
     };
-    tracing::warn!(%error, image, "pull failed");
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["no space left"]) {
-        BackendError::NoSpace
-    } else if says(&["manifest unknown", "not found", "no matching manifest", "does not exist"])
+        PullFailure::NoSpace
+    } else if says(&["manifest unknown", "not found", "no matching manifest", "does not exist", "does not match"])
         && !says(&["access denied", "unauthorized"])
     {
-        BackendError::ImageNotFound { service, image, hint: " in its registry" }
+        PullFailure::NotFound
     } else if says(&["denied", "unauthorized", "authentication required", "no basic auth", "forbidden"]) {
-        BackendError::RegistryDenied { service, image }
+        PullFailure::Denied
     } else {
-        BackendError::RegistryUnavailable { service, image }
+        PullFailure::RegistryUnavailable
     }
 }
 
@@ -222,4 +338,164 @@ pub(super) async fn facts(engine: &Arc<Engine>, reference: &str, id: &str) -> Re
         size: found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
         created: found.created.and_then(|created| created.parse().ok()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    fn image(text: &str) -> ImageRef {
+        ImageRef::parse(text).expect("a reference")
+    }
+
+    fn service(policy: Option<PullPolicy>) -> Service {
+        let mut service = Service::of(image("x:1"));
+        service.pull_policy = policy;
+        service
+    }
+
+    fn daily() -> PullPolicy {
+        PullPolicy::Refresh { word: "daily".to_owned(), after: Duration::from_secs(86_400) }
+    }
+
+    #[test]
+    fn what_is_done_about_an_image() {
+        use Decision::{Pull, Use};
+        const HERE: Option<(bool, i64)> = Some((false, 3600));
+        const OLD: Option<(bool, i64)> = Some((false, 100_000));
+        const LOCAL: Option<(bool, i64)> = Some((true, 100_000));
+        let never = Decision::Absent(" on this host, and pull_policy is never");
+        let built = || Decision::Absent(" on this host, and nothing is built here");
+        for (policy, reference, asked, there, decision) in [
+            (None, "x:1", false, None, Pull),
+            (None, "x:1", false, OLD, Use),
+            (None, "x:1", true, HERE, Pull),
+            (None, "x:1", true, LOCAL, Use),
+            (Some(PullPolicy::Missing), "x:1", false, None, Pull),
+            (Some(PullPolicy::Missing), "x:1", true, OLD, Use),
+            (Some(PullPolicy::Missing), "x", true, HERE, Pull),
+            (Some(PullPolicy::Missing), "x", false, HERE, Use),
+            (Some(PullPolicy::Always), "x:1", false, HERE, Pull),
+            (Some(PullPolicy::Always), "x:1", false, LOCAL, Pull),
+            (Some(PullPolicy::Never), "x:1", true, HERE, Use),
+            (Some(PullPolicy::Never), "x:1", false, None, never),
+            (Some(PullPolicy::Build), "x:1", true, HERE, Use),
+            (Some(PullPolicy::Build), "x:1", false, None, built()),
+            (Some(daily()), "x:1", false, None, Pull),
+            (Some(daily()), "x:1", false, HERE, Use),
+            (Some(daily()), "x:1", true, HERE, Use),
+            (Some(daily()), "x:1", false, OLD, Pull),
+            (Some(daily()), "x:1", false, LOCAL, Use),
+        ] {
+            let now = Timestamp::now();
+            let tagged = |age: i64| now.checked_sub(jiff::SignedDuration::from_secs(age)).ok();
+            let present = there.map(|(local, age)| Present { local, tagged: tagged(age) });
+            let service = service(policy);
+            let decided = decide(&image(reference), &[&service], true, asked, present.as_ref());
+            assert_eq!(decided, decision, "{:?} {reference} asked={asked} {there:?}", service.pull_policy);
+        }
+        // By digest nothing can be out of date; what an update is not about is not refreshed; what is built is not pulled.
+        let (always, mut implied) = (service(Some(PullPolicy::Always)), service(None));
+        implied.image_is_implied = true;
+        let present = Present { local: false, tagged: None };
+        let digest = image(&format!("x@sha256:{}", "a".repeat(64)));
+        assert_eq!(decide(&digest, &[&always], true, true, Some(&present)), Use);
+        assert_eq!(decide(&image("x:1"), &[&always], false, true, Some(&present)), Use);
+        assert_eq!(decide(&image("x:1"), &[&implied], true, true, Some(&present)), Use);
+        assert_eq!(decide(&image("x:1"), &[&implied], true, true, None), built());
+        // One service that may pull is enough.
+        let never = service(Some(PullPolicy::Never));
+        assert_eq!(decide(&image("x:1"), &[&never, &always], true, false, None), Pull);
+        assert_eq!(
+            decide(&image("x:1"), &[&service(Some(daily()))], true, false, Some(&present)),
+            Pull,
+            "of unknown age"
+        );
+    }
+
+    #[test]
+    fn credentials_are_for_one_registry() {
+        let auth = |registry: &str| RegistryAuth {
+            registry: RegistryAuth::parse_host(registry).expect("a registry"),
+            username: "user".to_owned(),
+            password: "secret".into(),
+        };
+        for (registry, reference, given) in [
+            ("docker.io", "nginx", true),
+            ("index.docker.io", "library/nginx:1", true),
+            ("registry-1.docker.io", "docker.io/library/nginx", true),
+            ("https://index.docker.io/v1/", "nginx", true),
+            ("https://index.docker.io/v1/", "index.docker.io/library/nginx", true),
+            ("docker.io", "registry-1.docker.io/library/nginx", true),
+            ("docker.io", "ghcr.io/nginx", false),
+            ("ghcr.io", "nginx", false),
+            ("ghcr.io", "ghcr.io/a/b:1", true),
+            ("GHCR.io", "ghcr.io/a/b:1", true),
+            ("ghcr.io", "GHCR.io/a/b:1", true),
+            ("ghcr.io", "a.ghcr.io/b", false),
+            ("localhost:5000", "localhost:5000/x", true),
+            ("localhost:5000", "localhost:5001/x", false),
+            ("localhost:5000", "localhost/x", false),
+            ("r.example", "r.example:443/x", false),
+        ] {
+            let known = [auth("elsewhere.example"), auth(registry)];
+            assert_eq!(credentials(&image(reference), &known).is_some(), given, "{registry} for {reference}");
+        }
+    }
+
+    type Message = Result<CreateImageInfo, EngineError>;
+
+    fn message(text: &str) -> CreateImageInfo {
+        serde_json::from_str(text).expect("a message of the engine")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_tells_how_far_it_is_and_not_too_often() {
+        let downloading = (0..100).map(|n| {
+            message(&format!(
+                r#"{{"id": "a", "status": "Downloading", "progressDetail": {{"current": {n}, "total": 1000}}}}"#
+            ))
+        });
+        let messages = stream::iter(downloading).then(|message| async {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            Message::Ok(message)
+        });
+        let mut said = Vec::new();
+        follow(messages, "x:1", |step| said.push(step)).await.expect("it ends well");
+        assert_eq!(said.len(), 11, "{said:?}");
+        assert_eq!(
+            said[..3],
+            ["pulling x:1", "pulling x:1: 0/1 layers, 9 B of 1.0 kB", "pulling x:1: 0/1 layers, 19 B of 1.0 kB"]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_a_pull_fails() {
+        let silent = stream::pending::<Message>();
+        assert_eq!(follow(silent, "x", drop).await, Err(PullFailure::RegistryUnavailable));
+        for (text, failure) in [
+            ("manifest for x:1 not found: manifest unknown: manifest unknown", PullFailure::NotFound),
+            ("no matching manifest for linux/arm64 in the manifest list entries", PullFailure::NotFound),
+            (
+                "image with reference x was found but does not match the specified platform: wanted linux/arm64",
+                PullFailure::NotFound,
+            ),
+            (
+                "pull access denied for x, repository does not exist or may require 'docker login': denied",
+                PullFailure::Denied,
+            ),
+            ("Head http://r/v2/x/manifests/1: no basic auth credentials", PullFailure::Denied),
+            ("unauthorized: authentication required", PullFailure::Denied),
+            ("write /var/lib/docker/tmp/x: no space left on device", PullFailure::NoSpace),
+            ("Get https://r/v2/: dial tcp: connection refused", PullFailure::RegistryUnavailable),
+        ] {
+            let refused = EngineError::Refused { status: 500, message: text.to_owned() };
+            let messages = stream::iter([Ok(message(r#"{"status": "Pulling from x"}"#)), Err(refused)]);
+            assert_eq!(follow(messages, "x", drop).await, Err(failure), "{text}");
+        }
+        let gone = stream::iter([Message::Err(EngineError::Unreachable("reset".to_owned()))]);
+        assert_eq!(follow(gone, "x", drop).await, Err(PullFailure::EngineUnavailable));
+    }
 }

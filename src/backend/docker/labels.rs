@@ -3,30 +3,31 @@
 use std::collections::HashMap;
 
 use crate::backend::{Deployment, TenantRef};
-use crate::compose::{Condition, Service};
+use crate::compose::Service;
 use crate::domain::{Generation, ServiceName};
 
 pub(super) const AGENT: &str = "dev.q8.agent";
 pub(super) const TENANT: &str = "dev.q8.tenant";
-const ID: &str = "dev.q8.id";
+pub(super) const ID: &str = "dev.q8.id";
 pub(super) const GENERATION: &str = "dev.q8.generation";
 pub(super) const SPEC: &str = "dev.q8.spec";
 
-const PROJECT: &str = "com.docker.compose.project";
+pub(super) const PROJECT: &str = "com.docker.compose.project";
 pub(super) const SERVICE: &str = "com.docker.compose.service";
 pub(super) const NUMBER: &str = "com.docker.compose.container-number";
 pub(super) const NETWORK: &str = "com.docker.compose.network";
 pub(super) const VOLUME: &str = "com.docker.compose.volume";
 
 /// Labels that every object of a tenant bears, container, network or volume.
-fn ownership(tenant: &TenantRef, generation: Generation, spec: &str) -> HashMap<String, String> {
+fn ownership(deployment: &Deployment, spec: &str) -> HashMap<String, String> {
+    let tenant = &deployment.tenant;
     [
         (AGENT, tenant.agent.as_str().to_owned()),
         (TENANT, tenant.subdomain.as_str().to_owned()),
         (ID, tenant.id.as_str().to_owned()),
-        (GENERATION, generation.to_string()),
+        (GENERATION, deployment.generation.to_string()),
         (SPEC, spec.to_owned()),
-        (PROJECT, tenant.project().as_str().to_owned()),
+        (PROJECT, deployment.project.project().name.as_str().to_owned()),
         ("com.docker.compose.version", env!("CARGO_PKG_VERSION").to_owned()),
     ]
     .into_iter()
@@ -48,18 +49,11 @@ pub(super) fn container(
     let depends_on: Vec<String> = service
         .depends_on
         .iter()
-        .map(|(other, dependency)| {
-            let condition = match dependency.condition {
-                Condition::ServiceStarted => "service_started",
-                Condition::ServiceHealthy => "service_healthy",
-                Condition::ServiceCompletedSuccessfully => "service_completed_successfully",
-            };
-            format!("{other}:{condition}:{}", dependency.restart)
-        })
+        .map(|(other, dependency)| format!("{other}:{}:{}", dependency.condition.as_str(), dependency.restart))
         .collect();
     let directory = &deployment.project.project().directory;
     let mut labels: HashMap<String, String> = service.labels.clone().into_iter().collect();
-    labels.extend(ownership(&deployment.tenant, deployment.generation, spec));
+    labels.extend(ownership(deployment, spec));
     labels.extend(
         [
             (SERVICE, name.as_str().to_owned()),
@@ -85,7 +79,7 @@ pub(super) fn object(
     own: impl IntoIterator<Item = (String, String)>,
 ) -> HashMap<String, String> {
     let mut labels: HashMap<String, String> = own.into_iter().collect();
-    labels.extend(ownership(&deployment.tenant, deployment.generation, spec));
+    labels.extend(ownership(deployment, spec));
     labels.insert(kind.to_owned(), key.to_owned());
     labels.insert("com.docker.compose.config-hash".to_owned(), spec.to_owned());
     labels
@@ -108,6 +102,11 @@ pub(super) fn filter(tenant: &TenantRef) -> HashMap<String, Vec<String>> {
             format!("{ID}={}", tenant.id),
         ],
     )])
+}
+
+/// The filter that selects all of the project, whoever made it.
+pub(super) fn project_filter(tenant: &TenantRef) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{PROJECT}={}", tenant.project())])])
 }
 
 /// The generation that made an object; an unreadable label counts as the oldest.

@@ -2,28 +2,35 @@
 //!
 //! ```text
 //! observe  what the engine has of a tenant         (list calls, by label); `converge` plans from it
+//! gates    what the engine is too old for          refused before anything is touched
 //! convert  service -> create request               pure
 //! apply    carries the plan out                    makes new containers beside the old ones, then swaps
+//! adoption what others made becomes the tenant's
 //! start    dependency order, conditions, success   driven by `watch`: the engine's events
 //! settle   the record decides: keep new, drop old, or the reverse
 //! ```
 //!
 //! A container that is replaced is *set aside*: renamed to `{id}_{name}` and stopped, never removed before the commit.
-//! An object is the tenant's by its labels only (`labels`).
+//! An object is the tenant's by its labels only (`labels`), or because its record says that it was taken over (`adoption`).
 
+mod adoption;
 mod anonymous;
 mod apply;
 mod convert;
 mod demux;
 mod details;
 mod engine;
+mod gates;
 mod images;
 mod labels;
+mod layers;
 mod logs;
 mod nesting;
 mod networks;
 mod observe;
 mod pending;
+mod platform;
+mod pulls;
 mod settle;
 mod start;
 mod status;
@@ -36,33 +43,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
 
-use self::engine::{Engine, EngineError};
+use self::engine::Engine;
 use self::networks::SubnetPool;
 use self::observe::{Container, State};
+use self::pulls::Pulls;
 use self::start::Starting;
 use super::converge::is_one_shot;
 use super::{
-    Backend, BackendError, Capabilities, Deployment, HostInfo, LogQuery, LogStream, ObservedContainer, Plan, Removed,
-    ResolvedImages, Run, TenantRef, UndoNote,
+    Adoption, Backend, BackendError, Capabilities, Deployment, HostInfo, LogQuery, LogStream, ObservedContainer, Plan,
+    Removed, ResolvedImages, Run, TenantRef, UndoNote,
 };
-use crate::compose::{Mount, MountSource};
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
-
-/// From this API version on, a container can be created with several networks at once, and healthchecks have a
-/// `start_interval`.
-const API_1_44: (u32, u32) = (1, 44);
-
-/// From this API version on, a part of a volume can be mounted; older engines mount all of it without a word.
-const API_1_45: (u32, u32) = (1, 45);
 
 /// The Docker Engine of this host.
 pub struct DockerBackend {
     agent: AgentId,
     engine: Arc<Engine>,
     subnets: SubnetPool,
-    api_version: OnceCell<(u32, u32)>,
+    pulls: Pulls,
 }
 
 impl DockerBackend {
@@ -72,17 +71,8 @@ impl DockerBackend {
             agent,
             engine: Arc::new(Engine::at(socket)),
             subnets: SubnetPool::new(subnet_pool),
-            api_version: OnceCell::new(),
+            pulls: Pulls::default(),
         }
-    }
-
-    async fn api_version(&self) -> Result<(u32, u32), BackendError> {
-        let asked = self.api_version.get_or_try_init(|| async {
-            let version = self.engine.version().await?.api_version.unwrap_or_default();
-            let (major, minor) = version.split_once('.').unwrap_or_default();
-            Ok::<_, EngineError>((major.parse().unwrap_or(1), minor.parse().unwrap_or(0)))
-        });
-        asked.await.copied().map_err(|error| error.into_backend("asking for its version"))
     }
 
     async fn containers(&self, tenant: &TenantRef) -> Result<Vec<Container>, BackendError> {
@@ -151,28 +141,13 @@ impl Backend for DockerBackend {
     }
 
     async fn prepare(&self, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError> {
-        if self.api_version().await? < API_1_44 {
-            for (name, service) in &wanted.project.project().services {
-                if service.healthcheck.as_ref().is_some_and(|check| check.start_interval.is_some()) {
-                    return Err(BackendError::Unsupported {
-                        field: format!("services.{name}.healthcheck.start_interval"),
-                        reason: "it needs Docker Engine 25 or later".to_owned(),
-                    });
-                }
-            }
-        }
-        if self.api_version().await? < API_1_45 {
-            for (name, service) in &wanted.project.project().services {
-                let subpath = |mount: &Mount| matches!(mount.source, MountSource::Volume { subpath: Some(_), .. });
-                if let Some(at) = service.mounts.iter().position(subpath) {
-                    return Err(BackendError::Unsupported {
-                        field: format!("services.{name}.volumes[{at}].volume.subpath"),
-                        reason: "it needs Docker Engine 26 or later".to_owned(),
-                    });
-                }
-            }
-        }
-        images::prepare(&self.engine, wanted, run).await
+        let api = self.engine.api_version().await.map_err(|error| error.into_backend("asking for its version"))?;
+        gates::check(wanted, api)?;
+        images::prepare(&self.engine, &self.pulls, wanted, run).await
+    }
+
+    async fn adoptable(&self, wanted: &Deployment) -> Result<Adoption, BackendError> {
+        adoption::find(&self.engine, wanted).await
     }
 
     async fn plan(&self, wanted: &Deployment, images: &ResolvedImages, run: &Run) -> Result<Plan, BackendError> {
@@ -186,8 +161,7 @@ impl Backend for DockerBackend {
         plan: &Plan,
         run: &Run,
     ) -> Result<(), BackendError> {
-        let many_networks = self.api_version().await? >= API_1_44;
-        apply::apply(&self.engine, &self.subnets, many_networks, wanted, images, plan, run).await
+        apply::apply(&self.engine, &self.subnets, wanted, images, plan, run).await
     }
 
     async fn settle(

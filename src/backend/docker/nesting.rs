@@ -53,7 +53,7 @@ mod tests {
     use crate::backend::{HostKey, TenantRef};
     use crate::compose::{self, Document, Files, LoadInput};
     use crate::domain::{
-        AgentId, ContainerId, ContainerName, DesiredState, Generation, ServiceName, Subdomain, TenantId,
+        Adopted, AgentId, ContainerId, ContainerName, DesiredState, Generation, ServiceName, Subdomain, TenantId,
     };
     use crate::policy::{self, Ground, Profile};
 
@@ -70,6 +70,7 @@ mod tests {
             agent: AgentId::parse(&"a".repeat(32)).unwrap(),
             subdomain: Subdomain::parse("acme").unwrap(),
             id: TenantId::parse("1").unwrap(),
+            adopted: Adopted::default(),
         };
         let text = format!("services: {{web: {{image: x, volumes: ['{volume}']}}}}");
         let loaded = compose::load(&LoadInput {

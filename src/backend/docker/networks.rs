@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use bollard::models::{Ipam as EngineIpam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
 
 use super::engine::{Engine, EngineError};
-use super::labels;
+use super::{adoption, labels};
 use crate::backend::{BackendError, Deployment};
 use crate::compose::{Ipam, Network, Volume};
 use crate::domain::ObjectKey;
@@ -131,11 +131,12 @@ pub(super) async fn ensure_network(
     let spec = deployment.object_hash(network);
     match engine.inspect_network(&network.name).await {
         Ok(found) => {
-            let found_labels = found.labels.unwrap_or_default();
-            if !labels::is_ours(&found_labels, &deployment.tenant) {
+            let (id, found_labels) = (found.id.as_deref(), found.labels.unwrap_or_default());
+            if !adoption::owns_network(&deployment.tenant, id, &found_labels) {
                 return Err(taken("network", network.name.as_str()));
             }
-            if found_labels.get(labels::SPEC) == Some(&spec) {
+            let adopted = id.and_then(|id| deployment.tenant.adopted.networks.get(id));
+            if adopted.or(found_labels.get(labels::SPEC)) == Some(&spec) {
                 return Ok(());
             }
             return Err(BackendError::Refused { message: format!("network {key} could not be replaced") });
@@ -145,18 +146,21 @@ pub(super) async fn ensure_network(
     }
     let request = |ipam: Option<EngineIpam>| NetworkCreateRequest {
         name: network.name.as_str().to_owned(),
-        driver: Some(network.driver.clone().unwrap_or_else(|| "bridge".to_owned())),
+        driver: network.driver.clone(),
         internal: Some(network.internal),
         attachable: Some(network.attachable),
+        enable_ipv4: network.enable_ipv4,
         enable_ipv6: network.enable_ipv6,
         ipam,
         options: (!network.driver_opts.is_empty()).then(|| network.driver_opts.clone().into_iter().collect()),
         labels: Some(labels::object(deployment, labels::NETWORK, key.as_str(), &spec, network.labels.clone())),
         ..Default::default()
     };
-    if let Some(ipam) = &network.ipam {
+    let own = network.ipam.clone().unwrap_or_default();
+    // Whoever chooses a subnet or another address manager has chosen; the rest gets its subnet here, options and all.
+    if !own.config.is_empty() || own.driver.as_ref().is_some_and(|driver| driver != "default") {
         return engine
-            .create_network(request(Some(engine_ipam(ipam))))
+            .create_network(request(Some(engine_ipam(&own))))
             .await
             .map(drop)
             .map_err(|e| e.into_backend(doing));
@@ -168,7 +172,7 @@ pub(super) async fn ensure_network(
             return Err(BackendError::Refused { message: "no subnet is free in Q8_AGENT_SUBNET_POOL".to_owned() });
         };
         let config = IpamConfig { subnet: Some(reservation.subnet.to_string()), ..Default::default() };
-        let ipam = EngineIpam { config: Some(vec![config]), ..Default::default() };
+        let ipam = EngineIpam { config: Some(vec![config]), ..engine_ipam(&own) };
         match engine.create_network(request(Some(ipam))).await {
             Ok(_) => return Ok(()),
             // Somebody outside this agent took it, or a route of the host lies there.
@@ -225,7 +229,7 @@ pub(super) async fn ensure_volume(
     let spec = deployment.object_hash(volume);
     let body = VolumeCreateRequest {
         name: Some(volume.name.as_str().to_owned()),
-        driver: Some(volume.driver.clone().unwrap_or_else(|| "local".to_owned())),
+        driver: volume.driver.clone(),
         driver_opts: (!volume.driver_opts.is_empty()).then(|| volume.driver_opts.clone().into_iter().collect()),
         labels: Some(labels::object(deployment, labels::VOLUME, key.as_str(), &spec, volume.labels.clone())),
         ..Default::default()

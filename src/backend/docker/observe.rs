@@ -6,7 +6,7 @@ use bollard::models::{ContainerState, ContainerStateStatusEnum, ContainerSummary
 use futures::future::try_join_all;
 
 use super::engine::{Engine, EngineError};
-use super::labels;
+use super::{adoption, labels};
 use crate::backend::TenantRef;
 use crate::backend::converge::{self, KnownContainer, KnownNetwork, KnownVolume, RunState};
 use crate::domain::{ContainerId, ContainerName, Generation, ObjectName, ServiceName};
@@ -170,32 +170,39 @@ impl Observed {
 
 /// Lists the tenant's objects: three calls, and one more for each container.
 pub(super) async fn tenant(engine: &Engine, tenant: &TenantRef) -> Result<Observed, EngineError> {
-    let filter = labels::filter(tenant);
+    let adopted = &tenant.adopted;
+    // What was taken over bears the project's label, but not the tenant's.
+    let filter = if adopted.is_empty() { labels::filter(tenant) } else { labels::project_filter(tenant) };
     let (containers, networks, volumes) =
-        tokio::try_join!(containers(engine, &filter), engine.networks(Some(&filter)), engine.volumes(&filter),)?;
-    let networks = networks
-        .into_iter()
-        .filter_map(|network| {
-            let labels = network.labels.unwrap_or_default();
-            Some(Network {
-                id: network.id?,
-                name: network.name?,
-                generation: labels::generation(&labels),
-                spec: labels.get(labels::SPEC).cloned().unwrap_or_default(),
-            })
-        })
-        .collect();
-    let volumes = volumes
-        .into_iter()
-        .filter_map(|volume| {
-            Some(Volume {
-                name: ObjectName::parse(&volume.name).ok()?,
-                generation: labels::generation(&volume.labels),
-                spec: volume.labels.get(labels::SPEC).cloned().unwrap_or_default(),
-            })
-        })
-        .collect();
-    Ok(Observed { containers, networks, volumes })
+        tokio::try_join!(engine.containers(&filter), engine.networks(Some(&filter)), engine.volumes(&filter))?;
+    let own = containers.into_iter().filter(|summary| adoption::owns_container(tenant, summary));
+    let mut containers = read_all(engine, own).await?;
+    for container in containers.iter_mut().filter(|container| adopted.containers.contains(&container.id)) {
+        // No generation made it, and no definition is its own.
+        (container.generation, container.spec) = (Generation::NONE, String::new());
+    }
+    let networks = networks.into_iter().filter_map(|network| {
+        let labels = network.labels.unwrap_or_default();
+        let id = network.id.filter(|id| adoption::owns_network(tenant, Some(id), &labels))?;
+        let (generation, spec) = made_by(&labels, adopted.networks.get(&id));
+        Some(Network { id, name: network.name?, generation, spec })
+    });
+    let volumes = volumes.into_iter().filter_map(|volume| {
+        let name = ObjectName::parse(&volume.name).ok()?;
+        let name = Some(name).filter(|name| adoption::owns_volume(tenant, name, &volume.labels))?;
+        let remembered = adopted.volumes.get(&name).filter(|_| !labels::is_ours(&volume.labels, tenant));
+        let (generation, spec) = made_by(&volume.labels, remembered);
+        Some(Volume { name, generation, spec })
+    });
+    Ok(Observed { containers, networks: networks.collect(), volumes: volumes.collect() })
+}
+
+/// The generation and the definition that an object was made by; one that was taken over is older than any generation.
+fn made_by(labels: &HashMap<String, String>, adopted: Option<&String>) -> (Generation, String) {
+    match adopted {
+        Some(spec) => (Generation::NONE, spec.clone()),
+        None => (labels::generation(labels), labels.get(labels::SPEC).cloned().unwrap_or_default()),
+    }
 }
 
 /// Only the tenant's containers, in order of service and number.
@@ -203,8 +210,14 @@ pub(super) async fn containers(
     engine: &Engine,
     filter: &HashMap<String, Vec<String>>,
 ) -> Result<Vec<Container>, EngineError> {
-    let listed = engine.containers(filter).await?;
-    let mut containers = try_join_all(listed.into_iter().map(|summary| read(engine, summary))).await?;
+    read_all(engine, engine.containers(filter).await?.into_iter()).await
+}
+
+async fn read_all(
+    engine: &Engine,
+    listed: impl Iterator<Item = ContainerSummary>,
+) -> Result<Vec<Container>, EngineError> {
+    let mut containers = try_join_all(listed.map(|summary| read(engine, summary))).await?;
     let mut containers: Vec<Container> = containers.drain(..).flatten().collect();
     containers.sort_by(|a, b| (&a.service, a.number, &a.name).cmp(&(&b.service, b.number, &b.name)));
     Ok(containers)
@@ -223,6 +236,12 @@ async fn read(engine: &Engine, summary: ContainerSummary) -> Result<Option<Conta
     }
 }
 
+/// A container's own name. On the default bridge it has another one for each container that links to it, such as
+/// `/web/alias`.
+pub(super) fn own_name(names: &[String]) -> Option<&str> {
+    names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'))
+}
+
 fn state(inspected: &ContainerState) -> State {
     match inspected.status {
         Some(ContainerStateStatusEnum::CREATED) => State::Created,
@@ -237,7 +256,7 @@ fn state(inspected: &ContainerState) -> State {
 /// What the list says for sure. It does not say how the container is.
 fn parse(summary: ContainerSummary) -> Option<Container> {
     let labels = summary.labels.unwrap_or_default();
-    let name = summary.names.as_ref()?.first()?.trim_start_matches('/');
+    let name = own_name(summary.names.as_deref()?)?;
     let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
     Some(Container {
         id: ContainerId::parse(summary.id.as_deref()?).ok()?,

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use futures::future::{join_all, try_join_all};
 use tokio::time::timeout_at;
 
-use super::anonymous;
 use super::convert::{self, Surroundings};
 use super::engine::{Engine, EngineError};
 use super::networks::{self, SubnetPool};
 use super::observe::{self, Container, Observed, State};
 use super::pending;
+use super::{adoption, anonymous};
 use crate::backend::{BackendError, Deployment, Removed, Run, TenantRef, UndoNote};
 use crate::compose::start_order;
-use crate::domain::{ContainerName, DesiredState, Generation, ObjectName};
+use crate::domain::{ContainerName, DesiredState, Generation, ObjectName, ServiceName};
 
 /// See `Backend::settle`.
 pub(super) async fn settle(
@@ -24,7 +24,16 @@ pub(super) async fn settle(
     deployment: Option<&Deployment>,
     undo: Option<&UndoNote>,
 ) -> Result<(), BackendError> {
-    let observed = observe::tenant(engine, tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
+    let seen = adoption::with_foreign(tenant, undo);
+    let mut observed = observe::tenant(engine, &seen).await.map_err(|e| e.into_backend("listing the tenant"))?;
+    let all = std::mem::take(&mut observed.containers);
+    let is_foreign = |container: &Container| undo.is_some_and(|undo| undo.adopted.contains(&container.id));
+    let (foreign, others): (Vec<Container>, Vec<Container>) = all.into_iter().partition(is_foreign);
+    // Taken over and replaced, says the record.
+    let is_replaced = |container: &Container| tenant.adopted.containers.contains(&container.id);
+    let (replaced, own): (Vec<Container>, Vec<Container>) = others.into_iter().partition(is_replaced);
+    observed.containers = own;
+    remove_containers(engine, replaced.iter()).await?;
     let (keep, drop): (Vec<&Container>, Vec<&Container>) =
         observed.containers.iter().partition(|container| stays(container, &observed, committed, deployment));
     remove_containers(engine, drop.into_iter()).await?;
@@ -61,6 +70,9 @@ pub(super) async fn settle(
         }
     }
     remove_networks(engine, stale.iter().map(String::as_str)).await?;
+    if let Some(undo) = undo {
+        adoption::give_back(engine, &foreign, undo).await?;
+    }
     let Some(deployment) = deployment else { return Ok(()) };
     bring_back(engine, pool, deployment, &keep, undo).await
 }
@@ -109,8 +121,14 @@ async fn bring_back(
     for (key, network) in project.networks.iter().filter(|(_, network)| !network.external) {
         networks::ensure_network(engine, pool, deployment, key, network).await?;
     }
+    let mut names: BTreeMap<ServiceName, Vec<ContainerName>> = BTreeMap::new();
     for container in keep {
-        reattach(engine, deployment, container).await?;
+        if let Ok(name) = ContainerName::parse(container.final_name()) {
+            names.entry(container.service.clone()).or_default().push(name);
+        }
+    }
+    for container in keep {
+        reattach(engine, deployment, &names, container).await?;
     }
     if deployment.desired == DesiredState::Stopped {
         return Ok(());
@@ -139,9 +157,15 @@ async fn bring_back(
 }
 
 /// Connects a container to the networks that were made again under their old names.
-async fn reattach(engine: &Engine, deployment: &Deployment, container: &Container) -> Result<(), BackendError> {
+async fn reattach(
+    engine: &Engine,
+    deployment: &Deployment,
+    names: &BTreeMap<ServiceName, Vec<ContainerName>>,
+    container: &Container,
+) -> Result<(), BackendError> {
     let doing = "joining a network";
     let Some(service) = deployment.service(&container.service) else { return Ok(()) };
+    let api = engine.api_version().await.map_err(|error| error.into_backend(doing))?;
     let nothing = BTreeMap::new();
     let around = Surroundings {
         number: container.number,
@@ -150,9 +174,10 @@ async fn reattach(engine: &Engine, deployment: &Deployment, container: &Containe
         image_id: "",
         containers: &BTreeMap::new(),
         inherited: &nothing,
-        many_networks: false,
+        names,
+        api,
     };
-    for (key, membership) in &service.networks {
+    for key in service.networks.keys() {
         let Some(network) = deployment.project.project().networks.get(key) else { continue };
         let current = engine.inspect_network(&network.name).await.map_err(|error| error.into_backend(doing))?;
         let attached = container.networks.get(network.name.as_str());
@@ -160,7 +185,7 @@ async fn reattach(engine: &Engine, deployment: &Deployment, container: &Containe
             continue;
         }
         engine.disconnect(network.name.as_str(), &container.id).await.map_err(|error| error.into_backend(doing))?;
-        let endpoint = convert::endpoint(&container.service, membership, service, &around);
+        let Some(endpoint) = convert::endpoint(deployment, &container.service, service, key, &around) else { continue };
         let joined = engine.connect(network.name.as_str(), &container.id, endpoint).await;
         joined.map_err(|error| error.into_backend(doing))?;
     }

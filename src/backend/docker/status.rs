@@ -7,6 +7,7 @@ use bollard::models::{ContainerInspectResponse, ContainerSummary, PortSummaryTyp
 use futures::future::try_join_all;
 
 use super::engine::{Engine, EngineError};
+use super::observe;
 use super::{images, labels, watch};
 use crate::backend::{ObservedContainer, TenantRef};
 use crate::domain::{
@@ -47,7 +48,7 @@ fn sorted(mut containers: Vec<ObservedContainer>) -> Vec<ObservedContainer> {
 fn read(summary: ContainerSummary) -> Option<ObservedContainer> {
     let labels = summary.labels.unwrap_or_default();
     let id = ContainerId::parse(summary.id.as_deref()?).ok()?;
-    let name = summary.names.as_ref()?.first()?.trim_start_matches('/').to_owned();
+    let name = observe::own_name(summary.names.as_deref()?)?.to_owned();
     if name.strip_prefix(id.short()).is_some_and(|rest| rest.starts_with('_')) {
         return None;
     }

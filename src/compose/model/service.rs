@@ -244,15 +244,21 @@ impl Service {
         self.gpus.iter().chain(reserved)
     }
 
-    /// The services whose namespaces it shares.
-    pub fn namespace_parents(&self) -> impl Iterator<Item = &ServiceName> {
+    /// The services whose namespaces it shares, each with the attribute that says so.
+    pub fn namespace_parents(&self) -> impl Iterator<Item = (&'static str, &ServiceName)> {
         let network = match &self.network_mode {
-            Some(NetworkMode::Service(name)) => Some(name),
+            Some(NetworkMode::Service(name)) => Some(("network_mode", name)),
             _ => None,
         };
-        let others = [&self.pid, &self.ipc, &self.uts, &self.userns_mode, &self.cgroup];
-        network.into_iter().chain(others.into_iter().filter_map(|mode| match mode {
-            Some(NamespaceMode::Service(name)) => Some(name),
+        let others = [
+            ("pid", &self.pid),
+            ("ipc", &self.ipc),
+            ("uts", &self.uts),
+            ("userns_mode", &self.userns_mode),
+            ("cgroup", &self.cgroup),
+        ];
+        network.into_iter().chain(others.into_iter().filter_map(|(attribute, mode)| match mode {
+            Some(NamespaceMode::Service(name)) => Some((attribute, name)),
             _ => None,
         }))
     }

@@ -170,6 +170,14 @@ pub(super) fn ulimits(ulimits: &BTreeMap<String, Ulimit>) -> Value {
     })
 }
 
+/// `extra_hosts`, sorted.
+pub(super) fn hosts(hosts: &BTreeMap<String, Vec<String>>) -> Value {
+    let lines = hosts.iter().flat_map(|(host, all)| all.iter().map(move |address| format!("{host}={address}")));
+    let mut lines: Vec<String> = lines.collect();
+    lines.sort();
+    lines.into()
+}
+
 /// A duration as Go prints it: `1h30m0s`, `1.5s`, `500ms`.
 fn duration(duration: Duration) -> String {
     let nanos = duration.subsec_nanos();

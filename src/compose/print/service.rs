@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Members, bytes, duration, keyed, nano, texts, ulimits};
+use super::{Members, bytes, duration, hosts, keyed, nano, texts, ulimits};
 use crate::compose::model::{
     BlkioConfig, Deploy, DeviceRequest, FileReference, Healthcheck, Hook, Mount, MountSource, NamespaceMode,
     NetworkMode, PortMapping, PullPolicy, Resources, RestartPolicy, Service, ServiceNetwork, UpdateConfig,
@@ -137,12 +137,7 @@ pub(super) fn print(service: &Service) -> Value {
     m.set_some("dns", dns.clone());
     m.set_some("dns_search", dns_search.clone());
     m.set_some("dns_opt", dns_opt.clone());
-    let mut hosts: Vec<String> = extra_hosts
-        .iter()
-        .flat_map(|(host, addresses)| addresses.iter().map(move |address| format!("{host}={address}")))
-        .collect();
-    hosts.sort();
-    m.set_some("extra_hosts", hosts);
+    m.set_some("extra_hosts", hosts(extra_hosts));
     let links = links.iter().map(|link| match &link.alias {
         None => link.service.to_string(),
         Some(alias) => format!("{}:{alias}", link.service),

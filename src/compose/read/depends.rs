@@ -93,8 +93,8 @@ fn depend(
             dependencies.present.insert(reference(field, name)?, dependency);
         }
         _ if !enabled => {}
-        _ if !dependency.required => {
-            field.warn(format!("service `{name}` is not there, and it is not required"));
+        Some(false) if !dependency.required => {
+            field.warn(format!("service `{name}` is disabled, and it is not required"));
             let name = ServiceName::parse(name).map_err(|error| field.error(error.to_string()))?;
             dependencies.absent.insert(name, dependency);
         }

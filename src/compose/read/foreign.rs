@@ -193,11 +193,7 @@ pub(super) fn read(field: &Field<'_>, shape: &Shape) -> Result<Value, ComposeErr
             let pairs = field.pairs()?.into_iter();
             Value::Object(pairs.map(|(key, value)| (key, path(field, &value).into())).collect())
         }
-        Shape::Hosts => super::service::extra_hosts(field)?
-            .into_iter()
-            .flat_map(|(host, addresses)| addresses.into_iter().map(move |address| format!("{host}={address}")))
-            .collect::<Vec<_>>()
-            .into(),
+        Shape::Hosts => print::hosts(&super::service::extra_hosts(field)?),
         Shape::Ulimits => print::ulimits(&ulimits(field)?),
         Shape::List(inner) => field.items()?.map(|item| read(&item, inner)).collect::<Result<Vec<_>, _>>()?.into(),
         Shape::Named(attribute, inner) => {

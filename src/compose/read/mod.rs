@@ -189,3 +189,17 @@ fn is_external(object: &Field<'_>) -> Result<(bool, Option<String>), ComposeErro
 pub(super) fn known_attributes() -> impl Iterator<Item = &'static str> {
     service::KNOWN.iter().copied().filter(|&attribute| attribute != "image")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::service;
+
+    /// The page for users has a line for each attribute, so nothing is accepted that it does not explain.
+    #[test]
+    fn the_support_page_names_every_attribute() {
+        let page = include_str!("../../../docs/compose-support.md");
+        let missing: Vec<&str> =
+            service::KNOWN.iter().copied().filter(|attribute| !page.contains(&format!("`{attribute}`"))).collect();
+        assert!(missing.is_empty(), "not in docs/compose-support.md: {missing:?}");
+    }
+}

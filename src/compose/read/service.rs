@@ -234,11 +234,14 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
     if let (Some(PullPolicy::Refresh { after, .. }), Some(refresh_after)) = (&mut service.pull_policy, refresh_after) {
         *after = refresh_after;
     }
-    if let Some(deploy) = &service.deploy {
+    if let Some(deploy) = service.deploy.as_ref().filter(|_| enabled) {
         deploy::agrees(field, deploy, &service.resources, service.scale)?;
     }
-    for name in service.links.iter().map(|link| link.service.clone()).collect::<Vec<_>>() {
-        imply(&part(field, "links"), name.as_str(), true, enabled, &mut dependencies)?;
+    for link in &service.links {
+        imply(&part(field, "links"), link.service.as_str(), true, enabled, &mut dependencies)?;
+    }
+    for (attribute, name) in service.namespace_parents() {
+        imply(&part(field, attribute), name.as_str(), true, enabled, &mut dependencies)?;
     }
     for from in &service.volumes_from {
         if let VolumesFromSource::Service(name) = &from.source {

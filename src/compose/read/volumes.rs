@@ -256,17 +256,15 @@ fn tmpfs_options(field: &Field<'_>, mount: &mut Long) -> Result<(), ComposeError
     Ok(())
 }
 
-/// The attribute `tmpfs`: a path, or `path:options`, or a list of them. Of two on one path the later one counts.
+/// The attribute `tmpfs`: a path, or `path:options`, or a list of them. Of two on one path the engine takes the later one.
 pub(super) fn tmpfs(field: &Field<'_>) -> Result<Vec<TmpfsMount>, ComposeError> {
     let mut all: Vec<TmpfsMount> = Vec::new();
-    let mut by_path: HashMap<String, usize> = HashMap::new();
+    let mut seen = BTreeSet::new();
     for text in field.text_or_texts()? {
         let (path, options) = text.split_once(':').unwrap_or((&text, ""));
         let mount = TmpfsMount { path: path.to_owned(), options: options.to_owned() };
-        if let Some(&at) = by_path.get(&container_path(field, path)?) {
-            all[at] = mount;
-        } else {
-            by_path.insert(container_path(field, path)?, all.len());
+        container_path(field, path)?;
+        if seen.insert(text.clone()) {
             all.push(mount);
         }
     }

@@ -59,6 +59,7 @@ fn record(subdomain: &str, generation: u64) -> Record {
         generation: Generation(generation),
         previous: None,
         fingerprint: String::from("f"),
+        adopted: Adopted::default(),
         created_at: now,
         updated_at: now,
         last_error: Some(LastError { code: ErrorCode::ImageNotFound, message: String::from("no image"), at: now }),

@@ -6,6 +6,8 @@ mod limits;
 mod network;
 mod order;
 mod process;
+mod several_files;
+mod sharing;
 
 use std::collections::BTreeMap;
 

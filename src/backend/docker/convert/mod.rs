@@ -1,0 +1,159 @@
+//! From a service of the allowed project to the engine's create request. Pure.
+//!
+//! ```text
+//! mod          Config: what runs, as whom, with which environment, labels, healthcheck
+//! host_config  HostConfig: limits, devices, namespaces, ports, restart policy
+//! mounts       HostConfig.Mounts and VolumesFrom
+//! endpoints    HostConfig.NetworkMode and NetworkingConfig
+//! security     HostConfig.SecurityOpt, MaskedPaths, ReadonlyPaths
+//! ```
+//!
+//! Names follow the Engine API's `ContainerCreate`. What the engine is too old for has been refused before (`gates`).
+
+mod endpoints;
+mod host_config;
+mod mounts;
+mod security;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bollard::models::{ContainerCreateBody, EndpointSettings, HealthConfig, NetworkingConfig};
+
+pub(super) use self::endpoints::{endpoint, primary_network};
+pub(super) use self::host_config::{isolation, restart_policy};
+pub(super) use self::security::security_options;
+use super::gates::ApiVersion;
+use super::labels;
+use crate::backend::{BackendError, Deployment};
+use crate::compose::{Healthcheck, Service};
+use crate::domain::{ContainerId, ContainerName, ServiceName};
+
+/// What the request depends on besides the service itself.
+pub(super) struct Surroundings<'a> {
+    /// The container's number within the service.
+    pub(super) number: u32,
+    /// The name it will have.
+    pub(super) container_name: &'a str,
+    /// The image reference or id to run.
+    pub(super) image: &'a str,
+    /// The image's id.
+    pub(super) image_id: &'a str,
+    /// The first container of each service, for `service:x` namespaces and `volumes_from`.
+    pub(super) containers: &'a BTreeMap<ServiceName, ContainerId>,
+    /// The names of each service's containers, for `links`.
+    pub(super) names: &'a BTreeMap<ServiceName, Vec<ContainerName>>,
+    /// Anonymous volumes of the container that this one replaces: volume name -> path.
+    pub(super) inherited: &'a BTreeMap<String, String>,
+    /// What the engine speaks.
+    pub(super) api: ApiVersion,
+}
+
+/// A create request, and the networks that have to be connected in calls of their own.
+pub(super) struct Request {
+    pub(super) body: ContainerCreateBody,
+    /// `Config.MacAddress`, where engines before API 1.44 look for it.
+    pub(super) mac_address: Option<String>,
+    pub(super) connect_later: Vec<(String, EndpointSettings)>,
+}
+
+/// Builds the create request of one container.
+pub(super) fn container(
+    deployment: &Deployment,
+    name: &ServiceName,
+    service: &Service,
+    around: &Surroundings<'_>,
+) -> Result<Request, BackendError> {
+    let spec = deployment.service_hash(service);
+    let connections = endpoints::connections(deployment, name, service, around)?;
+    let mut host_config = host_config::host_config(deployment, name, service, around)?;
+    host_config.network_mode = Some(connections.mode);
+    host_config.links = some(connections.bridge_links);
+    let body = ContainerCreateBody {
+        hostname: service.hostname.clone(),
+        domainname: service.domainname.clone(),
+        user: service.user.clone(),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        exposed_ports: some(exposed_ports(service)),
+        tty: Some(service.tty),
+        open_stdin: Some(service.stdin_open),
+        env: some(
+            service
+                .environment
+                .iter()
+                .map(|(key, value)| value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}")))
+                .collect(),
+        ),
+        cmd: service.command.clone(),
+        entrypoint: service.entrypoint.clone(),
+        healthcheck: service.healthcheck.as_ref().map(healthcheck),
+        image: Some(around.image.to_owned()),
+        working_dir: service.working_dir.clone(),
+        labels: Some(labels::container(deployment, name, service, around.number, &spec, around.image_id)),
+        stop_signal: service.stop_signal.clone(),
+        stop_timeout: service.stop_grace_period.map(whole_seconds),
+        host_config: Some(host_config),
+        networking_config: connections
+            .at_creation
+            .map(|endpoints| NetworkingConfig { endpoints_config: Some(endpoints) }),
+        ..Default::default()
+    };
+    Ok(Request { body, mac_address: connections.mac_address, connect_later: connections.later })
+}
+
+/// `port/protocol` of everything that is published or exposed.
+fn exposed_ports(service: &Service) -> Vec<String> {
+    let published = service.ports.iter().map(|port| format!("{}/{}", port.target, port.protocol.as_str()));
+    let exposed = service.expose.iter().flat_map(|exposed| {
+        (exposed.ports.0..=exposed.ports.1).map(|port| format!("{port}/{}", exposed.protocol.as_str()))
+    });
+    let mut all: Vec<String> = published.chain(exposed).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn healthcheck(check: &Healthcheck) -> HealthConfig {
+    HealthConfig {
+        test: if check.is_disabled() { Some(vec!["NONE".to_owned()]) } else { check.test.clone() },
+        interval: check.interval.map(nanoseconds),
+        timeout: check.timeout.map(nanoseconds),
+        retries: check.retries.map(i64::from),
+        start_period: check.start_period.map(nanoseconds),
+        start_interval: check.start_interval.map(nanoseconds),
+    }
+}
+
+/// Lists that say nothing are left out of the request.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    if list.is_empty() { None } else { Some(list) }
+}
+
+fn some_map(map: &BTreeMap<String, String>) -> Option<HashMap<String, String>> {
+    if map.is_empty() { None } else { Some(map.clone().into_iter().collect()) }
+}
+
+/// The engine counts whole seconds; half a second rounded down would be an immediate SIGKILL.
+fn whole_seconds(duration: Duration) -> i64 {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
+fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// The first container of a service that this one shares something with.
+fn container_of<'a>(
+    service: &ServiceName,
+    around: &'a Surroundings<'_>,
+    field: &str,
+) -> Result<&'a ContainerId, BackendError> {
+    around.containers.get(service).ok_or_else(|| BackendError::Unsupported {
+        field: field.to_owned(),
+        reason: format!("service {service} has no container to share"),
+    })
+}

@@ -1,0 +1,344 @@
+//! What the agent asks of the engine is what docker compose asks of it (`tests/data/corpus/golden_api`), call by call and
+//! field by field, but for the differences that `TOLERATED` gives a reason for.
+
+mod engine;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use q8_agent::backend::docker::{DockerBackend, Subnet};
+use q8_agent::backend::{Backend, BackendError, Deployment, HostKey, Progress, Run, TenantRef};
+use q8_agent::compose::{self, Document, Files, LoadInput, read_env};
+use q8_agent::domain::{AgentId, DesiredState, FileContent, Generation, ProjectName, ProjectPath, Subdomain, TenantId};
+use q8_agent::policy::{self, Ground, Profile, Refusal};
+use serde_json::{Value, json};
+
+use engine::{Mutation, Recorder};
+
+const DIRECTORY: &str = "/opt/tenants/acme";
+
+/// A difference from docker compose that is wanted.
+struct Tolerated {
+    /// The golden file's name; empty for all.
+    document: &'static str,
+    /// The call: `networks/create`, `containers/create`, `archive` and so on.
+    call: &'static str,
+    /// The field and all below it; empty for the whole call.
+    field: &'static str,
+    /// Why it is wanted.
+    #[allow(dead_code, reason = "it is there for whoever reads the table")]
+    reason: &'static str,
+}
+
+const fn tolerated(document: &'static str, call: &'static str, field: &'static str, reason: &'static str) -> Tolerated {
+    Tolerated { document, call, field, reason }
+}
+
+const TOLERATED: &[Tolerated] = &[
+    tolerated("", "", "/Labels/dev.q8.*", "whose an object is, is read from the agent's own labels"),
+    tolerated("", "", "/Labels/com.docker.compose.version", "the version of the tool that made it"),
+    tolerated("", "", "/Labels/com.docker.compose.config-hash", "each tool's own hash; newer ones hash networks too"),
+    tolerated("", "networks/create", "/IPAM/Config", "the engine's own pool ends at 30 networks: the agent has one"),
+    tolerated("valid-037-include", "containers/create", "/HostConfig/Binds", "Mounts: Binds make a missing source"),
+    tolerated("valid-037-include", "containers/create", "/HostConfig/Mounts", "the mount in place of the bind"),
+    tolerated("valid-030-configs-secrets", "archive", "", "mounted files have the owner and mode that was asked for"),
+    tolerated("valid-030-configs-secrets", "containers/create", "/HostConfig/Mounts", "files of .agent/mounts"),
+    tolerated("valid-025-misc-scalars", "containers/create", "/NetworkingConfig", "2.26.1 forgets mac_address at 1.44"),
+    tolerated("policy-023-named-volume-other", "containers/create", "/HostConfig/Mounts", "`v:/v` is no Windows drive"),
+    tolerated("policy-023-named-volume-other", "volumes/create", "", "the same"),
+];
+
+/// Documents that not even `trusted` admits, with the field that says why.
+const REFUSED: &[(&str, &str)] = &[
+    // docker compose overwrites the label without a word.
+    ("policy-033-label-spoof-project", "services.a.labels.com.docker.compose.project"),
+];
+
+/// Documents that fail against something that exists on the host, as they do with docker compose.
+const TAKEN: &[(&str, &str)] = &[("policy-025-named-network-other", "q8-other_default")];
+
+fn read(path: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/corpus").join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn json_of(path: &str) -> Value {
+    serde_json::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Everything that a document was brought up with.
+struct Case {
+    text: String,
+    files: BTreeMap<ProjectPath, FileContent>,
+    variables: BTreeMap<String, String>,
+    profiles: BTreeSet<String>,
+}
+
+impl Files for Case {
+    fn read(&self, path: &str) -> Option<Cow<'_, [u8]>> {
+        let inside = path.strip_prefix(DIRECTORY)?.strip_prefix('/')?;
+        Some(Cow::Borrowed(&self.files.get(&ProjectPath::parse(inside).ok()?)?.bytes))
+    }
+}
+
+impl Case {
+    fn new(name: &str) -> Self {
+        let (folder, stem) = name.split_once('-').expect("folder-stem");
+        let file = format!("{stem}.yaml");
+        let index = json_of(&format!("{folder}/index.json"));
+        let entry =
+            index.as_array().expect("a list").iter().find(|e| e["file"] == file.as_str()).expect("in the index");
+        let strings = |object: &Value| -> Vec<(String, String)> {
+            let members = object.as_object().into_iter().flatten();
+            members.map(|(name, value)| (name.clone(), value.as_str().expect("a string").to_owned())).collect()
+        };
+        let mut case = Self {
+            text: read(&format!("{folder}/{file}")),
+            files: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            profiles: BTreeSet::new(),
+        };
+        // What the corpus' author had on disk, and in the environment, without saying so in the index.
+        let on_disk = [("s1.txt", "1"), ("short.cfg", "c"), ("x/f", ""), ("y/f", ""), ("inc/d/f", "")];
+        let on_disk = on_disk.map(|(path, text)| (path.to_owned(), text.to_owned()));
+        case.variables.insert("S2".to_owned(), "2".to_owned());
+        for (path, text) in strings(&entry["files"]).into_iter().chain(on_disk) {
+            if path == ".env" {
+                case.variables.extend(read_env(".env", &text).expect("a valid env file"));
+            } else {
+                let path = ProjectPath::parse(&path).expect("a path that a request may have");
+                case.files.insert(path, FileContent { bytes: text.into_bytes(), mode: 0o644 });
+            }
+        }
+        case.variables.extend(strings(&entry["env"]));
+        let arguments = entry["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        case.profiles = arguments.filter(|word| *word != "--profile").map(str::to_owned).collect();
+        case
+    }
+
+    fn deployment(&self, project: &str) -> Result<Deployment, Vec<Refusal>> {
+        let loaded = compose::load(&LoadInput {
+            documents: &[Document { name: "compose.yaml", bytes: self.text.as_bytes() }],
+            variables: &self.variables,
+            files: self,
+            profiles: &self.profiles,
+            project: &ProjectName::parse(project).expect("a project name"),
+            names_the_project: true,
+            directory: DIRECTORY,
+        });
+        let ground = Ground {
+            files: &self.files.keys().cloned().collect(),
+            publish_host: Ipv4Addr::LOCALHOST.into(),
+            publish_ports: (20000, 29999),
+        };
+        let project = loaded.unwrap_or_else(|error| panic!("{error}")).project;
+        Ok(Deployment {
+            tenant: TenantRef {
+                agent: AgentId::parse(&"a".repeat(32)).expect("an agent id"),
+                subdomain: Subdomain::parse("acme").expect("a subdomain"),
+                id: TenantId::parse("1").expect("a tenant id"),
+                adopted: q8_agent::domain::Adopted::default(),
+            },
+            generation: Generation(1),
+            desired: DesiredState::Running,
+            project: policy::admit(Profile::Trusted, project, &ground)?.project,
+            files: self.files.clone(),
+            pinned_images: BTreeMap::new(),
+            key: HostKey::new([1; 32]),
+        })
+    }
+}
+
+/// Brings a deployment up and commits it.
+async fn up(recorder: &Recorder, deployment: &Deployment) -> Result<(), BackendError> {
+    let pool = Subnet::new([10, 213, 0, 0].into(), 16);
+    let backend = DockerBackend::new(deployment.tenant.agent.clone(), recorder.socket.clone(), pool);
+    let run = Run {
+        deadline: tokio::time::Instant::now() + Duration::from_secs(30),
+        progress: Progress::new(),
+        credentials: Arc::new(Vec::new()),
+        pull: false,
+        only: None,
+    };
+    let images = backend.prepare(deployment, &run).await?;
+    let plan = backend.plan(deployment, &images, &run).await?;
+    backend.apply(deployment, &images, &plan, &run).await?;
+    backend.settle(&deployment.tenant, deployment.generation, Some(deployment), None).await
+}
+
+/// Fields of one call by their JSON pointers. What is null, 0, empty or false is not there, as in the corpus' rules.
+type Fields = BTreeMap<String, Value>;
+
+fn fields(value: &Value, at: &str, into: &mut Fields) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                fields(value, &format!("{at}/{name}"), into);
+            }
+        }
+        Value::Array(items) => {
+            let mut items = items.clone();
+            if ["/Env", "/Binds", "/Aliases"].iter().any(|list| at.ends_with(list)) {
+                items.sort_by_key(Value::to_string);
+            }
+            for (index, item) in items.iter().enumerate() {
+                fields(item, &format!("{at}/{index}"), into);
+            }
+        }
+        Value::Null | Value::Bool(false) => {}
+        Value::Number(number) if number.as_f64() == Some(0.0) => {}
+        Value::String(text) if text.is_empty() => {}
+        // A list in one string, in no order.
+        Value::String(text) if at.ends_with("/com.docker.compose.depends_on") => {
+            into.insert(at.to_owned(), json!(text.split(',').collect::<BTreeSet<_>>()));
+        }
+        value => drop(into.insert(at.to_owned(), value.clone())),
+    }
+}
+
+/// Calls by what they are about, such as `containers/create q8-acme-web-1`, whatever their order.
+fn calls(mutations: &[Mutation]) -> BTreeMap<(String, String), Fields> {
+    // Ids follow the order of creation, which is free: names stand for them.
+    let made = mutations.iter().filter(|call| call.path == "/containers/create");
+    let names: Vec<String> = made.map(|call| call.query["name"].clone()).collect();
+    let with_names = |text: &str| {
+        let numbered = names.iter().enumerate();
+        numbered
+            .fold(text.replace("${PROJECT_DIR}", DIRECTORY), |text, (at, name)| text.replace(&engine::id(at + 1), name))
+    };
+    let mut calls: BTreeMap<(String, String), Fields> = BTreeMap::new();
+    for call in mutations {
+        let path = with_names(&call.path);
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let (kind, about) = match parts.as_slice() {
+            [kind, "create"] => {
+                let name = call.query.get("name").map(String::as_str).or(call.body["Name"].as_str());
+                (format!("{kind}/create"), name.expect("a name").to_owned())
+            }
+            [_, about, what] => ((*what).to_owned(), (*about).to_owned()),
+            other => panic!("a call to {other:?}"),
+        };
+        let body: Value = serde_json::from_str(&with_names(&call.body.to_string())).expect("still JSON");
+        // The call itself is a field too: it has to be made.
+        let mut all = Fields::from([(String::new(), json!(call.method))]);
+        fields(&body, "", &mut all);
+        fields(&json!(call.query), "/query", &mut all);
+        // Several archives for one container are told apart by their number.
+        let mut key = (kind, about);
+        while calls.contains_key(&key) {
+            key.1.push('\'');
+        }
+        calls.insert(key, all);
+    }
+    calls
+}
+
+fn golden(run: &Value) -> Vec<Mutation> {
+    let mutations = run["mutations"].as_array().expect("a list");
+    let text = |value: &Value| value.as_str().expect("a string").to_owned();
+    let query = |call: &Value| {
+        let members = call["query"].as_object().into_iter().flatten();
+        members.map(|(name, value)| (name.clone(), text(value))).collect()
+    };
+    let read = |call: &Value| Mutation {
+        method: text(&call["method"]),
+        path: text(&call["path"]),
+        query: query(call),
+        body: call["body"].clone(),
+    };
+    mutations.iter().map(read).collect()
+}
+
+#[derive(Default)]
+struct Score {
+    expected: usize,
+    matched: usize,
+    /// Indices of `TOLERATED`.
+    used: BTreeSet<usize>,
+    wrong: Vec<String>,
+}
+
+impl Score {
+    fn tolerates(&mut self, document: &str, call: &str, field: &str) -> bool {
+        let about = |entry: &Tolerated| {
+            let within = match entry.field.strip_suffix('*') {
+                Some(start) => field.starts_with(start),
+                None => field.strip_prefix(entry.field).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            };
+            [document, ""].contains(&entry.document) && [call, ""].contains(&entry.call) && within
+        };
+        let found = TOLERATED.iter().position(about);
+        self.used.extend(found);
+        found.is_some()
+    }
+
+    /// Compares what was asked with what docker compose asks.
+    fn compare(&mut self, document: &str, api: &str, ours: &[Mutation], theirs: &[Mutation]) {
+        let (ours, theirs) = (calls(ours), calls(theirs));
+        let keys: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
+        let none = Fields::new();
+        for key in keys {
+            let (kind, about) = key;
+            let (ours, theirs) = (ours.get(key).unwrap_or(&none), theirs.get(key).unwrap_or(&none));
+            for field in ours.keys().chain(theirs.keys()).collect::<BTreeSet<_>>() {
+                let (mine, other) = (ours.get(field), theirs.get(field));
+                if mine != other && self.tolerates(document, kind, field) {
+                    continue;
+                }
+                self.expected += 1;
+                if mine == other {
+                    self.matched += 1;
+                } else {
+                    self.wrong.push(format!("{document} at {api}: {kind} {about} {field}: {mine:?}, not {other:?}"));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_engine_is_asked_what_docker_compose_asks() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/corpus/golden_api");
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .expect("the golden files")
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".json")?.to_owned()))
+        .collect();
+    names.sort();
+    let mut score = Score::default();
+    for name in &names {
+        let document = json_of(&format!("golden_api/{name}.json"));
+        let project = if name == "valid-003-name-toplevel" { "shop" } else { "q8-acme" };
+        let deployment = match (Case::new(name).deployment(project), REFUSED.iter().find(|(other, _)| other == name)) {
+            (Ok(deployment), None) => deployment,
+            (Err(refusals), Some((_, field))) => {
+                assert_eq!(refusals.iter().map(|refusal| refusal.field.as_str()).collect::<Vec<_>>(), [*field]);
+                continue;
+            }
+            (result, _) => panic!("{name}: {:?}", result.err()),
+        };
+        for api in ["1.41", "1.45"] {
+            let run = &document[format!("api{api}")];
+            let taken: Vec<&str> =
+                TAKEN.iter().filter(|(other, _)| other == name).map(|(_, network)| *network).collect();
+            let recorder = Recorder::start(api, &taken);
+            let result = up(&recorder, &deployment).await;
+            assert_eq!(result.is_err(), run["rc"] != 0, "{name} at {api}: {result:?}");
+            if !taken.is_empty() {
+                assert!(matches!(result, Err(BackendError::NameTaken { kind: "network", .. })), "{result:?}");
+            }
+            score.compare(name, api, &recorder.mutations(), &golden(run));
+        }
+    }
+    assert_eq!(names.len(), 27, "{names:?}");
+    let Score { expected, matched, used, wrong } = score;
+    println!("{matched} of {expected} fields match");
+    assert!(wrong.is_empty(), "{matched} of {expected} fields match; these do not:\n{}", wrong.join("\n"));
+    assert!(expected > 1000, "only {expected} fields were compared");
+    for (at, entry) in TOLERATED.iter().enumerate() {
+        assert!(used.contains(&at), "nothing differs any more in {}{}{}", entry.document, entry.call, entry.field);
+    }
+}
