@@ -2,7 +2,6 @@
 
 #[allow(dead_code, unused_imports, unused_macros, reason = "only the world and the tenant are used here")]
 mod conformance;
-#[allow(dead_code, reason = "only the engine is used here")]
 mod support;
 
 use std::time::Duration;
