@@ -201,6 +201,10 @@ impl Orchestrator {
             started_at: jiff::Timestamp::now(),
         };
         op.report("writing files");
+        if record.generation == Generation::NONE {
+            let tenant = record.subdomain.clone();
+            self.disk(move |fs| fs.may_create(&tenant)).await?;
+        }
         let first = record.clone();
         let staged = self
             .disk(move |fs| {
