@@ -123,7 +123,7 @@ fn expected(wanted: &Deployment) -> (Vec<(String, String, String)>, Vec<String>)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_plan_leads_to_what_is_wanted(before in project(), after in project()) {

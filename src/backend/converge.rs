@@ -26,6 +26,8 @@ use crate::domain::{ContainerId, ContainerName, DesiredState, Health, ObjectKey,
 pub(crate) struct Observed {
     /// The tenant's containers.
     pub(crate) containers: Vec<KnownContainer>,
+    /// Those whose place another one has already: they go.
+    pub(crate) surplus: Vec<KnownContainer>,
     /// The tenant's networks.
     pub(crate) networks: Vec<KnownNetwork>,
     /// The tenant's volumes.
@@ -248,16 +250,23 @@ impl Planner<'_> {
                 None => String::from("its service is no longer in the file"),
             };
             if named(&known.service) {
-                let object = PlannedObject::Container {
-                    service: known.service.clone(),
-                    number: known.number,
-                    name: known.name.clone(),
-                    existing: Some(known.id.clone()),
-                };
-                self.step(object, Action::Remove, reason);
+                self.remove(known, reason);
             }
         }
+        for known in &observed.surplus {
+            self.remove(known, String::from("another container has its place"));
+        }
         Ok(())
+    }
+
+    fn remove(&mut self, known: &KnownContainer, reason: String) {
+        let object = PlannedObject::Container {
+            service: known.service.clone(),
+            number: known.number,
+            name: known.name.clone(),
+            existing: Some(known.id.clone()),
+        };
+        self.step(object, Action::Remove, reason);
     }
 
     /// What decides about the order of the steps; adds what the author should know about it.
@@ -281,7 +290,8 @@ impl Planner<'_> {
             .map(|known| known.id.as_str())
             .collect();
         let on_old = |known: &&KnownContainer| known.networks.iter().any(|id| ids.contains(id.as_str()));
-        let on_old_networks = self.observed.containers.iter().filter(on_old).map(|known| known.id.clone()).collect();
+        let all = self.observed.containers.iter().chain(&self.observed.surplus);
+        let on_old_networks = all.filter(on_old).map(|known| known.id.clone()).collect();
         let (mut rolling, mut warnings) = (BTreeMap::new(), Vec::new());
         for (name, service) in &self.project.services {
             if let Some(way) = rolling::of(self.project, name, service, &keys, &mut warnings) {

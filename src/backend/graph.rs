@@ -210,10 +210,10 @@ impl<'a> Graph<'a> {
                 .collect();
             let groups: Vec<&[Places]> = replaced.chunks(rolling.parallelism.max(1)).collect();
             for pair in groups.windows(2) {
-                let ends = |places: &Places| if rolling.start_first { places.stop } else { places.ready };
+                let ends = |places: &Places| if places.start_first { places.stop } else { places.ready };
                 let before: Vec<After> = pair[0].iter().filter_map(ends).map(done).collect();
                 for places in pair[1] {
-                    let begins = if rolling.start_first { places.start } else { places.stop };
+                    let begins = if places.start_first || places.early { places.start } else { places.stop };
                     if let (Some(begins), false) = (begins, before.is_empty()) {
                         self.tasks[begins].after.extend(&before);
                         self.tasks[begins].pause = rolling.delay;

@@ -194,6 +194,27 @@ fn groups() {
 }
 
 #[test]
+fn groups_leave_a_network_that_is_made_anew() {
+    let deploy = "deploy: {replicas: 2, update_config: {order: start-first}}";
+    let text = |network: &str, back: &str| {
+        format!(
+            "{{services: {{web: {{image: x, networks: [{network}], {deploy}}}, db: {{image: x, networks: [back]}}}}, \
+             networks: {{front: {{}}, back: {back}}}}}"
+        )
+    };
+    insta::assert_snapshot!(from_to(&text("back", "{}"), &text("front", "{internal: true}")));
+}
+
+#[test]
+fn more_than_one_in_a_place() {
+    let wanted = deployment("services: {web: {image: x}}");
+    let mut observed = applied(&wanted);
+    observed.surplus = applied(&wanted).containers;
+    observed.surplus[0].id = ContainerId::parse(&"b".repeat(64)).unwrap();
+    insta::assert_snapshot!(plan(&wanted, &observed));
+}
+
+#[test]
 fn a_stopped_tenant_stays_stopped() {
     let wanted = Deployment { desired: DesiredState::Stopped, ..deployment(&THREE.replace("db:1", "db:2")) };
     let mut observed = applied(&deployment(THREE));

@@ -14,7 +14,7 @@ use super::engine::{Engine, EngineError};
 use super::labels;
 use super::observe::{Container, Observed, State};
 use super::pending;
-use crate::backend::{Action, Adoption, BackendError, Deployment, Plan, PlannedObject, Step, TenantRef, UndoNote};
+use crate::backend::{Adoption, BackendError, Deployment, TenantRef, UndoNote};
 use crate::compose::{MountSource, start_order};
 use crate::domain::{Adopted, ContainerId, ContainerName, ObjectName, ServiceName};
 
@@ -157,30 +157,19 @@ pub(super) fn surplus(tenant: &TenantRef, observed: &mut Observed) -> Vec<Contai
     surplus
 }
 
-/// Adds to a plan that the surplus ones go, and to its undo what comes back: in the order in which it has to be started.
-pub(super) fn note(plan: &mut Plan, wanted: &Deployment, observed: &Observed, surplus: Vec<Container>) {
+/// Adds to the undo of a plan what comes back: in the order in which it has to be started.
+pub(super) fn note(undo: &mut UndoNote, wanted: &Deployment, observed: &Observed, surplus: &[Container]) {
     let order = start_order(wanted.project.project());
     let mut adopted: Vec<&Container> = observed
         .containers
         .iter()
-        .chain(&surplus)
+        .chain(surplus)
         .filter(|container| wanted.tenant.adopted.containers.contains(&container.id))
         .collect();
     adopted.sort_by_key(|container| order.iter().position(|service| *service == container.service));
-    plan.undo.adopted = adopted.iter().map(|container| container.id.clone()).collect();
-    for container in surplus {
-        if matches!(container.state, State::Running | State::Restarting | State::Paused) {
-            plan.undo.running.push(container.id.clone());
-        }
-        let object = PlannedObject::Container {
-            service: container.service,
-            number: container.number,
-            name: container.name,
-            existing: Some(container.id),
-        };
-        let reason = String::from("another container has its place");
-        plan.steps.push(Step { object, action: Action::Remove, reason });
-    }
+    undo.adopted = adopted.iter().map(|container| container.id.clone()).collect();
+    let runs = |container: &&Container| matches!(container.state, State::Running | State::Restarting | State::Paused);
+    undo.running.extend(surplus.iter().filter(runs).map(|container| container.id.clone()));
 }
 
 /// Undo: the names of the containers that were to be taken over, and what ran of them runs again.

@@ -197,7 +197,11 @@ pub(super) async fn plan(
         observe::tenant(engine, &wanted.tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
     nesting::check(wanted, &observed)?;
     let surplus = adoption::surplus(&wanted.tenant, &mut observed);
-    let mut plan = converge::plan(wanted, images, run.only.as_ref(), &observed.known(wanted.generation))?;
-    adoption::note(&mut plan, wanted, &observed, surplus);
+    let known = converge::Observed {
+        surplus: observed.known_containers(&surplus, wanted.generation),
+        ..observed.known(wanted.generation)
+    };
+    let mut plan = converge::plan(wanted, images, run.only.as_ref(), &known)?;
+    adoption::note(&mut plan.undo, wanted, &observed, &surplus);
     Ok(plan)
 }

@@ -118,12 +118,32 @@ impl Observed {
     /// Objects of a later generation than the wanted one are there only if the tenant's record was lost. They count as
     /// changed: settling would take them for leftovers of a failed attempt.
     pub(super) fn known(&self, wanted: Generation) -> converge::Observed {
+        let networks = self.networks.iter().map(|network| KnownNetwork {
+            id: network.id.clone(),
+            name: network.name.clone(),
+            spec: if network.generation > wanted { String::new() } else { network.spec.clone() },
+        });
+        let volumes = self
+            .volumes
+            .iter()
+            .map(|volume| KnownVolume { name: volume.name.as_str().to_owned(), spec: volume.spec.clone() });
+        converge::Observed {
+            containers: self.known_containers(&self.containers, wanted),
+            networks: networks.collect(),
+            volumes: volumes.collect(),
+            // Names that others hold show when something is made: listing every object of the host would cost more.
+            ..converge::Observed::default()
+        }
+    }
+
+    /// Some of the tenant's containers, without those that are set aside.
+    pub(super) fn known_containers(&self, containers: &[Container], wanted: Generation) -> Vec<KnownContainer> {
         let network_id = |name: &str, id: &str| match id {
             // The engine names the network of a container that was never started, but not its id.
             "" => self.networks.iter().find(|network| network.name == name).map(|network| network.id.clone()),
             id => Some(id.to_owned()),
         };
-        let containers = self.containers.iter().filter(|container| !container.is_aside()).map(|container| {
+        let known = containers.iter().filter(|container| !container.is_aside()).map(|container| {
             KnownContainer {
                 id: container.id.clone(),
                 name: container.name.clone(),
@@ -149,22 +169,7 @@ impl Observed {
                 networks: container.networks.iter().filter_map(|(name, id)| network_id(name, id)).collect(),
             }
         });
-        let networks = self.networks.iter().map(|network| KnownNetwork {
-            id: network.id.clone(),
-            name: network.name.clone(),
-            spec: if network.generation > wanted { String::new() } else { network.spec.clone() },
-        });
-        let volumes = self
-            .volumes
-            .iter()
-            .map(|volume| KnownVolume { name: volume.name.as_str().to_owned(), spec: volume.spec.clone() });
-        converge::Observed {
-            containers: containers.collect(),
-            networks: networks.collect(),
-            volumes: volumes.collect(),
-            // Names that others hold show when something is made: listing every object of the host would cost more.
-            ..converge::Observed::default()
-        }
+        known.collect()
     }
 }
 
