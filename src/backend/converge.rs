@@ -7,12 +7,15 @@
 //!  yes                               nothing                              Create
 //!  yes                               another definition, image, network   Recreate
 //!  yes                               not running, and it should be        Start
+//!  yes                               what it depends on is replaced       Restart (depends_on.restart)
 //!  yes                               as wanted                            Keep
 //!  no                                something                            Remove
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::graph::{self, Circumstances};
+use super::rolling;
 use super::{Action, BackendError, Deployment, Plan, PlannedObject, ResolvedImages, Step};
 use crate::compose::{NetworkMode, Project, RestartPolicy, Service, VolumesFromSource};
 use crate::domain::{ContainerId, ContainerName, DesiredState, Health, ObjectKey, ServiceName};
@@ -129,6 +132,8 @@ pub(crate) fn plan(
     planner.plan.undo.running =
         observed.containers.iter().filter(|known| known.state.is_active()).map(|known| known.id.clone()).collect();
     planner.plan.undo.volumes = observed.volumes.iter().map(|known| known.name.clone()).collect();
+    let around = planner.circumstances();
+    planner.plan.tasks = graph::tasks(&planner.plan.steps, planner.project, &around);
     Ok(planner.plan)
 }
 
@@ -255,6 +260,38 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// What decides about the order of the steps; adds what the author should know about it.
+    fn circumstances(&mut self) -> Circumstances {
+        let anew: Vec<(&ObjectKey, &str)> = self
+            .plan
+            .steps
+            .iter()
+            .filter(|step| step.action == Action::Recreate)
+            .filter_map(|step| match &step.object {
+                PlannedObject::Network { key: Some(key), name } => Some((key, name.as_str())),
+                _ => None,
+            })
+            .collect();
+        let keys: BTreeSet<&ObjectKey> = anew.iter().map(|(key, _)| *key).collect();
+        let ids: BTreeSet<&str> = self
+            .observed
+            .networks
+            .iter()
+            .filter(|known| anew.iter().any(|(_, name)| *name == known.name))
+            .map(|known| known.id.as_str())
+            .collect();
+        let on_old = |known: &&KnownContainer| known.networks.iter().any(|id| ids.contains(id.as_str()));
+        let on_old_networks = self.observed.containers.iter().filter(on_old).map(|known| known.id.clone()).collect();
+        let (mut rolling, mut warnings) = (BTreeMap::new(), Vec::new());
+        for (name, service) in &self.project.services {
+            if let Some(way) = rolling::of(self.project, name, service, &keys, &mut warnings) {
+                rolling.insert(name.clone(), way);
+            }
+        }
+        self.plan.warnings.extend(warnings);
+        Circumstances { rolling, on_old_networks, asleep: self.wanted.desired == DesiredState::Stopped }
+    }
+
     /// Services whose containers must be made anew for a reason outside their own definition: a network they are in,
     /// or a service to whose container they are tied.
     fn changed_services(&self) -> BTreeMap<ServiceName, String> {
@@ -364,7 +401,7 @@ impl Planner<'_> {
             };
             let cause = service.depends_on.iter().find(|(name, how)| how.restart && anew.contains(*name));
             if let (Action::Keep, Some((cause, _))) = (step.action, cause) {
-                step.action = Action::Start;
+                step.action = Action::Restart;
                 step.reason = format!("it depends on {cause}, which is made anew");
             }
         }

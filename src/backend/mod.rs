@@ -8,16 +8,25 @@
 mod converge;
 mod deployment;
 mod error;
+mod execute;
+mod graph;
+mod hooks;
 mod logs;
 mod plan;
+mod rolling;
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;
 
 pub mod docker;
 pub mod memory;
 
 pub use deployment::{Deployment, HostKey, MountFile, TenantRef};
 pub use error::{BackendError, FailureDetails};
+pub use hooks::PreStop;
 pub use logs::{LogLine, LogQuery, LogStream, LogStreamKind, Tail};
-pub use plan::{Action, Adoption, Plan, PlannedObject, Step, UndoNote};
+pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNote, Until, Work};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -57,6 +66,8 @@ pub struct Run {
     pub pull: bool,
     /// Touch these services only; all when none.
     pub only: Option<BTreeSet<ServiceName>>,
+    /// The `pre_stop` hooks of what an apply may replace: those of the committed generation.
+    pub pre_stop: BTreeMap<ServiceName, PreStop>,
 }
 
 /// The step an operation is at, for `TENANT_BUSY`, status and logs.

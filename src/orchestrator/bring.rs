@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::load::Loaded;
 use super::operations::Op;
 use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest, summary};
-use crate::backend::{Plan, ResolvedImages, Run};
+use crate::backend::{Plan, PreStop, ResolvedImages, Run};
 use crate::domain::{
     Adopted, DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth, Subdomain,
     TenantSpec,
@@ -151,6 +151,9 @@ impl Orchestrator {
         let (generation, changed) = if same {
             (record.generation, false)
         } else {
+            if live && let Ok(before) = self.committed(&record).await {
+                wanted.run.pre_stop = PreStop::of_all(&before.deployment);
+            }
             self.change(op, &record, &wanted, loaded, &images, &plan).await?;
             (next, true)
         };
@@ -198,6 +201,10 @@ impl Orchestrator {
             started_at: jiff::Timestamp::now(),
         };
         op.report("writing files");
+        if record.generation == Generation::NONE {
+            let tenant = record.subdomain.clone();
+            self.disk(move |fs| fs.may_create(&tenant)).await?;
+        }
         let first = record.clone();
         let staged = self
             .disk(move |fs| {

@@ -1,5 +1,6 @@
 //! One mutation per tenant at a time, and who is at it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +107,7 @@ impl Op {
             credentials: Arc::new(credentials),
             pull: false,
             only: None,
+            pre_stop: BTreeMap::new(),
         }
     }
 }

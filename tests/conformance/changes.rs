@@ -44,10 +44,11 @@ pub(crate) async fn replicas_come_and_go(backend: &dyn Backend, world: &World) {
     tenant.assert_running(&["web-1", "web-2", "web-3"]).await;
     let three = tenant.identities().await;
     assert_eq!(three["web-1"], one["web-1"]);
-    tenant.up(&text(2)).await.expect("it shrinks");
-    tenant.assert_running(&["web-1", "web-2"]).await;
-    let two = tenant.identities().await;
-    assert_eq!((&two["web-1"], &two["web-2"]), (&three["web-1"], &three["web-2"]));
+    let plan = tenant.up(&text(1)).await.expect("it shrinks");
+    let goes = plan.steps.iter().filter(|step| step.action == Action::Remove);
+    assert_eq!(goes.map(|step| step.reason.as_str()).collect::<Vec<_>>(), ["more than 1 replicas"; 2]);
+    tenant.assert_running(&["web-1"]).await;
+    assert_eq!(tenant.identities().await["web-1"], three["web-1"]);
     tenant.assert_settled().await;
     tenant.purge().await;
 }
@@ -56,7 +57,12 @@ pub(crate) async fn a_removed_service_goes(backend: &dyn Backend, world: &World)
     let mut tenant = Tenant::new(backend, world, "less");
     tenant.up(&stack(&[("a", &[SLEEPS]), ("b", &[SLEEPS])], "")).await.expect("it comes up");
     let before = tenant.identities().await;
-    tenant.up(&stack(&[("a", &[SLEEPS])], "")).await.expect("it is updated");
+    let plan = tenant.up(&stack(&[("a", &[SLEEPS])], "")).await.expect("it is updated");
+    let goes = plan.steps.iter().find(|step| step.action == Action::Remove).expect("b goes");
+    assert_eq!(
+        (goes.object.to_string().as_str(), &*goes.reason),
+        ("container b-1", "its service is no longer in the file")
+    );
     tenant.assert_running(&["a-1"]).await;
     assert_eq!(tenant.identities().await["a-1"], before["a-1"]);
     tenant.assert_settled().await;
@@ -108,6 +114,20 @@ pub(crate) async fn a_volume_survives_a_recreate(backend: &dyn Backend, world: &
     tenant.assert_running(&["db-1", "ok-1"]).await;
     tenant.purge().await;
     tenant.up(&text("test -f /data/mark || exit 9")).await.expect_err("the purge took the mark");
+    tenant.purge().await;
+}
+
+pub(crate) async fn a_changed_volume_keeps_its_data(backend: &dyn Backend, world: &World) {
+    let mut tenant = Tenant::new(backend, world, "volumedef");
+    let text = |command: &str, rest: &str| {
+        let command = format!(r#"command: ["sh", "-c", "{command}; sleep 3600"]"#);
+        stack(&[("db", &[&command, "volumes: ['store:/data']"]), ("ok", &[SLEEPS, HEALTHY, "depends_on: [db]"])], rest)
+    };
+    tenant.up(&text("touch /data/mark", "volumes: {store: {}}\n")).await.expect("it comes up");
+    let changed = text("test -f /data/mark || exit 9", "volumes: {store: {labels: {other: 'yes'}}}\n");
+    let plan = tenant.up(&changed).await.expect("the mark is still there");
+    assert!(plan.warnings.iter().any(|warning| warning.starts_with("volumes.store:")), "{plan}");
+    tenant.assert_settled().await;
     tenant.purge().await;
 }
 

@@ -3,9 +3,11 @@
 
 pub(crate) mod changes;
 pub(crate) mod failures;
+pub(crate) mod hooks;
 pub(crate) mod isolation;
 pub(crate) mod lifecycle;
 pub(crate) mod logs;
+pub(crate) mod updates;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use q8_agent::backend::{
-    Backend, BackendError, Deployment, HostKey, ObservedContainer, Plan, Progress, Removed, ResolvedImages, Run,
-    TenantRef,
+    Backend, BackendError, Deployment, HostKey, ObservedContainer, Plan, PreStop, Progress, Removed, ResolvedImages,
+    Run, TenantRef,
 };
 use q8_agent::compose::{self, Document, Files, LoadInput};
 use q8_agent::domain::{Adopted, AgentId, ContainerId, DesiredState, Generation, ServiceName, Subdomain, TenantId};
@@ -51,6 +53,7 @@ macro_rules! conformance {
                 a_removed_service_goes,
                 a_removed_network_goes,
                 a_volume_survives_a_recreate,
+                a_changed_volume_keeps_its_data,
                 only_named_services_are_touched,
                 networks_of_other_services_are_left_alone,
                 dependents_that_ask_for_it_are_restarted,
@@ -69,6 +72,22 @@ macro_rules! conformance {
                 a_crash_is_drift,
                 what_was_being_stopped_runs_again,
                 a_lost_record_costs_no_data,
+            ],
+            hooks: [
+                post_start_comes_before_dependents,
+                a_failed_post_start_fails_the_apply,
+                a_post_start_ends_by_the_deadline,
+                pre_stop_comes_before_every_stop,
+                no_pre_stop_keeps_a_container_alive,
+            ],
+            updates: [
+                start_first_waits_for_health,
+                a_failed_start_first_disturbs_nothing,
+                what_was_replaced_start_first_comes_back,
+                groups_are_replaced_one_after_another,
+                monitored_containers_must_stay_well,
+                start_first_is_not_for_all,
+                dependents_stop_before_what_they_depend_on,
             ],
             logs: [
                 streams_are_told_apart,
@@ -238,6 +257,7 @@ impl<'a> Tenant<'a> {
             credentials: Arc::new(Vec::new()),
             pull: false,
             only: None,
+            pre_stop: BTreeMap::new(),
         }
     }
 
@@ -260,6 +280,8 @@ impl<'a> Tenant<'a> {
 
     /// The same with a deployment and a run of the caller's own.
     pub(crate) async fn up_as(&mut self, wanted: Deployment, run: &Run) -> Result<Plan, BackendError> {
+        let pre_stop = self.current.as_ref().map(PreStop::of_all).unwrap_or_default();
+        let run = &Run { pre_stop, ..run.clone() };
         let images = self.backend.prepare(&wanted, run).await?;
         let plan = self.backend.plan(&wanted, &images, run).await?;
         let applied = self.backend.apply(&wanted, &images, &plan, run).await;

@@ -36,6 +36,11 @@ async fn last_lines(engine: &Engine, id: &ContainerId, tty: bool) -> Vec<String>
     while let Some(Ok(batch)) = stream.next().await {
         lines.extend(batch.into_iter().map(|piece| String::from_utf8_lossy(&piece.line).into_owned()));
     }
+    tail(&lines)
+}
+
+/// The last lines that fit into a failure's details.
+pub(super) fn tail(lines: &[String]) -> Vec<String> {
     let mut room = LOG_BYTES;
     let mut kept: Vec<String> = Vec::new();
     for line in lines.iter().rev().take(LOG_LINES as usize) {

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bollard::container::LogOutput;
 use bollard::errors::Error;
+use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerUpdateBody, EndpointSettings,
-    EventMessage, ImageInspect, Network, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
-    NetworkInspect, RestartPolicy, SystemInfo, SystemVersion, Volume, VolumeCreateRequest,
+    EventMessage, ExecConfig, ImageInspect, Network, NetworkConnectRequest, NetworkCreateRequest,
+    NetworkDisconnectRequest, NetworkInspect, RestartPolicy, SystemInfo, SystemVersion, Volume, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
@@ -112,6 +114,20 @@ impl EngineError {
             Self::Timeout | Self::Unreachable(_) => BackendError::Unavailable,
             Self::Refused { message, .. } if message.contains("no space left on device") => BackendError::NoSpace,
             _ => BackendError::Refused { message: format!("the engine refused {doing}") },
+        }
+    }
+}
+
+/// A command in a container, as the engine names it.
+pub(super) struct ExecId(String);
+
+impl ExecId {
+    /// 64 hexadecimal digits: it becomes a part of request paths, which bollard does not escape.
+    fn parse(text: String) -> Result<Self> {
+        if text.len() == 64 && text.bytes().all(|c| c.is_ascii_hexdigit()) {
+            Ok(Self(text))
+        } else {
+            Err(EngineError::Unreachable("the engine gave no command id".to_owned()))
         }
     }
 }
@@ -297,6 +313,31 @@ impl Engine {
         done_if_gone(within(WRITE, self.client()?.remove_container(id.as_str(), Some(options))).await)?;
         self.stopping().remove(id);
         Ok(())
+    }
+
+    // --- commands in containers ---
+
+    pub(super) async fn create_exec(&self, id: &ContainerId, config: ExecConfig) -> Result<ExecId> {
+        let created = within(WRITE, self.client()?.create_exec(id.as_str(), config)).await?;
+        ExecId::parse(created.id)
+    }
+
+    /// Runs the command; the stream ends with it. The command goes on when nobody reads.
+    pub(super) async fn start_exec(
+        &self,
+        exec: &ExecId,
+    ) -> Result<impl Stream<Item = std::result::Result<LogOutput, Error>> + use<>> {
+        let options = StartExecOptions { detach: false, tty: false, output_capacity: None };
+        match within(WRITE, self.client()?.start_exec(&exec.0, Some(options))).await? {
+            StartExecResults::Attached { output, .. } => Ok(output),
+            StartExecResults::Detached => Err(EngineError::Unreachable("the engine gave no output".to_owned())),
+        }
+    }
+
+    /// The command's exit code; none while it runs.
+    pub(super) async fn exec_exit_code(&self, exec: &ExecId) -> Result<Option<i64>> {
+        let found = within(READ, self.client()?.inspect_exec(&exec.0)).await?;
+        Ok(found.exit_code.filter(|_| found.running != Some(true)))
     }
 
     // --- networks ---

@@ -4,9 +4,8 @@
 //! observe  what the engine has of a tenant         (list calls, by label); `converge` plans from it
 //! gates    what the engine is too old for          refused before anything is touched
 //! convert  service -> create request               pure
-//! apply    carries the plan out                    makes new containers beside the old ones, then swaps
+//! stack    what the plan's tasks do here           `apply` makes; waits are driven by `watch`: the engine's events
 //! adoption what others made becomes the tenant's
-//! start    dependency order, conditions, success   driven by `watch`: the engine's events
 //! settle   the record decides: keep new, drop old, or the reverse
 //! ```
 //!
@@ -21,6 +20,7 @@ mod demux;
 mod details;
 mod engine;
 mod gates;
+mod hooks;
 mod images;
 mod labels;
 mod layers;
@@ -32,6 +32,7 @@ mod pending;
 mod platform;
 mod pulls;
 mod settle;
+mod stack;
 mod start;
 mod status;
 mod stop;
@@ -46,13 +47,12 @@ use async_trait::async_trait;
 
 use self::engine::Engine;
 use self::networks::SubnetPool;
-use self::observe::{Container, State};
+use self::observe::{Container, Observed, State};
 use self::pulls::Pulls;
-use self::start::Starting;
-use super::converge::is_one_shot;
+use self::stack::Stack;
 use super::{
-    Adoption, Backend, BackendError, Capabilities, Deployment, HostInfo, LogQuery, LogStream, ObservedContainer, Plan,
-    Removed, ResolvedImages, Run, TenantRef, UndoNote,
+    Action, Adoption, Backend, BackendError, Capabilities, Deployment, HostInfo, LogQuery, LogStream,
+    ObservedContainer, Plan, PlannedObject, Removed, ResolvedImages, Run, Step, TenantRef, UndoNote,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -103,24 +103,24 @@ impl DockerBackend {
         needs_start: impl Fn(&Container) -> bool,
         run: &Run,
     ) -> Result<(), BackendError> {
-        let starting = containers
-            .iter()
-            .filter_map(|container| {
-                let service = deployment.service(&container.service)?;
-                Some(Starting {
-                    service: container.service.clone(),
-                    id: container.id.clone(),
-                    needs_start: needs_start(container),
-                    paused: container.state == State::Paused,
-                    stop_first: None,
-                    may_end: is_one_shot(deployment.project.project(), &container.service),
-                    restart: service.restart_policy(),
-                    restore_policy: true,
-                })
-            })
-            .collect();
-        // A single service is started whatever its dependencies do: they are simply not among `starting`.
-        start::all(&self.engine, deployment, starting, run).await
+        let known = containers.iter().filter(|container| deployment.service(&container.service).is_some());
+        let steps = known.map(|container| {
+            let object = PlannedObject::Container {
+                service: container.service.clone(),
+                number: container.number,
+                name: container.name.clone(),
+                existing: Some(container.id.clone()),
+            };
+            let starts = needs_start(container);
+            let (action, reason) = if starts { (Action::Start, "does not run") } else { (Action::Keep, "as wanted") };
+            Step { object, action, reason: reason.to_owned() }
+        });
+        // A single service is started whatever its dependencies do: they are simply not among these.
+        let plan = Plan::of_steps(steps.collect(), deployment.project.project());
+        let observed = Observed { containers: containers.to_vec(), ..Observed::default() };
+        let images = ResolvedImages::new();
+        let place = (&self.engine, &self.subnets);
+        Stack::new(place, (deployment, &images, &plan), &observed, run).carry_out().await
     }
 }
 
@@ -161,7 +161,10 @@ impl Backend for DockerBackend {
         plan: &Plan,
         run: &Run,
     ) -> Result<(), BackendError> {
-        apply::apply(&self.engine, &self.subnets, wanted, images, plan, run).await
+        let observed = observe::tenant(&self.engine, &wanted.tenant).await;
+        let observed = observed.map_err(|error| error.into_backend("listing the tenant"))?;
+        let place = (&self.engine, &self.subnets);
+        Stack::new(place, (wanted, images, plan), &observed, run).carry_out().await
     }
 
     async fn settle(

@@ -1,19 +1,22 @@
 //! Making the engine hold exactly what the record says, and removing a tenant.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::convert::{self, Surroundings};
 use super::engine::{Engine, EngineError};
 use super::networks::{self, SubnetPool};
 use super::observe::{self, Container, Observed, State};
-use super::pending;
-use super::{adoption, anonymous};
+use super::{adoption, anonymous, hooks, pending};
 use crate::backend::{BackendError, Deployment, Removed, Run, TenantRef, UndoNote};
 use crate::compose::start_order;
 use crate::domain::{ContainerName, DesiredState, Generation, ObjectName, ServiceName};
+
+/// How long the `post_start` hooks of a container that comes back may take.
+const HOOKS: Duration = Duration::from_mins(1);
 
 /// See `Backend::settle`.
 pub(super) async fn settle(
@@ -142,7 +145,16 @@ async fn bring_back(
             let runs = matches!(container.state, State::Running | State::Restarting) && !container.is_stopping();
             container.service == service && (ended.contains(&container.id) || !runs)
         });
-        let starts = join_all(stopped.map(|container| engine.start(&container.id))).await;
+        let post_start = deployment.service(&service).map_or(&[][..], |known| &known.post_start);
+        let start = async |container: &Container| {
+            engine.start(&container.id).await?;
+            let limit = Instant::now() + HOOKS;
+            if let Err(error) = hooks::post_start(engine, &service, &container.id, post_start, limit).await {
+                tracing::warn!(%service, %error, "a container that ran before runs again, but not its hook");
+            }
+            Ok(())
+        };
+        let starts = join_all(stopped.map(start)).await;
         // One that cannot be started again must not keep the others down.
         for error in starts.into_iter().filter_map(Result::err) {
             match error {

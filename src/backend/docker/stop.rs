@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::engine::{Engine, EngineError};
 use super::observe::{Container, State};
-use super::{convert, labels};
-use crate::backend::{BackendError, Deployment, Run};
+use super::{convert, hooks, labels};
+use crate::backend::{BackendError, Deployment, PreStop, Run};
 use crate::compose::RestartPolicy;
 use crate::domain::ServiceName;
 
@@ -85,9 +85,16 @@ pub(super) async fn in_order(
         let running = containers.iter().filter(|container| {
             container.service == *name && matches!(container.state, State::Running | State::Restarting | State::Paused)
         });
-        try_join_all(running.map(|container| engine.stop_within(&container.id, patience(run))))
-            .await
-            .map_err(|error| error.into_backend("stopping a container"))?;
+        let before = PreStop::of(deployment.and_then(|deployment| deployment.service(name)));
+        let before = &before;
+        try_join_all(running.map(|container| async move {
+            if container.state == State::Running {
+                hooks::pre_stop(engine, name, &container.id, before, patience(run)).await;
+            }
+            engine.stop_within(&container.id, patience(run)).await
+        }))
+        .await
+        .map_err(|error| error.into_backend("stopping a container"))?;
         if let Some(done) = stopped.get(name) {
             done.send_replace(true);
         }

@@ -1,19 +1,22 @@
-//! Carries plans out, starts and restarts services, and waits for them.
+//! What the tasks of a plan do on the pretend engine; starts and restarts services.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 
-use super::MemoryBackend;
 use super::container::{Container, Files};
 use super::engine::{Fault, Network, Volume};
-use crate::backend::converge::{self, Goal, RunState, Verdict};
-use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, ResolvedImages, Run, TenantRef};
-use crate::compose::{Condition, Project, Service, start_order};
-use crate::domain::{ContainerId, ContainerName, DesiredState, ServiceName};
+use super::{MemoryBackend, hooks};
+use crate::backend::converge::{self, RunState, Verdict};
+use crate::backend::execute::{Goal, Hands, execute};
+use crate::backend::plan::Slot;
+use crate::backend::{
+    Action, BackendError, Deployment, Plan, PlannedObject, PreStop, ResolvedImages, Run, Step, TenantRef,
+};
+use crate::compose::Project;
+use crate::domain::{ContainerId, ContainerName, ServiceName};
 
 /// How long the last started container is watched before an apply believes that it runs: what cannot even begin ends
 /// within this.
@@ -27,54 +30,8 @@ impl MemoryBackend {
         plan: &Plan,
         run: &Run,
     ) -> Result<(), BackendError> {
-        run.progress.report("making networks, volumes and containers");
-        self.make_objects(wanted, plan)?;
-        self.make_containers(wanted, images, plan)?;
-        self.stop_removed(plan, run).await?;
-        let project = wanted.project.project();
-        if wanted.desired == DesiredState::Stopped {
-            for service in project.services.keys() {
-                self.stop_replaced(&wanted.tenant, service, run).await?;
-            }
-            return Ok(());
-        }
-        let again = plan.steps.iter().filter(|step| step.action == Action::Start);
-        let again = again.filter_map(|step| match &step.object {
-            PlannedObject::Container { existing, .. } => existing.clone(),
-            _ => None,
-        });
-        let bring_up = BringUp {
-            backend: self,
-            tenant: &wanted.tenant,
-            project,
-            services: converge::with_dependencies(project, run.only.as_ref()),
-            again: again.collect(),
-            alone: false,
-            begun: Mutex::default(),
-            run,
-        };
-        bring_up.all().await
-    }
-
-    fn make_objects(&self, wanted: &Deployment, plan: &Plan) -> Result<(), BackendError> {
-        let project = wanted.project.project();
-        self.find_external(project)?;
-        for step in &plan.steps {
-            match &step.object {
-                PlannedObject::Network { key: Some(key), name }
-                    if matches!(step.action, Action::Create | Action::Recreate) =>
-                {
-                    let Some(network) = project.networks.get(key) else { continue };
-                    self.make_network(wanted, name, &wanted.object_hash(network))?;
-                }
-                PlannedObject::Volume { key, name } if step.action == Action::Create => {
-                    let Some(volume) = project.volumes.get(key) else { continue };
-                    self.make_volume(wanted, name, &wanted.object_hash(volume))?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        self.find_external(wanted.project.project())?;
+        execute(plan, &Stack { backend: self, wanted, images, run }, run).await
     }
 
     fn find_external(&self, project: &Project) -> Result<(), BackendError> {
@@ -136,20 +93,6 @@ impl MemoryBackend {
         })
     }
 
-    fn make_containers(&self, wanted: &Deployment, images: &ResolvedImages, plan: &Plan) -> Result<(), BackendError> {
-        for step in &plan.steps {
-            let PlannedObject::Container { service, number, name, existing } = &step.object else { continue };
-            if !matches!(step.action, Action::Create | Action::Recreate) {
-                continue;
-            }
-            if let Some(existing) = existing {
-                self.set_aside(existing)?;
-            }
-            self.make_container(wanted, images, service, *number, name)?;
-        }
-        Ok(())
-    }
-
     fn set_aside(&self, id: &ContainerId) -> Result<(), BackendError> {
         self.engine.shared.change(None, |state| {
             if let Some(container) = state.containers.get_mut(id) {
@@ -202,50 +145,14 @@ impl MemoryBackend {
         })
     }
 
-    /// Stops what the plan removes and sets it aside. What ran beside it may need its ports, so it goes first.
-    async fn stop_removed(&self, plan: &Plan, run: &Run) -> Result<(), BackendError> {
-        for step in plan.steps.iter().filter(|step| step.action == Action::Remove) {
-            if let PlannedObject::Container { service, existing: Some(id), .. } = &step.object {
-                run.progress.report(format!("stopping service {service}"));
-                self.engine.shared.stop(id, Some(run.deadline)).await?;
-                self.set_aside(id)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Stops the containers of a service that new ones replace.
-    async fn stop_replaced(&self, tenant: &TenantRef, service: &ServiceName, run: &Run) -> Result<(), BackendError> {
-        let replaced: Vec<ContainerId> = {
-            let state = self.engine.shared.reachable()?;
-            let replaced = state.of(tenant).filter(|c| c.is_aside() && &c.service == service && c.state.is_active());
-            replaced.map(|container| container.id.clone()).collect()
-        };
-        for id in replaced {
-            self.engine.shared.stop(&id, Some(run.deadline)).await?;
-        }
-        Ok(())
-    }
-
     pub(super) async fn start_services(
         &self,
         deployment: &Deployment,
         service: Option<&ServiceName>,
         run: &Run,
     ) -> Result<(), BackendError> {
-        let project = deployment.project.project();
-        let services = named_or_all(project, service)?;
-        let bring_up = BringUp {
-            backend: self,
-            tenant: &deployment.tenant,
-            project,
-            services,
-            again: BTreeSet::new(),
-            alone: service.is_some(),
-            begun: Mutex::default(),
-            run,
-        };
-        bring_up.all().await
+        let services = named_or_all(deployment.project.project(), service)?;
+        self.start_these(deployment, &services, run).await
     }
 
     pub(super) async fn restart_services(
@@ -266,17 +173,46 @@ impl MemoryBackend {
             let all = named_or_all(project, service)?;
             all.into_iter().filter(|name| service.is_some() || !asleep(name)).collect()
         };
-        let bring_up = BringUp {
-            backend: self,
-            tenant: &deployment.tenant,
-            project,
-            services,
-            again: BTreeSet::new(),
-            alone: service.is_some(),
-            begun: Mutex::default(),
-            run,
-        };
-        bring_up.all().await
+        self.start_these(deployment, &services, run).await
+    }
+
+    /// Starts those containers of these services that neither run nor have completed.
+    async fn start_these(
+        &self,
+        deployment: &Deployment,
+        services: &BTreeSet<ServiceName>,
+        run: &Run,
+    ) -> Result<(), BackendError> {
+        let project = deployment.project.project();
+        let mut steps = Vec::new();
+        {
+            let state = self.engine.shared.reachable()?;
+            for name in services {
+                let before = steps.len();
+                for container in state.current(&deployment.tenant).filter(|container| &container.service == name) {
+                    let completed = converge::is_completed(project, name, container.state, container.stopped);
+                    let (action, reason) = if container.state.is_active() || completed {
+                        (Action::Keep, "as wanted")
+                    } else {
+                        (Action::Start, "does not run")
+                    };
+                    let object = PlannedObject::Container {
+                        service: name.clone(),
+                        number: container.number,
+                        name: container.final_name.clone(),
+                        existing: Some(container.id.clone()),
+                    };
+                    steps.push(Step { object, action, reason: reason.to_owned() });
+                }
+                if steps.len() == before && project.services.get(name).is_some_and(|service| service.replicas() > 0) {
+                    let what = String::from("has no container; provision the tenant again to make it");
+                    return Err(BackendError::ServiceExited { service: name.clone(), what, details: Box::default() });
+                }
+            }
+        }
+        let plan = Plan::of_steps(steps, project);
+        let images = ResolvedImages::new();
+        execute(&plan, &Stack { backend: self, wanted: deployment, images: &images, run }, run).await
     }
 }
 
@@ -292,152 +228,155 @@ pub(super) fn named_or_all(
     }
 }
 
-/// Starts services side by side, each after what it depends on, and waits until all are as they should be.
-struct BringUp<'a> {
+/// One tenant's stack while a plan is carried out.
+struct Stack<'a> {
     backend: &'a MemoryBackend,
-    tenant: &'a TenantRef,
-    project: &'a Project,
-    services: BTreeSet<ServiceName>,
-    /// Containers to start even though they run: they are stopped first.
-    again: BTreeSet<ContainerId>,
-    /// Dependencies are not waited for: one service was named.
-    alone: bool,
-    /// Services whose containers this run has started or found running: only these can be judged.
-    begun: Mutex<BTreeSet<ServiceName>>,
+    wanted: &'a Deployment,
+    images: &'a ResolvedImages,
     run: &'a Run,
 }
 
-impl BringUp<'_> {
-    async fn all(&self) -> Result<(), BackendError> {
-        let order = start_order(self.project);
-        let services = order.iter().filter(|name| self.services.contains(*name));
-        let started = try_join_all(services.clone().map(|name| self.service(name))).await?;
-        if started.contains(&true) {
-            tokio::time::sleep_until(self.run.deadline.min(Instant::now() + FIRST_BREATH)).await;
+impl Stack<'_> {
+    fn tenant(&self) -> &TenantRef {
+        &self.wanted.tenant
+    }
+
+    fn project(&self) -> &Project {
+        self.wanted.project.project()
+    }
+
+    /// Looks at the container that is in a slot now.
+    fn look<T>(&self, slot: Slot<'_>, look: impl FnOnce(&Container) -> T) -> Result<Option<T>, BackendError> {
+        let state = self.backend.engine.shared.reachable()?;
+        let mut current = state.current(self.tenant());
+        Ok(current.find(|there| there.service == *slot.service && there.number == slot.number).map(look))
+    }
+
+    fn id_of(&self, slot: Slot<'_>) -> Result<Option<ContainerId>, BackendError> {
+        self.look(slot, |container| container.id.clone())
+    }
+
+    /// How a container stands towards a goal. In the end, what keeps restarting runs now and then, so it counts as exited.
+    fn judge(&self, slot: Slot<'_>, goal: converge::Goal, last: bool) -> Result<Verdict, BackendError> {
+        let one_shot = converge::is_one_shot(self.project(), slot.service);
+        let judged = self.look(slot, |container| {
+            let service = slot.service.clone();
+            let details = || Box::new(container.failure());
+            match converge::judge(goal, one_shot, container.state, container.health) {
+                Verdict::Wait if last && container.state == RunState::Restarting => {
+                    let code = container.last_exit.unwrap_or_default();
+                    let what = format!("keeps restarting; its last exit code is {code}");
+                    Err(BackendError::ServiceExited { service, what, details: details() })
+                }
+                Verdict::Unhealthy => Err(BackendError::ServiceUnhealthy { service, details: details() }),
+                Verdict::Exited(code) => {
+                    let what = format!("exited with code {code}");
+                    Err(BackendError::ServiceExited { service, what, details: details() })
+                }
+                Verdict::NoHealthcheck => Err(BackendError::Unsupported {
+                    field: format!("services.{service}.healthcheck"),
+                    reason: String::from("another service waits for its health, but nothing checks it"),
+                }),
+                other => Ok(other),
+            }
+        })?;
+        judged.unwrap_or_else(|| {
+            Err(BackendError::ServiceExited {
+                service: slot.service.clone(),
+                what: String::from("lost its container to somebody else"),
+                details: Box::default(),
+            })
+        })
+    }
+
+    fn own_goal(&self, slot: Slot<'_>) -> Result<converge::Goal, BackendError> {
+        let checked = self.look(slot, |container| container.check.is_some())?;
+        Ok(converge::Goal::of(self.project(), slot.service, checked == Some(true)))
+    }
+}
+
+#[async_trait]
+impl Hands for Stack<'_> {
+    async fn make_object(&self, object: &PlannedObject, _: Action) -> Result<(), BackendError> {
+        self.run.progress.report(format!("making {object}"));
+        let project = self.project();
+        match object {
+            PlannedObject::Network { key: Some(key), name } => match project.networks.get(key) {
+                Some(network) => self.backend.make_network(self.wanted, name, &self.wanted.object_hash(network)),
+                None => Ok(()),
+            },
+            PlannedObject::Volume { key, name } => match project.volumes.get(key) {
+                Some(volume) => self.backend.make_volume(self.wanted, name, &self.wanted.object_hash(volume)),
+                None => Ok(()),
+            },
+            _ => Ok(()),
         }
-        for name in services {
-            // What keeps restarting runs now and then, so it counts as exited.
-            if self.judge(name, self.goal(name), true)? == Verdict::Wait {
-                self.wait(name, self.goal(name), "to be up").await?;
+    }
+
+    async fn make_container(&self, slot: Slot<'_>) -> Result<(), BackendError> {
+        self.run.progress.report("making containers");
+        if let Some(existing) = slot.existing {
+            self.backend.set_aside(existing)?;
+        }
+        self.backend.make_container(self.wanted, self.images, slot.service, slot.number, slot.name)
+    }
+
+    async fn stop(&self, slot: Slot<'_>) -> Result<(), BackendError> {
+        let Some(id) = slot.existing else { return Ok(()) };
+        self.run.progress.report(format!("stopping {}", slot.service));
+        let before = match slot.action {
+            Action::Remove | Action::Recreate => self.run.pre_stop.get(slot.service).cloned().unwrap_or_default(),
+            _ => PreStop::of(self.wanted.service(slot.service)),
+        };
+        hooks::pre_stop(&self.backend.engine.shared, id, &before, Some(self.run.deadline)).await;
+        self.backend.engine.shared.stop(id, Some(self.run.deadline)).await?;
+        if slot.action == Action::Remove { self.backend.set_aside(id) } else { Ok(()) }
+    }
+
+    async fn start(&self, slot: Slot<'_>) -> Result<(), BackendError> {
+        self.run.progress.report(format!("starting {}", slot.service));
+        match self.id_of(slot)? {
+            Some(id) => self.backend.engine.shared.start(&id),
+            None => Ok(()),
+        }
+    }
+
+    async fn post_start(&self, slot: Slot<'_>) -> Result<(), BackendError> {
+        let (Some(id), Some(service)) = (self.id_of(slot)?, self.wanted.service(slot.service)) else { return Ok(()) };
+        let shared = &self.backend.engine.shared;
+        hooks::post_start(shared, slot.service, &id, &service.post_start, self.run.deadline).await
+    }
+
+    async fn reach(&self, slot: Slot<'_>, goal: Goal) -> Result<(), BackendError> {
+        let goal = match goal {
+            Goal::Started => converge::Goal::Started,
+            Goal::Healthy => converge::Goal::Healthy,
+            Goal::Completed => converge::Goal::Completed,
+            Goal::Ready => self.own_goal(slot)?,
+        };
+        let mut changed = self.backend.engine.shared.subscribe_changed();
+        while self.judge(slot, goal, false)? != Verdict::Met {
+            if timeout_at(self.run.deadline, changed.changed()).await.is_err() {
+                let what = match goal {
+                    converge::Goal::Started => "to start",
+                    converge::Goal::Healthy => "to become healthy",
+                    converge::Goal::Completed => "to complete",
+                };
+                let details = self.look(slot, |container| Box::new(container.failure()))?;
+                let step = format!("waiting for service {} {what}", slot.service);
+                return Err(BackendError::DeadlineExceeded { step, details });
             }
         }
         Ok(())
     }
 
-    /// Starts one service when its time has come, and waits for it; tells whether anything had to be started.
-    async fn service(&self, name: &ServiceName) -> Result<bool, BackendError> {
-        let Some(service) = self.project.services.get(name) else { return Ok(false) };
-        for (dependency, how) in &service.depends_on {
-            if self.alone || !self.project.services.contains_key(dependency) {
-                continue;
-            }
-            let (goal, what) = match how.condition {
-                Condition::ServiceStarted => (Goal::Started, "to start"),
-                Condition::ServiceHealthy => (Goal::Healthy, "to become healthy"),
-                Condition::ServiceCompletedSuccessfully => (Goal::Completed, "to complete"),
-            };
-            match self.wait(dependency, goal, what).await {
-                Err(error) if how.required || matches!(error, BackendError::Unavailable) => return Err(error),
-                _ => {}
+    async fn last_look(&self, started: &[Slot<'_>]) -> Result<(), BackendError> {
+        tokio::time::sleep_until(self.run.deadline.min(Instant::now() + FIRST_BREATH)).await;
+        for slot in started {
+            if self.judge(*slot, self.own_goal(*slot)?, true)? == Verdict::Wait {
+                self.reach(*slot, Goal::Ready).await?;
             }
         }
-        self.run.progress.report(format!("starting service {name}"));
-        self.backend.stop_replaced(self.tenant, name, self.run).await?;
-        let shared = &self.backend.engine.shared;
-        let sleeping: Vec<(ContainerId, bool)> = {
-            let state = shared.reachable()?;
-            let mine = state.current(self.tenant).filter(|container| &container.service == name);
-            let sleeping = mine.filter(|container| {
-                let done = converge::is_completed(self.project, name, container.state, container.stopped);
-                self.again.contains(&container.id) || (!container.state.is_active() && !done)
-            });
-            sleeping.map(|container| (container.id.clone(), container.state.is_active())).collect()
-        };
-        for (id, active) in &sleeping {
-            if *active {
-                shared.stop(id, Some(self.run.deadline)).await?;
-            }
-            shared.start(id)?;
-        }
-        self.begun().insert(name.clone());
-        shared.ring();
-        let goal = self.goal(name);
-        let what = match goal {
-            Goal::Started => "to start",
-            Goal::Healthy => "to become healthy",
-            Goal::Completed => "to complete",
-        };
-        self.wait(name, goal, what).await?;
-        Ok(!sleeping.is_empty())
-    }
-
-    fn begun(&self) -> MutexGuard<'_, BTreeSet<ServiceName>> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn goal(&self, name: &ServiceName) -> Goal {
-        let state = self.backend.engine.shared.lock();
-        let checked =
-            state.current(self.tenant).any(|container| &container.service == name && container.check.is_some());
-        Goal::of(self.project, name, checked)
-    }
-
-    /// Waits until the service has reached the goal, cannot reach it, or the deadline has passed.
-    async fn wait(&self, name: &ServiceName, goal: Goal, what: &str) -> Result<(), BackendError> {
-        let mut changed = self.backend.engine.shared.subscribe_changed();
-        loop {
-            let pending = self.services.contains(name) && !self.begun().contains(name);
-            if !pending && self.judge(name, goal, false)? == Verdict::Met {
-                return Ok(());
-            }
-            if timeout_at(self.run.deadline, changed.changed()).await.is_err() {
-                let state = self.backend.engine.shared.lock();
-                let mine = state.current(self.tenant).find(|container| &container.service == name);
-                let details = mine.map(|container| Box::new(container.failure()));
-                return Err(BackendError::DeadlineExceeded {
-                    step: format!("waiting for service {name} {what}"),
-                    details,
-                });
-            }
-        }
-    }
-
-    /// Judges all containers of a service at once; a failure of any is the service's.
-    fn judge(&self, name: &ServiceName, goal: Goal, last: bool) -> Result<Verdict, BackendError> {
-        let state = self.backend.engine.shared.reachable()?;
-        let one_shot = converge::is_one_shot(self.project, name);
-        let (mut met, mut count) = (true, 0);
-        for container in state.current(self.tenant).filter(|container| &container.service == name) {
-            count += 1;
-            let service = name.clone();
-            match converge::judge(goal, one_shot, container.state, container.health) {
-                Verdict::Met => {}
-                Verdict::Wait if last && container.state == RunState::Restarting => {
-                    let code = container.last_exit.unwrap_or_default();
-                    let what = format!("keeps restarting; its last exit code is {code}");
-                    return Err(BackendError::ServiceExited { service, what, details: Box::new(container.failure()) });
-                }
-                Verdict::Wait => met = false,
-                Verdict::Unhealthy => {
-                    return Err(BackendError::ServiceUnhealthy { service, details: Box::new(container.failure()) });
-                }
-                Verdict::Exited(code) => {
-                    let what = format!("exited with code {code}");
-                    return Err(BackendError::ServiceExited { service, what, details: Box::new(container.failure()) });
-                }
-                Verdict::NoHealthcheck => {
-                    return Err(BackendError::Unsupported {
-                        field: format!("services.{name}.healthcheck"),
-                        reason: String::from("another service waits for its health, but nothing checks it"),
-                    });
-                }
-            }
-        }
-        let wanted = self.project.services.get(name).map_or(0, Service::replicas);
-        if count == 0 && wanted > 0 {
-            let what = String::from("has no container; provision the tenant again to make it");
-            return Err(BackendError::ServiceExited { service: name.clone(), what, details: Box::default() });
-        }
-        Ok(if met { Verdict::Met } else { Verdict::Wait })
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@
 mod apply;
 mod container;
 mod engine;
+mod hooks;
 mod images;
 mod logs;
 mod settle;

@@ -1,13 +1,19 @@
 //! Makes the pretend engine hold exactly what the record says; stops and removes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::MemoryBackend;
+use tokio::time::Instant;
+
 use super::apply::named_or_all;
 use super::engine::State;
-use crate::backend::{BackendError, Deployment, Removed, Run, TenantRef, UndoNote};
+use super::{MemoryBackend, hooks};
+use crate::backend::{BackendError, Deployment, PreStop, Removed, Run, TenantRef, UndoNote};
 use crate::compose::{Service, start_order};
 use crate::domain::{ContainerId, Generation, ObjectName, ServiceName};
+
+/// How long the `post_start` hooks of a container that comes back may take.
+const HOOKS: Duration = Duration::from_mins(1);
 
 impl MemoryBackend {
     pub(super) async fn settle_at(
@@ -43,7 +49,20 @@ impl MemoryBackend {
         })?;
         if let Some(undo) = undo {
             for id in self.ordered(tenant, deployment, |id| undo.running.contains(id))? {
+                let stopped = shared
+                    .reachable()?
+                    .containers
+                    .get(&id)
+                    .filter(|there| !there.state.is_active())
+                    .map(|container| container.service.clone());
+                let Some(service) = stopped else { continue };
                 shared.start(&id)?;
+                let known = deployment.and_then(|deployment| deployment.service(&service));
+                let post_start = known.map_or(&[][..], |known| &known.post_start);
+                let limit = Instant::now() + HOOKS;
+                if let Err(error) = hooks::post_start(shared, &service, &id, post_start, limit).await {
+                    tracing::warn!(%service, %error, "a container that ran before runs again, but not its hook");
+                }
             }
         }
         Ok(())
@@ -85,6 +104,8 @@ impl MemoryBackend {
         for id in self.ordered(&deployment.tenant, Some(deployment), |id| running.contains_key(id))?.iter().rev() {
             if let Some(service) = running.get(id) {
                 run.progress.report(format!("stopping service {service}"));
+                let before = PreStop::of(deployment.service(service));
+                hooks::pre_stop(&self.engine.shared, id, &before, Some(run.deadline)).await;
             }
             self.engine.shared.stop(id, Some(run.deadline)).await?;
         }
@@ -102,6 +123,9 @@ impl MemoryBackend {
         run.progress.report("removing containers and networks");
         let mut removed = Removed::default();
         for id in self.ordered(tenant, deployment, |_| true)?.iter().rev() {
+            let service = shared.reachable()?.containers.get(id).map(|container| container.service.clone());
+            let service = service.and_then(|service| deployment?.service(&service));
+            hooks::pre_stop(shared, id, &PreStop::of(service), Some(run.deadline)).await;
             shared.stop(id, Some(run.deadline)).await?;
             shared.remove_container(id)?;
             removed.objects += 1;

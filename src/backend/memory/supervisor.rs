@@ -40,7 +40,7 @@ pub(super) async fn supervise(shared: Weak<Shared>, id: ContainerId, run: u64, m
     loop {
         let began = Instant::now();
         let Some(job) = Job::of(&shared, &id) else { return };
-        let world = Inside { shared: shared.clone(), id: id.clone() };
+        let world = Inside::new(shared.clone(), id.clone(), None);
         let shell = Shell::new(&world, job.environment.clone());
         let code = tokio::select! {
             biased;
@@ -162,10 +162,10 @@ async fn check_health(inside: &Inside, job: &Job) -> Infallible {
         let starting = began.elapsed() < check.start_period;
         tokio::time::sleep(if starting { check.start_interval } else { check.interval }).await;
         let starting = began.elapsed() < check.start_period && !was_healthy;
-        let paper = Paper { inside, lines: Mutex::new(String::new()) };
+        let paper = Paper::new(inside);
         let shell = Shell::new(&paper, job.environment.clone());
         let result = tokio::time::timeout(check.timeout, shell.run(&check.program)).await;
-        let mut output = paper.lines.lock().map(|text| text.clone()).unwrap_or_default();
+        let mut output = paper.text();
         if result.is_err() {
             output = format!("the check took longer than {:?}", check.timeout);
         }
@@ -190,19 +190,27 @@ async fn check_health(inside: &Inside, job: &Job) -> Infallible {
 }
 
 /// The container as its own program sees it.
-struct Inside {
+pub(super) struct Inside {
     shared: Weak<Shared>,
     id: ContainerId,
+    /// Where relative paths begin, if not in the container's own directory.
+    directory: Option<String>,
 }
 
 impl Inside {
+    pub(super) fn new(shared: Weak<Shared>, id: ContainerId, directory: Option<String>) -> Self {
+        Self { shared, id, directory }
+    }
+
     /// The files around a path, and the path's name among them.
     fn files<T>(&self, path: &str, work: impl FnOnce(&mut Files, String) -> T) -> Option<T> {
         let shared = self.shared.upgrade()?;
         let mut state = shared.lock();
         let State { containers, volumes, directories, .. } = &mut *state;
         let container = containers.get_mut(&self.id)?;
-        let (store, name) = container.locate(path);
+        let below = self.directory.as_ref().filter(|_| !path.starts_with('/'));
+        let path = below.map_or_else(|| path.to_owned(), |below| format!("{}/{path}", below.trim_end_matches('/')));
+        let (store, name) = container.locate(&path);
         let files = match store {
             None => &mut container.files,
             Some(Store::Volume(volume)) => &mut volumes.get_mut(volume)?.files,
@@ -247,10 +255,25 @@ impl World for Inside {
     }
 }
 
-/// The container as its healthcheck sees it: the same files, but what is printed is the check's output (4 KiB of it).
-struct Paper<'a> {
+/// The container as its healthcheck or a hook sees it: the same files, but what is printed is its own output (4 KiB of
+/// it).
+pub(super) struct Paper<'a> {
     inside: &'a Inside,
     lines: Mutex<String>,
+}
+
+impl<'a> Paper<'a> {
+    pub(super) fn new(inside: &'a Inside) -> Self {
+        Self { inside, lines: Mutex::new(String::new()) }
+    }
+
+    fn text(&self) -> String {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.text().lines().map(str::to_owned).collect()
+    }
 }
 
 impl World for Paper<'_> {

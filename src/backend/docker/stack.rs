@@ -1,0 +1,196 @@
+//! What the tasks of a plan do on the engine, for one apply, start or restart of one tenant.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+
+use super::engine::Engine;
+use super::networks::SubnetPool;
+use super::observe::{Container, Observed, State};
+use super::watch::{self, Watch};
+use super::{apply, convert, hooks, start, stop};
+use crate::backend::converge::is_one_shot;
+use crate::backend::execute::{Goal, Hands, execute};
+use crate::backend::plan::Slot;
+use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, PreStop, ResolvedImages, Run, Step};
+use crate::compose::{RestartPolicy, Service};
+use crate::domain::{ContainerId, ContainerName, ServiceName};
+
+/// One tenant's stack while a plan is carried out.
+pub(super) struct Stack<'a> {
+    pub(super) engine: &'a Arc<Engine>,
+    pub(super) pool: &'a SubnetPool,
+    pub(super) wanted: &'a Deployment,
+    pub(super) images: &'a ResolvedImages,
+    pub(super) plan: &'a Plan,
+    pub(super) run: &'a Run,
+    /// What was there when it began.
+    pub(super) observed: &'a Observed,
+    made: Mutex<BTreeMap<(ServiceName, u32), ContainerId>>,
+    /// Containers that were told to stop, so that their hooks run once.
+    told: Mutex<BTreeSet<ContainerId>>,
+    events: OnceLock<Watch>,
+}
+
+impl<'a> Stack<'a> {
+    pub(super) fn new(
+        (engine, pool): (&'a Arc<Engine>, &'a SubnetPool),
+        (wanted, images, plan): (&'a Deployment, &'a ResolvedImages, &'a Plan),
+        observed: &'a Observed,
+        run: &'a Run,
+    ) -> Self {
+        Self {
+            engine,
+            pool,
+            wanted,
+            images,
+            plan,
+            run,
+            observed,
+            made: Mutex::default(),
+            told: Mutex::default(),
+            events: OnceLock::new(),
+        }
+    }
+
+    pub(super) async fn carry_out(&self) -> Result<(), BackendError> {
+        execute(self.plan, self, self.run).await
+    }
+
+    fn made(&self) -> MutexGuard<'_, BTreeMap<(ServiceName, u32), ContainerId>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The container that is in a slot now: the new one, once it is made.
+    fn id_of(&self, slot: Slot<'_>) -> Option<ContainerId> {
+        self.made().get(&(slot.service.clone(), slot.number)).cloned().or_else(|| slot.existing.cloned())
+    }
+
+    /// The first container of each service, for those that join its namespaces.
+    pub(super) fn first_containers(&self) -> BTreeMap<ServiceName, ContainerId> {
+        let slots = self.plan.steps.iter().filter_map(Step::slot);
+        let first = slots.filter(|slot| slot.number == 1 && slot.action != Action::Remove);
+        first.filter_map(|slot| Some((slot.service.clone(), self.id_of(slot)?))).collect()
+    }
+
+    /// The names of each service's containers, for links to them.
+    pub(super) fn names(&self) -> BTreeMap<ServiceName, Vec<ContainerName>> {
+        let mut names: BTreeMap<ServiceName, Vec<ContainerName>> = BTreeMap::new();
+        let slots = self.plan.steps.iter().filter_map(Step::slot).filter(|slot| slot.action != Action::Remove);
+        for slot in slots {
+            names.entry(slot.service.clone()).or_default().push(slot.name.clone());
+        }
+        names
+    }
+
+    /// The container that a slot had when it all began.
+    pub(super) fn existing(&self, slot: Slot<'_>) -> Option<&'a Container> {
+        self.observed.containers.iter().find(|container| Some(&container.id) == slot.existing)
+    }
+
+    fn events(&self) -> &Watch {
+        self.events.get_or_init(|| Watch::start(self.engine, &self.wanted.tenant))
+    }
+
+    /// The hooks of a container that stops: one that goes or is replaced has those that it was committed with.
+    fn pre_stop(&self, slot: Slot<'_>) -> PreStop {
+        match slot.action {
+            Action::Remove | Action::Recreate => self.run.pre_stop.get(slot.service).cloned().unwrap_or_default(),
+            _ => PreStop::of(self.wanted.service(slot.service)),
+        }
+    }
+}
+
+#[async_trait]
+impl Hands for Stack<'_> {
+    async fn make_object(&self, object: &PlannedObject, action: Action) -> Result<(), BackendError> {
+        self.run.progress.report(format!("making {object}"));
+        apply::make_object(self, object, action).await
+    }
+
+    async fn make_container(&self, slot: Slot<'_>) -> Result<(), BackendError> {
+        self.run.progress.report("making containers");
+        let id = apply::make_container(self, slot).await?;
+        self.made().insert((slot.service.clone(), slot.number), id);
+        Ok(())
+    }
+
+    async fn stop(&self, slot: Slot<'_>) -> Result<(), BackendError> {
+        let Some(container) = self.existing(slot) else { return Ok(()) };
+        let runs = matches!(container.state, State::Running | State::Restarting | State::Paused);
+        let goes = matches!(slot.action, Action::Recreate | Action::Remove);
+        if goes {
+            // The name says what becomes of it, so that an undo after a crash knows too.
+            let name = if runs { container.stopping_name() } else { container.aside_name() };
+            let renamed = self.engine.rename(&container.id, &name).await;
+            renamed.map_err(|error| error.into_backend("renaming a container"))?;
+        }
+        if !runs {
+            return Ok(());
+        }
+        self.run.progress.report(format!("stopping {}", slot.service));
+        let first = self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(container.id.clone());
+        if first && container.state == State::Running {
+            let before = self.pre_stop(slot);
+            hooks::pre_stop(self.engine, slot.service, &container.id, &before, stop::patience(self.run)).await;
+        }
+        let stopped = self.engine.stop_within(&container.id, stop::patience(self.run)).await;
+        stopped.map_err(|error| error.into_backend("stopping a container"))
+    }
+
+    async fn start(&self, slot: Slot<'_>) -> Result<(), BackendError> {
+        let Some(id) = self.id_of(slot) else { return Ok(()) };
+        // Subscribed before, so that nothing that it does is missed.
+        self.events();
+        self.run.progress.report(format!("starting {}", slot.service));
+        let policy = self.wanted.service(slot.service).map_or(RestartPolicy::No, Service::restart_policy);
+        if slot.action == Action::Start {
+            if self.existing(slot).is_some_and(|container| container.state == State::Paused) {
+                let unpaused = self.engine.unpause(&id).await;
+                return unpaused.map_err(|error| error.into_backend("unpausing a container"));
+            }
+            // A durable stop took it away.
+            if policy != RestartPolicy::No {
+                let restored = self.engine.set_restart_policy(&id, convert::restart_policy(policy)).await;
+                restored.map_err(|error| error.into_backend("setting a restart policy"))?;
+            }
+        }
+        let mut started = self.engine.start(&id).await;
+        let slots = self.plan.steps.iter().filter_map(Step::slot);
+        let replaced: Vec<Slot<'_>> = slots
+            .filter(|other| other.action == Action::Recreate)
+            .filter(|other| (other.service, other.number) != (slot.service, slot.number))
+            .collect();
+        if started.as_ref().is_err_and(start::is_port_in_use) && !replaced.is_empty() {
+            // A port that moves from one service to another: its holder is about to be stopped anyway.
+            try_join_all(replaced.into_iter().map(|other| self.stop(other))).await?;
+            started = self.engine.start(&id).await;
+        }
+        started.map_err(|error| start::failure(error, slot.service))
+    }
+
+    async fn post_start(&self, slot: Slot<'_>) -> Result<(), BackendError> {
+        let (Some(id), Some(service)) = (self.id_of(slot), self.wanted.service(slot.service)) else { return Ok(()) };
+        hooks::post_start(self.engine, slot.service, &id, &service.post_start, self.run.deadline).await
+    }
+
+    async fn reach(&self, slot: Slot<'_>, goal: Goal) -> Result<(), BackendError> {
+        let Some(id) = self.id_of(slot) else { return Ok(()) };
+        let project = self.wanted.project.project();
+        let may_end = is_one_shot(project, slot.service);
+        let goal = match goal {
+            Goal::Started => watch::Goal::Started { may_end },
+            Goal::Healthy => watch::Goal::Healthy,
+            Goal::Completed => watch::Goal::Completed,
+            Goal::Ready if project.is_awaited_by_completion(slot.service) => watch::Goal::Completed,
+            Goal::Ready => watch::Goal::Ready { may_end },
+        };
+        self.events().reach(self.engine, slot.service, &id, goal, self.run.deadline).await
+    }
+
+    async fn last_look(&self, started: &[Slot<'_>]) -> Result<(), BackendError> {
+        try_join_all(started.iter().map(|slot| self.reach(*slot, Goal::Ready))).await.map(drop)
+    }
+}

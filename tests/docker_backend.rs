@@ -1,0 +1,121 @@
+//! What only a real engine can show: users and networks.
+
+#[allow(dead_code, unused_imports, unused_macros, reason = "only the world and the tenant are used here")]
+mod conformance;
+mod support;
+
+use std::time::Duration;
+
+use conformance::{SLEEPS, Tenant, World, eventually, stack};
+use futures::StreamExt as _;
+use q8_agent::backend::docker::{DockerBackend, Subnet};
+use q8_agent::backend::{LogQuery, Tail};
+use support::engine::Engine;
+
+async fn backend() -> (DockerBackend, World) {
+    let engine = Engine::shared().with_busybox().await;
+    let world = World::new("/opt/tenants");
+    let pool = Subnet::new([10, 213, 0, 0].into(), 16);
+    (DockerBackend::new(world.agent.clone(), engine.socket().to_owned(), pool), world)
+}
+
+#[tokio::test]
+async fn hooks_run_as_the_user_that_they_name() {
+    let (backend, world) = backend().await;
+    let mut tenant = Tenant::new(&backend, &world, "user");
+    let hook =
+        |attributes: &str, script: &str| format!(r#"post_start: [{{command: ["sh", "-c", "{script}"]{attributes}}}]"#);
+    for (attributes, script) in [
+        (", user: '1000'", "test $$(id -u) = 1000"),
+        ("", "test $$(id -u) = 65534"),
+        (", user: root", "test $$(id -u) = 0"),
+        (", working_dir: /tmp", "test $$(pwd) = /tmp"),
+        (", environment: {A: b}", "test $$A$$C = bd"),
+    ] {
+        let text = stack(&[("web", &[SLEEPS, "user: nobody", "environment: {C: d}", &hook(attributes, script)])], "");
+        tenant.up(&text).await.unwrap_or_else(|error| panic!("{script}: {error:?}"));
+    }
+    tenant.purge().await;
+}
+
+/// When the client was answered and when not.
+#[derive(Default)]
+struct Asked {
+    answered: Vec<jiff::Timestamp>,
+    failed: usize,
+}
+
+impl Asked {
+    async fn by(tenant: &Tenant<'_>) -> Self {
+        let services = vec![conformance::service("client")];
+        let query = LogQuery { services, tail: Tail::All, follow: false, since: None, until: None };
+        let mut lines = tenant.backend.logs(&tenant.owner, &query).await.expect("logs");
+        let mut asked = Self::default();
+        while let Some(line) = lines.next().await {
+            let line = line.expect("a line");
+            match &*line.line {
+                b"ok" => asked.answered.push(line.time.expect("the engine gives times")),
+                _ => asked.failed += 1,
+            }
+        }
+        asked
+    }
+
+    /// The longest time between two answers.
+    fn longest_wait(&self) -> Duration {
+        let waits = self.answered.windows(2).map(|pair| pair[1].duration_since(pair[0]));
+        waits.max().and_then(|wait| wait.try_into().ok()).unwrap_or_default()
+    }
+}
+
+/// How long a server takes to begin: with nothing beside it, that long nobody is answered.
+const GAP: Duration = Duration::from_secs(3);
+
+/// A client asks all the time by the service's name, and as clients do tries each address that the name stands for.
+#[tokio::test]
+async fn no_request_fails_during_a_start_first_update() {
+    let (backend, world) = backend().await;
+    let mut tenant = Tenant::new(&backend, &world, "nodowntime");
+    let serves =
+        r#"command: ["sh", "-c", "mkdir -p /www; sleep 3; echo hello >/www/index.html; exec httpd -f -p 80 -h /www"]"#;
+    let check = r#"healthcheck: {test: ["CMD", "/bin/wget", "-qO-", "http://127.0.0.1/"], interval: 100ms, timeout: 5s, retries: 100}"#;
+    let asks = "
+        while :; do
+          answer=failed
+          for address in $$(nslookup web 127.0.0.11 2>/dev/null | grep '^Address' | grep -v 127.0.0.11 | grep -o '[0-9.]*$$'); do
+            [ \"$$(/bin/wget -T 2 -qO- http://$$address/ 2>/dev/null)\" = hello ] && answer=ok && break
+          done
+          echo $$answer
+        done";
+    let asks = format!("command: [sh, -c, {}]", serde_json::to_string(asks).expect("text"));
+    let text = |value: u32, order: &str| {
+        let label = format!("labels: {{value: '{value}'}}");
+        let deploy = format!("deploy: {{replicas: 2, update_config: {{order: {order}, parallelism: 1}}}}");
+        stack(
+            &[
+                ("web", &[serves, check, &label, &deploy]),
+                ("client", &[&asks, "depends_on: {web: {condition: service_healthy}}"]),
+            ],
+            "",
+        )
+    };
+    tenant.up(&text(1, "start-first")).await.expect("it comes up");
+    eventually("the client is answered", async || Asked::by(&tenant).await.answered.len() > 5).await;
+    let client = tenant.identities().await["client-1"].clone();
+    for value in [2, 3] {
+        let before = Asked::by(&tenant).await.answered.len();
+        tenant.up(&text(value, "start-first")).await.expect("it is updated");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let asked = Asked::by(&tenant).await;
+        assert_eq!(asked.failed, 0, "after {} answers", asked.answered.len());
+        assert!(asked.answered.len() > before + 20, "the client was answered {} times", asked.answered.len() - before);
+        assert!(asked.longest_wait() < GAP, "{:?}", asked.longest_wait());
+    }
+    assert_eq!(tenant.identities().await["client-1"], client, "it ran all the time");
+    // The test can fail: with one container and stop-first there is a gap.
+    tenant.up(&text(4, "stop-first").replace("replicas: 2", "replicas: 1")).await.expect("it is updated");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let asked = Asked::by(&tenant).await;
+    assert!(asked.longest_wait() >= GAP, "{:?}", asked.longest_wait());
+    tenant.purge().await;
+}
