@@ -124,6 +124,7 @@ fn every_attribute_has_its_place() {
         (BOTH, "healthcheck: {retries: 3}", "/Healthcheck/Retries", json!(3)),
         (BOTH, "healthcheck: {start_period: 4s}", "/Healthcheck/StartPeriod", json!(4_000_000_000_i64)),
         (NEW,  "healthcheck: {start_period: 4s, start_interval: 1s}", "/Healthcheck/StartInterval", json!(1_000_000_000)),
+        (OLD,  "healthcheck: {start_period: 4s, start_interval: 1s}", "/Healthcheck/StartInterval", Value::Null),
         // Ports.
         (BOTH, "ports: ['80', '127.0.0.1:81:82/udp', '90-91:83']", "/ExposedPorts", json!({"80/tcp": {}, "82/udp": {}, "83/tcp": {}})),
         (BOTH, "ports: ['80']", "/HostConfig/PortBindings", json!({"80/tcp": [{"HostPort": ""}]})),
@@ -309,7 +310,6 @@ fn every_attribute_has_its_place() {
 #[rustfmt::skip]
 fn what_the_engine_cannot_do_is_refused_by_its_field() {
     for (api, attributes, field) in [
-        ((1, 43), "healthcheck: {start_period: 2s, start_interval: 1s}", "services.a.healthcheck.start_interval"),
         ((1, 42), "annotations: {k: v}", "services.a.annotations"),
         ((1, 44), "volumes: [/x, {type: volume, source: v, target: /v, volume: {subpath: s}}]", "services.a.volumes[1].volume.subpath"),
         ((1, 43), "volumes: [{type: bind, source: /x, target: /x, bind: {recursive: readonly}}]", "services.a.volumes[0].bind.recursive"),
