@@ -205,5 +205,6 @@ pub(super) async fn plan(
     adoption::note(&mut plan.undo, wanted, &observed, &surplus);
     let api = engine.api_version().await.map_err(|error| error.into_backend("asking for its version"))?;
     plan.warnings.extend(gates::left_out(wanted, api));
+    plan.standing = observed.standing();
     Ok(plan)
 }

@@ -69,6 +69,7 @@ mod tests {
             state: State::Exited(0),
             networks: BTreeMap::new(),
             binds: vec![(path.to_owned(), writable)],
+            standing: None,
         };
         Observed { containers: vec![container], ..Observed::default() }
     }
