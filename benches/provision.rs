@@ -4,11 +4,9 @@
 //! `make bench`, or `cargo bench --bench provision`. `Q8_BENCH_ROUNDS` sets the number of rounds (7 unless told).
 #![allow(clippy::print_stdout, reason = "a table on standard output is what a benchmark is for")]
 
-#[path = "../tests/support/mod.rs"]
-mod support;
+mod common;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::OsString;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
@@ -20,11 +18,11 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions,
 };
 use futures::future::{try_join, try_join_all};
-use q8_agent::config::Config;
-use q8_agent::domain::{Subdomain, TenantId};
-use q8_agent::orchestrator::{Orchestrator, ProvisionRequest};
-use support::engine::Engine;
-use support::images::BUSYBOX;
+use q8_agent::orchestrator::Orchestrator;
+
+use common::median;
+use common::support::engine::Engine;
+use common::support::images::BUSYBOX;
 
 const SIZES: [usize; 3] = [1, 5, 20];
 
@@ -36,16 +34,14 @@ struct Times {
 }
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    // Handlers of the agent run on tasks; so does this, because polling on the main thread is slower.
-    runtime.block_on(async { tokio::spawn(run()).await.expect("the benchmark runs to its end") });
+    common::run(run());
 }
 
 async fn run() {
-    let rounds = std::env::var("Q8_BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
+    let rounds = common::rounds();
     let engine = Engine::shared().with_busybox().await;
     let root = tempfile::tempdir().expect("a directory");
-    let agent = agent(engine, &root.path().join("tenants")).await;
+    let agent = common::agent(engine, &root.path().join("tenants")).await;
     let docker = engine.docker();
     println!("cold provision and teardown, medians of {rounds} interleaved rounds, milliseconds");
     println!("{:>8} {:>5} {:>9} {:>9} {:>6}", "services", "", "engine", "q8-agent", "ratio");
@@ -68,59 +64,20 @@ async fn run() {
     }
 }
 
-fn median(mut times: Vec<Duration>) -> f64 {
-    times.sort();
-    times[times.len() / 2].as_secs_f64() * 1000.0
-}
-
-/// The agent without its HTTP side, on a tenants root of its own.
-async fn agent(engine: &Engine, root: &std::path::Path) -> Orchestrator {
-    let settings: [(&str, OsString); 4] = [
-        ("Q8_AGENT_ADMIN_TOKEN", OsString::from(uuid::Uuid::new_v4().to_string())),
-        ("Q8_AGENT_TENANTS_ROOT", root.as_os_str().to_owned()),
-        ("DOCKER_HOST", OsString::from(engine.host())),
-        ("Q8_AGENT_SUBNET_POOL", OsString::from("10.214.0.0/16")),
-    ];
-    let settings = settings.into_iter().map(|(name, value)| (OsString::from(name), value));
-    let config = Config::from_env(settings).expect("the settings are valid");
-    Orchestrator::open(&config).await.expect("the agent starts")
-}
-
-/// Services that do nothing, with a volume each and one network, and end at once when they are stopped.
 async fn agent_round(agent: &Orchestrator, size: usize, times: &mut Times) {
-    let name = support::unique("bench");
-    let subdomain = Subdomain::parse(&name).expect("a subdomain");
-    let services: String = (0..size)
-        .map(|n| {
-            format!(
-                "  s{n}:\n    image: {BUSYBOX}\n    command: [sleep, infinity]\n    stop_signal: SIGKILL\n    \
-                 restart: always\n    volumes: ['v{n}:/data']\n"
-            )
-        })
-        .collect();
-    let volumes: String = (0..size).map(|n| format!("  v{n}:\n")).collect();
-    let request = ProvisionRequest {
-        id: TenantId::parse(&name).expect("an id"),
-        subdomain: subdomain.clone(),
-        compose: format!("services:\n{services}volumes:\n{volumes}"),
-        env: String::new(),
-        files: BTreeMap::new(),
-        profiles: BTreeSet::new(),
-        placement: None,
-        registry_auth: Vec::new(),
-        adopt: false,
-    };
+    let tenant = common::tenant();
+    let request = common::request(&tenant, &common::idle_services(size));
     let start = Instant::now();
     agent.provision(request).await.expect("it comes up");
     times.up.push(start.elapsed());
     let start = Instant::now();
-    agent.teardown(&subdomain, true).await.expect("it goes");
+    agent.teardown(&tenant, true).await.expect("it goes");
     times.down.push(start.elapsed());
 }
 
 /// The same objects by the engine's calls alone, each kind in parallel.
 async fn raw_round(docker: &Docker, size: usize, times: &mut Times) {
-    let name = support::unique("raw");
+    let name = common::support::unique("raw");
     let start = Instant::now();
     let network = NetworkCreateRequest {
         name: name.clone(),

@@ -15,6 +15,8 @@ mod logs;
 mod plan;
 mod rolling;
 #[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
 mod tests;
 
 pub mod docker;

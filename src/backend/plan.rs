@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::graph;
+use super::{ObservedContainer, graph};
 use crate::compose::Project;
 use crate::domain::{Adopted, ContainerId, ContainerName, ObjectKey, ServiceName};
 
@@ -20,6 +20,10 @@ pub struct Plan {
     pub undo: UndoNote,
     /// What the author should know, a sentence each.
     pub warnings: Vec<String>,
+    /// The containers that were looked at, as status has them: an answer that nothing had to be done needs no second look.
+    /// Empty where the backend does not tell.
+    #[serde(skip)]
+    pub standing: Vec<ObservedContainer>,
 }
 
 impl Plan {

@@ -1,54 +1,14 @@
 //! Plans as people read them: what is there, what is wanted, and the tasks that follow.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
 
 use super::converge::{self, KnownContainer, KnownNetwork, KnownVolume, Observed, RunState};
-use super::{Deployment, HostKey, Plan, ResolvedImage, ResolvedImages, TenantRef};
-use crate::compose::{self, Document, Files, LoadInput};
-use crate::domain::{
-    AgentId, ContainerId, ContainerName, DesiredState, FileContent, Generation, ProjectPath, Subdomain, TenantId,
-};
-use crate::policy::{self, Ground, Profile};
-
-struct NoFiles;
-
-impl Files for NoFiles {
-    fn read(&self, _: &str) -> Option<Cow<'_, [u8]>> {
-        None
-    }
-}
+use super::{Deployment, Plan, ResolvedImage, ResolvedImages, sample};
+use crate::domain::{ContainerId, ContainerName, DesiredState, FileContent, ProjectPath};
+use crate::policy::Profile;
 
 fn deployment(text: &str) -> Deployment {
-    let tenant = TenantRef {
-        agent: AgentId::parse(&"a".repeat(32)).unwrap(),
-        subdomain: Subdomain::parse("acme").unwrap(),
-        id: TenantId::parse("1").unwrap(),
-        adopted: crate::domain::Adopted::default(),
-    };
-    let loaded = compose::load(&LoadInput {
-        documents: &[Document { name: "compose.yaml", bytes: text.as_bytes() }],
-        variables: &BTreeMap::new(),
-        files: &NoFiles,
-        profiles: &BTreeSet::new(),
-        project: &tenant.project(),
-        names_the_project: true,
-        directory: "/opt/t/acme",
-    });
-    let files = BTreeSet::from([ProjectPath::parse("conf/site").unwrap()]);
-    let ground = Ground { files: &files, publish_host: Ipv4Addr::LOCALHOST.into(), publish_ports: (20000, 29999) };
-    Deployment {
-        tenant,
-        generation: Generation(2),
-        desired: DesiredState::Running,
-        project: policy::admit(Profile::Trusted, loaded.unwrap_or_else(|error| panic!("{error}")).project, &ground)
-            .unwrap()
-            .project,
-        files: BTreeMap::new(),
-        pinned_images: BTreeMap::new(),
-        key: HostKey::new([1; 32]),
-    }
+    sample::deployment(Profile::Trusted, text, &["conf/site"])
 }
 
 /// What the images of a deployment stand for.

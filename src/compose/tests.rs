@@ -514,6 +514,6 @@ fn hostile_projects_are_refused_or_loaded_in_bounded_time() {
         let start = std::time::Instant::now();
         let loaded = load_text(&text);
         assert_eq!(loaded.is_ok(), loads, "{name}: {:?}", loaded.err());
-        assert!(start.elapsed() < Duration::from_secs(3), "{name}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(20), "{name}: {:?}", start.elapsed());
     }
 }

@@ -157,7 +157,11 @@ impl Orchestrator {
             self.change(op, &record, &wanted, loaded, &images, &plan).await?;
             (next, true)
         };
-        let observed = backend.status(&self.tenant_ref(&record)).await.unwrap_or_default();
+        let observed = if changed || plan.standing.is_empty() {
+            backend.status(&self.tenant_ref(&record)).await.unwrap_or_default()
+        } else {
+            plan.standing
+        };
         // Nothing is remembered yet when this is the first that the tenant hears of this process.
         let standing = self.committed(&Record { generation, ..record.clone() }).await.ok();
         let services = standing.map_or_else(Vec::new, |loaded| {
@@ -201,6 +205,10 @@ impl Orchestrator {
             started_at: jiff::Timestamp::now(),
         };
         op.report("writing files");
+        if record.generation == Generation::NONE {
+            let tenant = record.subdomain.clone();
+            self.disk(move |fs| fs.may_create(&tenant)).await?;
+        }
         let first = record.clone();
         let staged = self
             .disk(move |fs| {

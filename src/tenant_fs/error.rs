@@ -26,6 +26,9 @@ pub enum FsError {
     /// There is no directory of this tenant.
     #[error("no tenant {0}")]
     NoSuchTenant(Subdomain),
+    /// A directory of the tenant's name is there with somebody's files in it.
+    #[error("the directory of tenant {0} is there already and is not the agent's")]
+    Occupied(Subdomain),
     /// The tenant has a directory without a record in it.
     #[error("the directory of tenant {0} has no record")]
     NoRecord(Subdomain),
@@ -92,6 +95,7 @@ impl FsError {
         match self {
             Self::NoSpace => ErrorCode::NoSpace,
             Self::NoSuchTenant(_) => ErrorCode::NotFound,
+            Self::Occupied(_) => ErrorCode::NameTaken,
             Self::FileAndDirectory { .. } => ErrorCode::InvalidFilePath,
             // A container of the tenant put it there: nothing is wrong with the agent.
             Self::InTheWay { .. } => ErrorCode::PolicyDenied,

@@ -69,6 +69,21 @@ impl TenantFs {
         file.map(|(bytes, _)| read_record(tenant, &bytes)).transpose()
     }
 
+    /// Whether a new tenant may have its directory: it is not there, it is empty, or the agent has been in it.
+    ///
+    /// # Errors
+    /// [`FsError::Occupied`] when it holds what the agent did not put there, which a purge would take.
+    pub fn may_create(&self, tenant: &Subdomain) -> Result<(), FsError> {
+        let looking = FsError::io("looking at the tenant's directory");
+        let Some(project) = self.host.tenant_dir(tenant)? else { return Ok(()) };
+        let is_ours = project.has_dir(AGENT_DIR).map_err(&looking)?;
+        if is_ours || project.names().map_err(&looking)?.next().is_none() {
+            Ok(())
+        } else {
+            Err(FsError::Occupied(tenant.clone()))
+        }
+    }
+
     /// Makes the directories of a new tenant with its first record (generation NONE), all at once: no crash leaves a
     /// directory without a record. For a tenant that is there already it completes the directories and replaces the record.
     pub fn create(&self, record: &Record) -> Result<(), FsError> {

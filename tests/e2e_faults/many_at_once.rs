@@ -66,7 +66,10 @@ async fn ten_provisions_of_one_tenant_make_one_stack() {
     let engine = Engine::shared().with_busybox().await;
     let agent = Options::docker(engine).start().await;
     let name = unique("same");
-    let compose = stack(&[("web", &[SLEEPS]), ("slow", &[SLOW]), ("db", &[SLEEPS, &[HEALTHY]])], "volumes: {v: {}}\n");
+    let compose = stack(
+        &[("web", &[SLEEPS, &["volumes: ['v:/v']"]]), ("slow", &[SLOW]), ("db", &[SLEEPS, &[HEALTHY]])],
+        "volumes: {v: {}}\n",
+    );
     let body = request(&name, &compose);
     let answers = join_all((0..10).map(|_| agent.post(PROVISION, &body))).await;
     let made = answers.iter().filter(|answer| answer.status == 201).count();

@@ -88,10 +88,14 @@ fn refusals() -> Vec<Refusal> {
         "networks.default.external",
         6,
     );
-    denied(&mut all, "an external volume", compose("volumes: {v: {external: true}}\n"), "volumes.v.external", 6);
-    denied(&mut all, "a foreign volume", compose("volumes: {v: {name: theirs}}\n"), "volumes.v.name", 6);
-    let options = "volumes: {v: {driver_opts: {type: none, o: bind, device: /}}}\n";
-    denied(&mut all, "a volume that is a bind", compose(options), "volumes.v.driver_opts", 6);
+    let volume = |definition: &str| {
+        let text = stack(&[("web", &[SLEEPS, &["volumes: ['v:/v']"]])], &format!("volumes: {{v: {definition}}}\n"));
+        json!({ "compose_content": text })
+    };
+    denied(&mut all, "an external volume", volume("{external: true}"), "volumes.v.external", 7);
+    denied(&mut all, "a foreign volume", volume("{name: theirs}"), "volumes.v.name", 7);
+    let options = "{driver_opts: {type: none, o: bind, device: /}}";
+    denied(&mut all, "a volume that is a bind", volume(options), "volumes.v.driver_opts", 7);
     let image = Some("services.web.image");
     let missing = |what, lines: &[&str], code| {
         let change = json!({"compose_content": stack(&[("web", &[lines])], "")});

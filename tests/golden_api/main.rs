@@ -163,7 +163,7 @@ async fn up(recorder: &Recorder, deployment: &Deployment) -> Result<(), BackendE
         credentials: Arc::new(Vec::new()),
         pull: false,
         only: None,
-        pre_stop: Default::default(),
+        pre_stop: BTreeMap::new(),
     };
     let images = backend.prepare(deployment, &run).await?;
     let plan = backend.plan(deployment, &images, &run).await?;

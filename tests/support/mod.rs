@@ -12,6 +12,7 @@ pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod images;
 pub(crate) mod registry;
+pub(crate) mod stacks;
 pub(crate) mod templates;
 pub(crate) mod traces;
 

@@ -9,7 +9,7 @@ use super::engine::{Engine, EngineError};
 use super::networks;
 use super::observe;
 use super::stack::Stack;
-use super::{adoption, anonymous, labels, nesting};
+use super::{adoption, anonymous, gates, labels, nesting};
 use crate::backend::plan::Slot;
 use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, ResolvedImages, Run, converge};
 use crate::domain::{ContainerId, ContainerName};
@@ -203,5 +203,8 @@ pub(super) async fn plan(
     };
     let mut plan = converge::plan(wanted, images, run.only.as_ref(), &known)?;
     adoption::note(&mut plan.undo, wanted, &observed, &surplus);
+    let api = engine.api_version().await.map_err(|error| error.into_backend("asking for its version"))?;
+    plan.warnings.extend(gates::left_out(wanted, api));
+    plan.standing = observed.standing();
     Ok(plan)
 }

@@ -1,5 +1,5 @@
-//! What an engine is too old for, refused by its field before anything is touched. An old engine does not complain about
-//! a member of a request that it does not know: it leaves it out without a word.
+//! What an engine is too old for, refused by its field before anything is touched, or left out with a warning. An old
+//! engine does not complain about a member of a request that it does not know: it leaves it out without a word.
 
 use super::convert;
 use crate::backend::{BackendError, Deployment};
@@ -39,12 +39,22 @@ pub(super) fn check(wanted: &Deployment, api: ApiVersion) -> Result<(), BackendE
     Ok(())
 }
 
+/// What is left out because the engine is too old for it, where the stack means the same without it: a sentence each.
+pub(super) fn left_out(wanted: &Deployment, api: ApiVersion) -> impl Iterator<Item = String> {
+    let services = wanted.project.project().services.iter().filter(move |_| api < API_1_44);
+    let checked_early = services.filter(|(_, service)| {
+        service.healthcheck.as_ref().is_some_and(|check| check.start_interval.is_some() && !check.is_disabled())
+    });
+    checked_early.map(|(name, _)| {
+        format!(
+            "services.{name}.healthcheck.start_interval: needs Docker Engine 25 or later; `interval` holds from the start"
+        )
+    })
+}
+
 /// The attributes of a service that not every engine knows, with the version that does.
 fn needs(service: &Service) -> Vec<(ApiVersion, String)> {
     let mut needs = Vec::new();
-    if service.healthcheck.as_ref().is_some_and(|check| check.start_interval.is_some()) {
-        needs.push((API_1_44, "healthcheck.start_interval".to_owned()));
-    }
     if !service.annotations.is_empty() {
         needs.push((API_1_43, "annotations".to_owned()));
     }

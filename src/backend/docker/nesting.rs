@@ -45,57 +45,16 @@ fn is_below(path: &str, directory: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::backend::docker::observe::{Container, State};
-    use crate::backend::{HostKey, TenantRef};
-    use crate::compose::{self, Document, Files, LoadInput};
-    use crate::domain::{
-        Adopted, AgentId, ContainerId, ContainerName, DesiredState, Generation, ServiceName, Subdomain, TenantId,
-    };
-    use crate::policy::{self, Ground, Profile};
-
-    struct NoFiles;
-
-    impl Files for NoFiles {
-        fn read(&self, _: &str) -> Option<Cow<'_, [u8]>> {
-            None
-        }
-    }
+    use crate::backend::sample;
+    use crate::domain::{ContainerId, ContainerName, Generation, ServiceName};
+    use crate::policy::Profile;
 
     fn wanted(profile: Profile, volume: &str) -> Deployment {
-        let tenant = TenantRef {
-            agent: AgentId::parse(&"a".repeat(32)).unwrap(),
-            subdomain: Subdomain::parse("acme").unwrap(),
-            id: TenantId::parse("1").unwrap(),
-            adopted: Adopted::default(),
-        };
-        let text = format!("services: {{web: {{image: x, volumes: ['{volume}']}}}}");
-        let loaded = compose::load(&LoadInput {
-            documents: &[Document { name: "compose.yaml", bytes: text.as_bytes() }],
-            variables: &BTreeMap::new(),
-            files: &NoFiles,
-            profiles: &BTreeSet::new(),
-            project: &tenant.project(),
-            names_the_project: true,
-            directory: "/opt/t/acme",
-        });
-        let ground = Ground {
-            files: &BTreeSet::new(),
-            publish_host: std::net::Ipv4Addr::LOCALHOST.into(),
-            publish_ports: (20000, 29999),
-        };
-        Deployment {
-            tenant,
-            generation: Generation(2),
-            desired: DesiredState::Running,
-            project: policy::admit(profile, loaded.unwrap().project, &ground).unwrap().project,
-            files: BTreeMap::new(),
-            pinned_images: BTreeMap::new(),
-            key: HostKey::new([1; 32]),
-        }
+        sample::deployment(profile, &format!("services: {{web: {{image: x, volumes: ['{volume}']}}}}"), &[])
     }
 
     fn there(path: &str, writable: bool) -> Observed {
@@ -110,6 +69,7 @@ mod tests {
             state: State::Exited(0),
             networks: BTreeMap::new(),
             binds: vec![(path.to_owned(), writable)],
+            standing: None,
         };
         Observed { containers: vec![container], ..Observed::default() }
     }

@@ -6,9 +6,9 @@ use bollard::models::{ContainerState, ContainerStateStatusEnum, ContainerSummary
 use futures::future::try_join_all;
 
 use super::engine::{Engine, EngineError};
-use super::{adoption, labels};
-use crate::backend::TenantRef;
+use super::{adoption, labels, status};
 use crate::backend::converge::{self, KnownContainer, KnownNetwork, KnownVolume, RunState};
+use crate::backend::{ObservedContainer, TenantRef};
 use crate::domain::{ContainerId, ContainerName, Generation, ObjectName, ServiceName};
 
 /// A container's state as far as planning cares.
@@ -41,6 +41,8 @@ pub(super) struct Container {
     pub(super) networks: BTreeMap<String, String>,
     /// Paths of the host that it has bound, and whether it may write there.
     pub(super) binds: Vec<(String, bool)>,
+    /// As status has it; none for one that is set aside.
+    pub(super) standing: Option<ObservedContainer>,
 }
 
 impl Container {
@@ -113,6 +115,11 @@ pub(super) struct Observed {
 }
 
 impl Observed {
+    /// As status has it.
+    pub(super) fn standing(&self) -> Vec<ObservedContainer> {
+        status::sorted(self.containers.iter().filter_map(|container| container.standing.clone()).collect())
+    }
+
     /// As the planner wants to know it. What is set aside is not part of it.
     ///
     /// Objects of a later generation than the wanted one are there only if the tenant's record was lost. They count as
@@ -233,9 +240,17 @@ async fn read_all(
 /// The list may be late: Engine 26.1 still shows a container as running for 2 ms (200 on a busy host) after it has answered
 /// that it is stopped. Only a look at the container itself tells how it is now.
 async fn read(engine: &Engine, summary: ContainerSummary) -> Result<Option<Container>, EngineError> {
+    let standing = status::read(summary.clone());
     let Some(container) = parse(summary) else { return Ok(None) };
     match engine.inspect(&container.id).await {
-        Ok(details) => Ok(Some(Container { state: details.state.as_ref().map_or(State::Gone, state), ..container })),
+        Ok(details) => {
+            let standing = standing.map(|mut standing| {
+                status::refine(&mut standing.status, &details);
+                standing
+            });
+            let state = details.state.as_ref().map_or(State::Gone, state);
+            Ok(Some(Container { state, standing, ..container }))
+        }
         Err(EngineError::NotFound(_)) => Ok(None),
         Err(error) => Err(error),
     }
@@ -283,5 +298,6 @@ fn parse(summary: ContainerSummary) -> Option<Container> {
             .filter(|mount| mount.typ.as_deref() == Some("bind"))
             .filter_map(|mount| Some((mount.source?, mount.rw.unwrap_or(true))))
             .collect(),
+        standing: None,
     })
 }

@@ -39,13 +39,13 @@ pub(super) async fn host(engine: &Engine, agent: &AgentId) -> Result<Vec<Observe
     Ok(sorted(listed.into_iter().filter_map(read).collect()))
 }
 
-fn sorted(mut containers: Vec<ObservedContainer>) -> Vec<ObservedContainer> {
+pub(super) fn sorted(mut containers: Vec<ObservedContainer>) -> Vec<ObservedContainer> {
     containers.sort_by(|a, b| (&a.tenant, &a.service, a.number).cmp(&(&b.tenant, &b.service, b.number)));
     containers
 }
 
 /// What the list tells about a container; none for one that is set aside during an apply.
-fn read(summary: ContainerSummary) -> Option<ObservedContainer> {
+pub(super) fn read(summary: ContainerSummary) -> Option<ObservedContainer> {
     let labels = summary.labels.unwrap_or_default();
     let id = ContainerId::parse(summary.id.as_deref()?).ok()?;
     let name = observe::own_name(summary.names.as_deref()?)?.to_owned();
@@ -109,7 +109,7 @@ fn exit_code_in(text: &str) -> Option<i64> {
     text.strip_prefix("Exited (")?.split_once(')')?.0.parse().ok()
 }
 
-fn refine(status: &mut ContainerStatus, details: &ContainerInspectResponse) {
+pub(super) fn refine(status: &mut ContainerStatus, details: &ContainerInspectResponse) {
     status.health = watch::health(details);
     status.restart_count = details.restart_count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
     if let Some(image) = details.config.as_ref().and_then(|config| config.image.clone()) {

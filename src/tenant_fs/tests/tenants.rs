@@ -269,3 +269,18 @@ fn archives_are_swept_after_their_time() {
     let left = tree(&ground.at(".archive"));
     assert_eq!(left, BTreeSet::from([format!("a-{young}/"), format!("a-{future}/"), String::from("notes/")]));
 }
+
+#[test]
+fn a_directory_of_somebody_else_is_left_alone() {
+    let ground = Ground::new();
+    let fs = ground.open();
+    let tenant = |name| Subdomain::parse(name).unwrap();
+    std::fs::create_dir(ground.at("theirs")).unwrap();
+    std::fs::write(ground.at("theirs/compose.yaml"), "services: {}").unwrap();
+    std::fs::create_dir(ground.at("empty")).unwrap();
+    assert!(matches!(fs.may_create(&tenant("theirs")), Err(FsError::Occupied(_))));
+    for free in ["empty", "new"] {
+        fs.may_create(&tenant(free)).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(ground.at("theirs/compose.yaml")).unwrap(), "services: {}");
+}

@@ -25,7 +25,7 @@ use bollard::models::{ContainerCreateBody, EndpointSettings, HealthConfig, Netwo
 pub(super) use self::endpoints::{endpoint, primary_network};
 pub(super) use self::host_config::{isolation, restart_policy};
 pub(super) use self::security::security_options;
-use super::gates::ApiVersion;
+use super::gates::{API_1_44, ApiVersion};
 use super::labels;
 use crate::backend::{BackendError, Deployment};
 use crate::compose::{Healthcheck, Service};
@@ -89,7 +89,7 @@ pub(super) fn container(
         ),
         cmd: service.command.clone(),
         entrypoint: service.entrypoint.clone(),
-        healthcheck: service.healthcheck.as_ref().map(healthcheck),
+        healthcheck: service.healthcheck.as_ref().map(|check| healthcheck(check, around.api)),
         image: Some(around.image.to_owned()),
         working_dir: service.working_dir.clone(),
         labels: Some(labels::container(deployment, name, service, around.number, &spec, around.image_id)),
@@ -116,14 +116,14 @@ fn exposed_ports(service: &Service) -> Vec<String> {
     all
 }
 
-fn healthcheck(check: &Healthcheck) -> HealthConfig {
+fn healthcheck(check: &Healthcheck, api: ApiVersion) -> HealthConfig {
     HealthConfig {
         test: if check.is_disabled() { Some(vec!["NONE".to_owned()]) } else { check.test.clone() },
         interval: check.interval.map(nanoseconds),
         timeout: check.timeout.map(nanoseconds),
         retries: check.retries.map(i64::from),
         start_period: check.start_period.map(nanoseconds),
-        start_interval: check.start_interval.map(nanoseconds),
+        start_interval: check.start_interval.filter(|_| api >= API_1_44).map(nanoseconds),
     }
 }
 

@@ -1,63 +1,25 @@
 //! One row an attribute: what it is in the engine's request.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::*;
 use crate::backend::docker::gates::{self, ApiVersion};
-use crate::backend::{HostKey, TenantRef};
-use crate::compose::{self, Document, Files, LoadInput};
-use crate::domain::{AgentId, DesiredState, FileContent, Generation, ProjectPath, Subdomain, TenantId};
-use crate::policy::{self, Ground, Profile};
-
-struct NoFiles;
-
-impl Files for NoFiles {
-    fn read(&self, _: &str) -> Option<Cow<'_, [u8]>> {
-        None
-    }
-}
+use crate::backend::sample;
+use crate::domain::{DesiredState, FileContent, ProjectPath};
+use crate::policy::Profile;
 
 /// A trusted tenant's project; `seccomp.json` is a file of the request.
 fn deployment(text: &str) -> Deployment {
-    let tenant = TenantRef {
-        agent: AgentId::parse(&"a".repeat(32)).unwrap(),
-        subdomain: Subdomain::parse("acme").unwrap(),
-        id: TenantId::parse("1").unwrap(),
-        adopted: crate::domain::Adopted::default(),
-    };
-    let loaded = compose::load(&LoadInput {
-        documents: &[Document { name: "compose.yaml", bytes: text.as_bytes() }],
-        variables: &BTreeMap::new(),
-        files: &NoFiles,
-        profiles: &BTreeSet::new(),
-        project: &tenant.project(),
-        names_the_project: true,
-        directory: "/opt/t/acme",
-    });
-    let ground = Ground {
-        files: &BTreeSet::new(),
-        publish_host: std::net::Ipv4Addr::LOCALHOST.into(),
-        publish_ports: (20000, 29999),
-    };
-    let loaded = loaded.unwrap_or_else(|error| panic!("{error}\n{text}"));
-    let admitted = policy::admit(Profile::Trusted, loaded.project, &ground);
     let profile = FileContent { bytes: b"{ \"defaultAction\": \"SCMP_ACT_ALLOW\" }\n".to_vec(), mode: 0o644 };
     let not_json = FileContent { bytes: b"SCMP_ACT_ALLOW".to_vec(), mode: 0o644 };
-    Deployment {
-        tenant,
-        generation: Generation(2),
-        desired: DesiredState::Running,
-        project: admitted.unwrap_or_else(|refusals| panic!("{refusals:?}\n{text}")).project,
-        files: BTreeMap::from([
-            (ProjectPath::parse("conf/seccomp.json").unwrap(), profile),
-            (ProjectPath::parse("seccomp.txt").unwrap(), not_json),
-        ]),
-        pinned_images: BTreeMap::new(),
-        key: HostKey::new([1; 32]),
-    }
+    let mut deployment = sample::deployment(Profile::Trusted, text, &[]);
+    deployment.files = BTreeMap::from([
+        (ProjectPath::parse("conf/seccomp.json").unwrap(), profile),
+        (ProjectPath::parse("seccomp.txt").unwrap(), not_json),
+    ]);
+    deployment
 }
 
 /// A project whose service `a` has these attributes; `b` (two containers), `c` and `d` are there to be tied to.
@@ -162,6 +124,7 @@ fn every_attribute_has_its_place() {
         (BOTH, "healthcheck: {retries: 3}", "/Healthcheck/Retries", json!(3)),
         (BOTH, "healthcheck: {start_period: 4s}", "/Healthcheck/StartPeriod", json!(4_000_000_000_i64)),
         (NEW,  "healthcheck: {start_period: 4s, start_interval: 1s}", "/Healthcheck/StartInterval", json!(1_000_000_000)),
+        (OLD,  "healthcheck: {start_period: 4s, start_interval: 1s}", "/Healthcheck/StartInterval", Value::Null),
         // Ports.
         (BOTH, "ports: ['80', '127.0.0.1:81:82/udp', '90-91:83']", "/ExposedPorts", json!({"80/tcp": {}, "82/udp": {}, "83/tcp": {}})),
         (BOTH, "ports: ['80']", "/HostConfig/PortBindings", json!({"80/tcp": [{"HostPort": ""}]})),
@@ -347,7 +310,6 @@ fn every_attribute_has_its_place() {
 #[rustfmt::skip]
 fn what_the_engine_cannot_do_is_refused_by_its_field() {
     for (api, attributes, field) in [
-        ((1, 43), "healthcheck: {start_period: 2s, start_interval: 1s}", "services.a.healthcheck.start_interval"),
         ((1, 42), "annotations: {k: v}", "services.a.annotations"),
         ((1, 44), "volumes: [/x, {type: volume, source: v, target: /v, volume: {subpath: s}}]", "services.a.volumes[1].volume.subpath"),
         ((1, 43), "volumes: [{type: bind, source: /x, target: /x, bind: {recursive: readonly}}]", "services.a.volumes[0].bind.recursive"),

@@ -1,0 +1,50 @@
+//! A deployment for tests: tenant `acme` at generation 2, with a project of a few lines.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use super::{Deployment, HostKey, TenantRef};
+use crate::compose::{self, Document, Files, LoadInput};
+use crate::domain::{Adopted, AgentId, DesiredState, Generation, ProjectPath, Subdomain, TenantId};
+use crate::policy::{self, Ground, Profile};
+
+struct NoFiles;
+
+impl Files for NoFiles {
+    fn read(&self, _: &str) -> Option<Cow<'_, [u8]>> {
+        None
+    }
+}
+
+/// The deployment of this Compose text. `files` are the request's, by name only.
+pub(crate) fn deployment(profile: Profile, text: &str, files: &[&str]) -> Deployment {
+    let tenant = TenantRef {
+        agent: AgentId::parse(&"a".repeat(32)).unwrap(),
+        subdomain: Subdomain::parse("acme").unwrap(),
+        id: TenantId::parse("1").unwrap(),
+        adopted: Adopted::default(),
+    };
+    let loaded = compose::load(&LoadInput {
+        documents: &[Document { name: "compose.yaml", bytes: text.as_bytes() }],
+        variables: &BTreeMap::new(),
+        files: &NoFiles,
+        profiles: &BTreeSet::new(),
+        project: &tenant.project(),
+        names_the_project: true,
+        directory: "/opt/t/acme",
+    });
+    let files: BTreeSet<ProjectPath> = files.iter().map(|path| ProjectPath::parse(path).unwrap()).collect();
+    let ground = Ground { files: &files, publish_host: Ipv4Addr::LOCALHOST.into(), publish_ports: (20000, 29999) };
+    let project = loaded.unwrap_or_else(|error| panic!("{error}\n{text}")).project;
+    let admitted = policy::admit(profile, project, &ground);
+    Deployment {
+        tenant,
+        generation: Generation(2),
+        desired: DesiredState::Running,
+        project: admitted.unwrap_or_else(|refusals| panic!("{refusals:?}\n{text}")).project,
+        files: BTreeMap::new(),
+        pinned_images: BTreeMap::new(),
+        key: HostKey::new([1; 32]),
+    }
+}
