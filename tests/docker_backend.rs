@@ -86,6 +86,7 @@ async fn no_request_fails_during_a_start_first_update() {
             [ \"$$(/bin/wget -T 2 -qO- http://$$address/ 2>/dev/null)\" = hello ] && answer=ok && break
           done
           echo $$answer
+          sleep 0.05
         done";
     let asks = format!("command: [sh, -c, {}]", serde_json::to_string(asks).expect("text"));
     let text = |value: u32, order: &str| {
