@@ -135,7 +135,7 @@ pub(crate) fn plan(
         observed.containers.iter().filter(|known| known.state.is_active()).map(|known| known.id.clone()).collect();
     planner.plan.undo.volumes = observed.volumes.iter().map(|known| known.name.clone()).collect();
     let around = planner.circumstances();
-    planner.plan.tasks = graph::tasks(&planner.plan.steps, planner.project, &around);
+    planner.plan.tasks = graph::tasks(&planner.plan.steps, planner.project, &around)?;
     Ok(planner.plan)
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::converge;
 use super::plan::{After, Slot, Task, Until, Work};
 use super::rolling::Rolling;
-use super::{Action, PlannedObject, Step};
+use super::{Action, BackendError, PlannedObject, Step};
 use crate::compose::{Condition, MountSource, Project};
 use crate::domain::{ContainerId, ServiceName};
 
@@ -34,7 +34,7 @@ pub(super) struct Circumstances {
 }
 
 /// The tasks of these steps, each after all that it comes after.
-pub(super) fn tasks(steps: &[Step], project: &Project, around: &Circumstances) -> Vec<Task> {
+pub(super) fn tasks(steps: &[Step], project: &Project, around: &Circumstances) -> Result<Vec<Task>, BackendError> {
     let mut graph = Graph { steps, project, around, tasks: Vec::new(), of: vec![Places::default(); steps.len()] };
     graph.make();
     graph.clear();
@@ -279,7 +279,10 @@ impl<'a> Graph<'a> {
 }
 
 /// The same tasks, each behind all that it comes after, otherwise in the order given.
-fn sorted(tasks: Vec<Task>) -> Vec<Task> {
+///
+/// # Errors
+/// Tasks that wait for each other. Services do not, so this is a mistake in here; it must not take the agent along.
+fn sorted(tasks: Vec<Task>) -> Result<Vec<Task>, BackendError> {
     let mut waits: Vec<usize> = tasks.iter().map(|task| task.after.len()).collect();
     let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
     for (at, task) in tasks.iter().enumerate() {
@@ -298,14 +301,16 @@ fn sorted(tasks: Vec<Task>) -> Vec<Task> {
             }
         }
     }
-    assert_eq!(order.len(), tasks.len(), "services do not depend on each other in a circle, so neither do tasks");
+    if order.len() < tasks.len() {
+        return Err(BackendError::Refused { message: "the tasks of the plan wait for each other".to_owned() });
+    }
     let mut place = vec![0; tasks.len()];
     for (new, &old) in order.iter().enumerate() {
         place[old] = new;
     }
     let mut tasks: Vec<Option<Task>> = tasks.into_iter().map(Some).collect();
     let moved = order.into_iter().filter_map(|old| tasks[old].take());
-    moved
+    Ok(moved
         .map(|mut task| {
             for after in &mut task.after {
                 after.task = place[after.task];
@@ -314,5 +319,5 @@ fn sorted(tasks: Vec<Task>) -> Vec<Task> {
             task.after.dedup();
             task
         })
-        .collect()
+        .collect())
 }

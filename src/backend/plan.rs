@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObservedContainer, graph};
+use super::{BackendError, ObservedContainer, graph};
 use crate::compose::Project;
 use crate::domain::{Adopted, ContainerId, ContainerName, ObjectKey, ServiceName};
 
@@ -28,9 +28,9 @@ pub struct Plan {
 
 impl Plan {
     /// The plan of these steps alone.
-    pub(super) fn of_steps(steps: Vec<Step>, project: &Project) -> Self {
-        let tasks = graph::tasks(&steps, project, &graph::Circumstances::default());
-        Self { steps, tasks, ..Self::default() }
+    pub(super) fn of_steps(steps: Vec<Step>, project: &Project) -> Result<Self, BackendError> {
+        let tasks = graph::tasks(&steps, project, &graph::Circumstances::default())?;
+        Ok(Self { steps, tasks, ..Self::default() })
     }
 
     /// Whether there is nothing to do.

@@ -116,7 +116,7 @@ impl DockerBackend {
             Step { object, action, reason: reason.to_owned() }
         });
         // A single service is started whatever its dependencies do: they are simply not among these.
-        let plan = Plan::of_steps(steps.collect(), deployment.project.project());
+        let plan = Plan::of_steps(steps.collect(), deployment.project.project())?;
         let observed = Observed { containers: containers.to_vec(), ..Observed::default() };
         let images = ResolvedImages::new();
         let place = (&self.engine, &self.subnets);

@@ -210,7 +210,7 @@ impl MemoryBackend {
                 }
             }
         }
-        let plan = Plan::of_steps(steps, project);
+        let plan = Plan::of_steps(steps, project)?;
         let images = ResolvedImages::new();
         execute(&plan, &Stack { backend: self, wanted: deployment, images: &images, run }, run).await
     }
