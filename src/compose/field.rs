@@ -192,17 +192,9 @@ impl<'p> Field<'p> {
         }
     }
 
-    fn kind(&self) -> &'static str {
-        match &self.node.value {
-            Value::Scalar(scalar) => scalar.resolve().kind(),
-            Value::Sequence(_) => "a list",
-            Value::Mapping(_) => "a mapping",
-        }
-    }
-
     /// `must be …, not …`
     pub(super) fn expected(&self, what: &str) -> ComposeError {
-        self.error(format!("must be {what}, but it is {}", self.kind()))
+        self.error(format!("must be {what}, but it is {}", self.node.kind()))
     }
 
     /// The entries of a mapping with keys of the author's own choice.
@@ -246,7 +238,7 @@ impl<'p> Field<'p> {
         match self.as_scalar().map(Scalar::resolve) {
             Some(Resolved::Text(text)) => Ok(text),
             Some(Resolved::Bool(_) | Resolved::Int(_) | Resolved::Float(_) | Resolved::Time(_)) => {
-                Err(self.error(format!("must be a string, but it is {}: put it in quotes", self.kind())))
+                Err(self.error(format!("must be a string, but it is {}: put it in quotes", self.node.kind())))
             }
             _ => Err(self.expected("a string")),
         }

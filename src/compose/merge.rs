@@ -10,7 +10,7 @@ use super::node::{Entry, MergeTag, Node, Place, Style, Value};
 use super::scalar::Resolved;
 
 /// Entries and items that the merges of one project may copy: a few bytes of `extends` can ask for a lot of it.
-pub(super) const MAX_COPIED: usize = 2_000_000;
+const MAX_COPIED: usize = 2_000_000;
 
 /// Why two trees cannot be merged.
 pub(super) struct Fault {
@@ -94,6 +94,10 @@ impl Merger {
         Fault { place, field: self.path.join("."), reason: reason.into() }
     }
 
+    fn mismatch(&self, base: &Node, over: &Node) -> Fault {
+        self.fault(over.place, format!("cannot replace {}: it must be one too", base.kind()))
+    }
+
     fn copy(&mut self, count: usize, place: Place) -> Result<()> {
         self.left =
             self.left.checked_sub(count).ok_or_else(|| self.fault(place, "merging makes the project too large"))?;
@@ -133,14 +137,14 @@ impl Merger {
                 (Value::Scalar(_), Value::Scalar(_)) => Ok(Arc::clone(over)),
                 // A reader that takes both forms says what it thinks of them; here one of them must be wrong.
                 (Value::Scalar(_), _) => Ok(Arc::clone(over)),
-                _ => Err(self.fault(over.place, format!("cannot replace {}: it must be one too", kind(base)))),
+                _ => Err(self.mismatch(base, over)),
             },
         }
     }
 
     fn mappings(&mut self, base: &Arc<Node>, over: &Arc<Node>) -> Result<Arc<Node>> {
         let (Some(ours), Some(theirs)) = (base.entries(), over.entries()) else {
-            return Err(self.fault(over.place, format!("cannot replace {}: it must be one too", kind(base))));
+            return Err(self.mismatch(base, over));
         };
         self.copy(ours.len() + theirs.len(), over.place)?;
         let mut merged: Vec<Entry> = ours.to_vec();
@@ -170,7 +174,7 @@ impl Merger {
 
     fn sequences(&mut self, base: &Arc<Node>, over: &Arc<Node>) -> Result<Arc<Node>> {
         let (Some(ours), Some(theirs)) = (base.items(), over.items()) else {
-            return Err(self.fault(over.place, format!("cannot replace {}: it must be one too", kind(base))));
+            return Err(self.mismatch(base, over));
         };
         self.copy(ours.len() + theirs.len(), over.place)?;
         Ok(Arc::new(Node::sequence(over.place, ours.iter().chain(theirs).cloned().collect())))
@@ -212,14 +216,6 @@ pub(super) fn without_tags(node: &Arc<Node>) -> Arc<Node> {
 
 fn same_kind(a: &Node, b: &Node) -> bool {
     std::mem::discriminant(&a.value) == std::mem::discriminant(&b.value) && !matches!(a.value, Value::Sequence(_))
-}
-
-fn kind(node: &Node) -> &'static str {
-    match &node.value {
-        Value::Scalar(scalar) => scalar.resolve().kind(),
-        Value::Sequence(_) => "a list",
-        Value::Mapping(_) => "a mapping",
-    }
 }
 
 /// Whether both have the attribute, and not the same one.

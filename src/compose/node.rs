@@ -207,6 +207,15 @@ impl Node {
         self.entries()?.iter().find(|entry| &*entry.key == key)
     }
 
+    /// What it is, for an error.
+    pub(super) fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Scalar(scalar) => scalar.resolve().kind(),
+            Value::Sequence(_) => "a list",
+            Value::Mapping(_) => "a mapping",
+        }
+    }
+
     /// The items of a sequence; none for anything else.
     pub(super) fn items(&self) -> Option<&[Arc<Self>]> {
         match &self.value {
