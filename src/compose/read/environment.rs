@@ -40,12 +40,11 @@ pub(super) fn label_files(field: &Field<'_>) -> Result<(BTreeMap<String, String>
     let mut missing = Vec::new();
     let mut read = |item: &Field<'_>| {
         let path = item.some_text()?;
-        let absolute = item.absolute(path);
-        if item.cx.input.files.read(&absolute).is_none() {
+        if !file(item, path, false, false, &mut labels)? {
             item.warn("there is no such file among the project's files");
-            missing.push(absolute);
+            missing.push(item.absolute(path));
         }
-        file(item, path, false, false, &mut labels)
+        Ok::<_, ComposeError>(())
     };
     if field.is_sequence() {
         for item in field.items()? {
@@ -78,20 +77,20 @@ fn env_file(item: &Field<'_>, variables: &mut BTreeMap<String, Option<String>>) 
         path = Some(item.some_text()?);
     }
     let path = path.ok_or_else(|| item.error("has no `path`"))?;
-    file(item, path, required, raw, variables)
+    file(item, path, required, raw, variables).map(drop)
 }
 
-/// Reads one file over what others have given.
+/// Reads one file over what others have given; false when it is not there and need not be.
 fn file(
     item: &Field<'_>,
     path: &str,
     required: bool,
     raw: bool,
     variables: &mut BTreeMap<String, Option<String>>,
-) -> Result<(), ComposeError> {
+) -> Result<bool, ComposeError> {
     let absolute = item.absolute(path);
     let Some(bytes) = item.cx.input.files.read(&absolute) else {
-        return if required { Err(item.error("there is no such file among the project's files")) } else { Ok(()) };
+        return if required { Err(item.error("there is no such file among the project's files")) } else { Ok(false) };
     };
     item.spend_content(bytes.len())?;
     let text = std::str::from_utf8(&bytes).map_err(|_| item.error("the file is not UTF-8 text"))?;
@@ -101,5 +100,5 @@ fn file(
     let weight = |(name, value): (&String, &String)| VARIABLE_COST + name.len() + value.len();
     item.spend_content(added.iter().map(weight).sum())?;
     variables.extend(added.into_iter().map(|(name, value)| (name, Some(value))));
-    Ok(())
+    Ok(true)
 }
