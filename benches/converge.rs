@@ -240,7 +240,7 @@ async fn agent_chain(docker: &Docker, agent: &Orchestrator) -> Vec<Duration> {
             let before = n.checked_sub(1).map(|n| format!(", depends_on: {{s{n}: {{condition: service_healthy}}}}"));
             format!(
                 "  s{n}: {{image: {BUSYBOX}, command: [sleep, infinity], stop_signal: SIGKILL, \
-                 healthcheck: {{test: [CMD, 'true'], interval: 200ms}}{}}}\n",
+                 healthcheck: {{test: [CMD, 'true'], interval: 500ms}}{}}}\n",
                 before.unwrap_or_default()
             )
         })

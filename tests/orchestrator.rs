@@ -102,7 +102,7 @@ fn stack(version: u32) -> String {
   db:
     image: q8test/busybox:1
     command: [sleep, infinity]
-    healthcheck: {{test: [CMD, 'true'], interval: 10ms}}
+    healthcheck: {{test: [CMD, 'true'], interval: 500ms}}
     volumes: ['store:/data']
   web:
     image: q8test/busybox:1
@@ -130,6 +130,7 @@ fn provision(version: u32) -> ProvisionRequest {
         profiles: BTreeSet::new(),
         placement: None,
         registry_auth: Vec::new(),
+        limits: q8_agent::domain::Limits::default(),
         adopt: false,
     }
 }
@@ -142,6 +143,7 @@ fn update(compose: Option<String>) -> UpdateRequest {
         files: BTreeMap::new(),
         profiles: None,
         services: BTreeSet::new(),
+        limits: None,
         pull: false,
         registry_auth: Vec::new(),
     }
@@ -274,7 +276,7 @@ async fn a_freed_name_keeps_its_owner_until_it_is_purged() {
 #[tokio::test]
 async fn a_second_operation_is_told_of_the_first() {
     let host = Host::new().await;
-    let slow = ProvisionRequest { compose: stack(1).replace("interval: 10ms", "interval: 1s"), ..provision(1) };
+    let slow = ProvisionRequest { compose: stack(1).replace("interval: 500ms", "interval: 1s"), ..provision(1) };
     let first = tokio::spawn({
         let agent = host.agent.clone();
         async move { agent.provision(slow).await }

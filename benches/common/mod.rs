@@ -70,6 +70,7 @@ pub(crate) fn request(tenant: &Subdomain, compose: &str) -> ProvisionRequest {
         profiles: BTreeSet::new(),
         placement: None,
         registry_auth: Vec::new(),
+        limits: q8_agent::domain::Limits::default(),
         adopt: false,
     }
 }

@@ -185,6 +185,8 @@ impl From<orchestrator::Error> for ApiError {
         use orchestrator::Error as E;
         let details = match &error {
             E::Policy(refusals) => Some(json!({ "refusals": refusals })),
+            E::Quota(excesses) => Some(json!({ "limits": excesses })),
+            E::HostFull(full) => Some(json!(full)),
             E::Busy(operation) => Some(json!({ "operation": operation })),
             E::GenerationMismatch { at, .. } => Some(json!({ "generation": at })),
             E::Backend(backend) => backend.details().map(|details| json!(details)),

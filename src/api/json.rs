@@ -112,6 +112,20 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A number that is not infinite.
+    pub(super) fn number(&self) -> Result<f64, ApiError> {
+        let number = self.text.parse::<f64>().ok().filter(|number| number.is_finite());
+        number.filter(|_| self.kind() == "a number").ok_or_else(|| self.must_be("a number"))
+    }
+
+    /// A whole number, 0 or more.
+    pub(super) fn count(&self) -> Result<u64, ApiError> {
+        if self.kind() != "a number" {
+            return Err(self.must_be("a whole number"));
+        }
+        self.text.parse().map_err(|_| self.refuse(ErrorCode::InvalidRequest, "must be a whole number, 0 or more"))
+    }
+
     pub(super) fn array(&self) -> Result<Vec<Value<'a>>, ApiError> {
         if !self.text.starts_with('[') {
             return Err(self.must_be("an array"));

@@ -9,8 +9,8 @@ use secrecy::SecretString;
 use super::error::ApiError;
 use super::json::{self, Value};
 use crate::domain::{
-    BackendName, ErrorCode, FileContent, InvalidName, Placement, ProjectPath, RegistryAuth, ServiceName, Subdomain,
-    TenantId,
+    BackendName, ErrorCode, FileContent, InvalidName, Limits, Placement, ProjectPath, RegistryAuth, ServiceName,
+    Subdomain, TenantId,
 };
 use crate::orchestrator::{ProvisionRequest, UpdateRequest};
 
@@ -33,6 +33,7 @@ pub(super) fn provision(body: &[u8]) -> Result<ProvisionRequest, ApiError> {
         files: whole_files(object.take("files").as_ref())?,
         profiles: object.take("profiles").map_or(Ok(BTreeSet::new()), |value| profiles(&value))?,
         placement: object.take("placement").map(placement).transpose()?,
+        limits: object.take("limits").map_or(Ok(Limits::default()), limits)?,
         registry_auth: object.take("registry_auth").map_or(Ok(Vec::new()), |value| registry_auth(&value))?,
         adopt: object.take("adopt").map_or(Ok(false), |value| value.boolean())?,
     };
@@ -50,6 +51,7 @@ pub(super) fn update(body: &[u8]) -> Result<UpdateRequest, ApiError> {
         files: changed_files(object.take("files").as_ref())?,
         profiles: object.take("profiles").map(|value| profiles(&value)).transpose()?,
         services: object.take("services").map_or(Ok(BTreeSet::new()), |value| services(&value))?,
+        limits: object.take("limits").map(limits).transpose()?,
         pull: object.take("pull").map_or(Ok(true), |value| value.boolean())?,
         registry_auth: object.take("registry_auth").map_or(Ok(Vec::new()), |value| registry_auth(&value))?,
     };
@@ -137,6 +139,34 @@ fn region(value: &Value<'_>) -> Result<String, ApiError> {
         Ok(region)
     } else {
         Err(value.refuse(ErrorCode::InvalidRequest, "must be a location's name: 1 to 64 of a-z, 0-9 and -"))
+    }
+}
+
+/// The most that one tenant may have in sum: `cpus` with a fraction, `memory` in bytes, the rest counted.
+fn limits(value: Value<'_>) -> Result<Limits, ApiError> {
+    let mut object = value.object()?;
+    let mut count = |name| object.take(name).map(|value| value.count()).transpose();
+    let limits = Limits {
+        services: count("services")?,
+        containers: count("containers")?,
+        networks: count("networks")?,
+        volumes: count("volumes")?,
+        ports: count("ports")?,
+        memory: count("memory")?,
+        pids: count("pids")?,
+        nano_cpus: object.take("cpus").map(|value| cpus(&value)).transpose()?,
+    };
+    object.finish()?;
+    Ok(limits)
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+fn cpus(value: &Value<'_>) -> Result<u64, ApiError> {
+    let cpus = value.number()?;
+    if (0.0..=1e6).contains(&cpus) {
+        Ok((cpus * 1e9).round() as u64)
+    } else {
+        Err(value.refuse(ErrorCode::InvalidRequest, "must be a number of CPUs from 0 to 1000000"))
     }
 }
 

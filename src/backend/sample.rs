@@ -35,9 +35,14 @@ pub(crate) fn deployment(profile: Profile, text: &str, files: &[&str]) -> Deploy
         directory: "/opt/t/acme",
     });
     let files: BTreeSet<ProjectPath> = files.iter().map(|path| ProjectPath::parse(path).unwrap()).collect();
-    let ground = Ground { files: &files, publish_host: Ipv4Addr::LOCALHOST.into(), publish_ports: (20000, 29999) };
+    let ground = Ground {
+        files: &files,
+        undefined: &[],
+        publish_host: Ipv4Addr::LOCALHOST.into(),
+        publish_ports: (20000, 29999),
+    };
     let project = loaded.unwrap_or_else(|error| panic!("{error}\n{text}")).project;
-    let admitted = policy::admit(profile, project, &ground);
+    let admitted = policy::admit(&profile.into(), project, &ground);
     Deployment {
         tenant,
         generation: Generation(2),

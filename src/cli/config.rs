@@ -9,7 +9,9 @@ use clap::{Args, ValueEnum};
 
 use super::fail;
 use crate::compose::{self, ComposeError, Document, Files, LoadInput, Loaded};
-use crate::domain::ProjectName;
+use crate::config::{self, ConfigError};
+use crate::domain::{ProjectName, ProjectPath, Subdomain};
+use crate::policy::{self, Ground};
 
 #[derive(Debug, Args)]
 pub(super) struct ConfigArguments {
@@ -29,6 +31,10 @@ pub(super) struct ConfigArguments {
     /// A profile to activate, or * for all; may repeat. The variable `COMPOSE_PROFILES` adds to them.
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
+    /// Judge it as an agent with this policy would, and print it as it would run: baseline, restricted, trusted, or the path
+    /// of a policy file. The variables that say where ports are published count.
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -49,6 +55,11 @@ enum CommandError {
     /// `file:line:column: field: reason`, as editors and CI understand it.
     #[error("{0}")]
     Compose(#[from] ComposeError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// One line each, in the same form.
+    #[error("{}", .0.join("\n"))]
+    Refused(Vec<String>),
     #[error("the project cannot be printed: {0}")]
     Json(#[from] serde_json::Error),
     #[error("the project cannot be printed: {0}")]
@@ -66,7 +77,12 @@ pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
             ExitCode::SUCCESS
         }
         // The line is read by tools: no prefix before the file's name.
-        Err(error @ (CommandError::Compose(_) | CommandError::Read { .. } | CommandError::NotUnicode(_))) => {
+        Err(
+            error @ (CommandError::Compose(_)
+            | CommandError::Read { .. }
+            | CommandError::NotUnicode(_)
+            | CommandError::Refused(_)),
+        ) => {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
@@ -94,7 +110,7 @@ fn project(arguments: &ConfigArguments) -> Result<(String, Vec<String>), Command
     let also = variables.get("COMPOSE_PROFILES").map(String::as_str).unwrap_or_default();
     let also = also.split(',').filter(|profile| !profile.is_empty()).map(str::to_owned);
     let profiles: BTreeSet<String> = arguments.profile.iter().cloned().chain(also).collect();
-    let Loaded { project, warnings, .. } = compose::load(&LoadInput {
+    let loaded = compose::load(&LoadInput {
         documents: &documents,
         variables: &variables,
         files: &Disk,
@@ -103,6 +119,10 @@ fn project(arguments: &ConfigArguments) -> Result<(String, Vec<String>), Command
         names_the_project: false,
         directory: &directory,
     })?;
+    let (project, warnings) = match &arguments.policy {
+        None => (loaded.project, loaded.warnings),
+        Some(policy) => judged(policy, loaded, &documents)?,
+    };
     let value = compose::print(&project);
     let text = match arguments.format {
         Format::Json => serde_json::to_string_pretty(&value)?,
@@ -110,6 +130,73 @@ fn project(arguments: &ConfigArguments) -> Result<(String, Vec<String>), Command
     };
     Ok((text, warnings))
 }
+
+/// The project as it would run under a policy, or what the policy refuses.
+fn judged(
+    policy: &str,
+    loaded: Loaded,
+    documents: &[Document<'_>],
+) -> Result<(compose::Project, Vec<String>), CommandError> {
+    let rules = config::policy(Some(policy))?;
+    // A tenant's project is named after it; any other project is nobody's in the policy.
+    let tenant = loaded.project.name.as_str().strip_prefix("q8-").and_then(|name| Subdomain::parse(name).ok());
+    let rules = tenant.map_or_else(|| rules.of_any(), |tenant| rules.of(&tenant));
+    let (publish_host, publish_ports) = config::publish_range(std::env::vars_os())?;
+    let files = files_below(Path::new(&loaded.project.directory));
+    let ground = Ground { files: &files, undefined: &loaded.undefined, publish_host, publish_ports };
+    let demand = policy::demand(&loaded.project, &rules.defaults);
+    let locations = loaded.locations;
+    let first = documents.first().map_or("compose.yaml", |document| document.name);
+    let admitted = policy::admit(&rules, loaded.project, &ground).map_err(|refusals| {
+        let lines = refusals.iter().map(|refusal| {
+            let (field, rule, allowed) = (&refusal.field, refusal.rule, &refusal.allowed);
+            let place = locations.locate(field).map_or_else(
+                || first.to_owned(),
+                |(file, location)| format!("{file}:{}:{}", location.line, location.column),
+            );
+            format!("{place}: {field}: refused by policy ({rule}); allowed: {allowed}")
+        });
+        CommandError::Refused(lines.collect())
+    })?;
+    let over = rules.limits.exceeded_by(&demand);
+    if !over.is_empty() {
+        let lines = over.iter().map(|over| {
+            let (asked, allowed) = (over.limit.show(over.asked), over.limit.show(over.allowed));
+            format!("{first}: limits.{}: {asked} of at most {allowed}", over.limit)
+        });
+        return Err(CommandError::Refused(lines.collect()));
+    }
+    let warnings = loaded.warnings.into_iter().chain(admitted.warnings).collect();
+    Ok((admitted.project.project().clone(), warnings))
+}
+
+/// What could be the request's files: everything below the project directory that could be named in one.
+fn files_below(directory: &Path) -> BTreeSet<ProjectPath> {
+    fn walk(directory: &Path, below: &str, files: &mut BTreeSet<ProjectPath>) {
+        let Ok(entries) = std::fs::read_dir(directory) else { return };
+        for entry in entries.flatten().take(MAX_FILES) {
+            let (Ok(kind), Some(name)) = (entry.file_type(), entry.file_name().to_str().map(str::to_owned)) else {
+                continue;
+            };
+            let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+            let Ok(parsed) = ProjectPath::parse(&path) else { continue };
+            if files.len() >= MAX_FILES {
+                return;
+            }
+            if kind.is_dir() {
+                walk(&entry.path(), &path, files);
+            } else if kind.is_file() {
+                files.insert(parsed);
+            }
+        }
+    }
+    let mut files = BTreeSet::new();
+    walk(directory, "", &mut files);
+    files
+}
+
+/// As many files as a request may have.
+const MAX_FILES: usize = 2000;
 
 /// Later env files win, and may use what earlier ones say.
 fn variables(arguments: &ConfigArguments, directory: &str) -> Result<BTreeMap<String, String>, CommandError> {
@@ -176,6 +263,7 @@ mod tests {
             format: Format::Json,
             project_name: None,
             profile: Vec::new(),
+            policy: None,
         };
         assert!(project(&arguments).unwrap_err().to_string().starts_with("/no/such/file.yaml: "));
     }

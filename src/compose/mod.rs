@@ -86,6 +86,8 @@ pub struct Loaded {
     pub project: Project,
     /// Sentences for a person, each naming the field it is about. Never a variable's value.
     pub warnings: Vec<String>,
+    /// The variables that are not set and have no default: each counts as empty, and has a warning.
+    pub undefined: Vec<String>,
     /// Where the file says what; other rooms locate their refusals with it.
     pub locations: Locations,
 }
@@ -106,11 +108,12 @@ pub fn load(input: &LoadInput<'_>) -> Result<Loaded, ComposeError> {
     let assemble::Assembly { sources, missing, .. } = assembly;
     let cx = field::Context::new(&sources, input, read::declared(&root, input.profiles));
     let mut project = read::project(&field::Field::root(&cx, &root))?;
-    let missing = missing.iter().map(|name| format!("variable {name} is not set: it counts as empty"));
-    let warnings = missing.take(field::MAX_WARNINGS).chain(cx.into_warnings()).collect();
+    let undefined: Vec<String> = missing.into_iter().collect();
+    let told = undefined.iter().map(|name| format!("variable {name} is not set: it counts as empty"));
+    let warnings = told.take(field::MAX_WARNINGS).chain(cx.into_warnings()).collect();
     let locations = Locations::new(root, sources);
     check::complete(&mut project, &locations)?;
-    Ok(Loaded { project, warnings, locations })
+    Ok(Loaded { project, warnings, undefined, locations })
 }
 
 /// The project's own `name`, the last file's that has one, with its variables replaced. A broken file is [`load`]'s to

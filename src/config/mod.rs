@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use crate::domain::{BackendName, RegistryAuth};
-use crate::policy::Profile;
+use crate::policy::{Profile, Rules};
 use crate::telemetry::{LogFilter, LogFormat};
 
 const PREFIX: &str = "Q8_AGENT_";
@@ -38,6 +38,8 @@ pub enum ConfigError {
     NotBuilt { name: &'static str, value: &'static str, allowed: &'static str },
     #[error("{name} and {file_name} are both set: set one of them")]
     Both { name: &'static str, file_name: &'static str },
+    #[error("Q8_AGENT_POLICY: {0}")]
+    Policy(crate::policy::PolicyFileError),
     #[error("{name}: the file cannot be read ({kind})")]
     Unreadable { name: &'static str, kind: std::io::ErrorKind },
     #[error(
@@ -67,7 +69,7 @@ pub struct Config {
     /// The Docker Engine's Unix socket.
     pub docker_socket: PathBuf,
     /// What stacks may do.
-    pub policy: Profile,
+    pub policy: Rules,
     /// Most tenants on this host.
     pub max_tenants: usize,
     /// Where the tenants' networks get their subnets.
@@ -139,13 +141,7 @@ impl Config {
             TokenSources::new(agent.admin_token, agent.admin_token_file, agent.read_token, agent.read_token_file)?;
         let tokens = token_sources.load()?;
         let backend = backend(agent.backend.as_deref())?;
-        let publish_ports = checked(
-            "Q8_AGENT_PUBLISH_PORTS",
-            agent.publish_ports,
-            (20000, 29999),
-            "a range of ports such as 20000-29999",
-            values::port_range,
-        )?;
+        let (publish_host, publish_ports) = publishing(agent.publish_host, agent.publish_ports)?;
         if (publish_ports.0..=publish_ports.1).contains(&listen.port()) {
             return Err(ConfigError::Invalid {
                 name: "Q8_AGENT_PUBLISH_PORTS",
@@ -190,13 +186,7 @@ impl Config {
                  such as 10.213.0.0/16",
                 values::subnet_pool,
             )?,
-            publish_host: checked(
-                "Q8_AGENT_PUBLISH_HOST",
-                agent.publish_host,
-                IpAddr::from([127, 0, 0, 1]),
-                "an IP address such as 127.0.0.1",
-                values::ip,
-            )?,
+            publish_host,
             publish_ports,
             operation_timeout: checked(
                 "Q8_AGENT_OPERATION_TIMEOUT",
@@ -243,6 +233,23 @@ pub fn listen_address(variables: impl Iterator<Item = (OsString, OsString)>) -> 
     let wanted = |name: &OsString| name == "Q8_AGENT_HOST" || name == "Q8_AGENT_PORT";
     let (agent, _) = read_variables(variables.filter(|(name, _)| wanted(name)))?;
     listen(agent.host, agent.port)
+}
+
+/// Where tenants' ports are published, likewise: the address and the range of ports.
+pub fn publish_range(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<(IpAddr, (u16, u16)), ConfigError> {
+    let wanted = |name: &OsString| name == "Q8_AGENT_PUBLISH_HOST" || name == "Q8_AGENT_PUBLISH_PORTS";
+    let (agent, _) = read_variables(variables.filter(|(name, _)| wanted(name)))?;
+    publishing(agent.publish_host, agent.publish_ports)
+}
+
+fn publishing(host: Option<String>, ports: Option<String>) -> Result<(IpAddr, (u16, u16)), ConfigError> {
+    let localhost = IpAddr::from([127, 0, 0, 1]);
+    let host = checked("Q8_AGENT_PUBLISH_HOST", host, localhost, "an IP address such as 127.0.0.1", values::ip)?;
+    let allowed = "a range of ports such as 20000-29999";
+    let ports = checked("Q8_AGENT_PUBLISH_PORTS", ports, (20000, 29999), allowed, values::port_range)?;
+    Ok((host, ports))
 }
 
 /// Keeps what is ours before envy sees it, because envy panics on any variable that is not UTF-8.
@@ -302,16 +309,20 @@ fn backend(text: Option<&str>) -> Result<BackendName, ConfigError> {
     }
 }
 
-fn policy(text: Option<&str>) -> Result<Profile, ConfigError> {
+/// A profile by its name, or the file at a path.
+pub fn policy(text: Option<&str>) -> Result<Rules, ConfigError> {
     const NAME: &str = "Q8_AGENT_POLICY";
-    match text {
-        None | Some("baseline") => Ok(Profile::Baseline),
-        Some("trusted") => Ok(Profile::Trusted),
-        Some("restricted") => {
-            Err(ConfigError::NotBuilt { name: NAME, value: "restricted", allowed: "baseline and trusted are" })
-        }
-        Some(_) => Err(ConfigError::Invalid { name: NAME, allowed: "baseline or trusted" }),
+    const ALLOWED: &str = "baseline, restricted, trusted, or the path of a policy file";
+    let Some(text) = text else { return Ok(Profile::Baseline.into()) };
+    if let Some(profile) = Profile::parse(text) {
+        return Ok(profile.into());
     }
+    if !text.contains(['/', '.']) {
+        return Err(ConfigError::Invalid { name: NAME, allowed: ALLOWED });
+    }
+    let file =
+        std::fs::read_to_string(text).map_err(|error| ConfigError::Unreadable { name: NAME, kind: error.kind() })?;
+    Rules::parse(&file).map_err(ConfigError::Policy)
 }
 
 fn docker_socket(backend: BackendName, host: Option<String>) -> Result<PathBuf, ConfigError> {

@@ -20,7 +20,7 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.tenants_root, Path::new("/opt/tenants"));
     assert_eq!(config.docker_socket, Path::new("/var/run/docker.sock"));
-    assert_eq!((config.backend, config.policy), (BackendName::Docker, Profile::Baseline));
+    assert_eq!((config.backend, config.policy.clone()), (BackendName::Docker, Profile::Baseline.into()));
     assert!(config.registry.is_none());
     // Setting every default by hand changes nothing, so `--help` tells the truth.
     let by_hand: Vec<_> = SETTINGS
@@ -98,8 +98,8 @@ fn refusals_name_the_variable_and_what_is_allowed_and_never_the_value() {
         ("Q8_AGENT_TENANTS_ROOT", "/", "an absolute path"),
         ("Q8_AGENT_BACKEND", "kubernetes", "docker or memory"),
         ("Q8_AGENT_BACKEND", "aci", "is not built into this agent"),
-        ("Q8_AGENT_POLICY", "restricted", "is not built into this agent"),
-        ("Q8_AGENT_POLICY", "anything", "baseline or trusted"),
+        ("Q8_AGENT_POLICY", "/no/such/policy.toml", "cannot be read"),
+        ("Q8_AGENT_POLICY", "anything", "baseline, restricted, trusted, or the path"),
         ("Q8_AGENT_MAX_TENANTS", "0", "1 to 10000"),
         ("Q8_AGENT_SUBNET_POOL", "8.8.8.0/24", "private IPv4 range"),
         ("Q8_AGENT_PUBLISH_HOST", "eth0", "an IP address"),

@@ -7,6 +7,7 @@
 mod adopted;
 mod error_code;
 mod image;
+mod limits;
 mod names;
 mod operation;
 mod path;
@@ -16,6 +17,7 @@ mod tenant;
 pub use adopted::Adopted;
 pub use error_code::ErrorCode;
 pub use image::ImageRef;
+pub use limits::{Demand, Excess, Limits, NANO_CPUS, Quantity};
 pub use names::{
     AgentId, ContainerId, ContainerName, InvalidName, ObjectKey, ObjectName, ProjectName, ServiceName, Subdomain,
     TenantId,

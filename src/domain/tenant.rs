@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::image::ImageRef;
+use super::limits::Limits;
 use super::names::{InvalidName, ServiceName, Subdomain, TenantId};
 use super::path::ProjectPath;
 
@@ -129,6 +130,9 @@ pub struct TenantSpec {
     pub profiles: BTreeSet<String>,
     /// Where it runs.
     pub placement: Placement,
+    /// The most that the request lets it have; the host's policy may allow less.
+    #[serde(default)]
+    pub limits: Limits,
     /// Image ids to run instead of what the references resolve to today; set by a rollback only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pinned_images: BTreeMap<ServiceName, String>,

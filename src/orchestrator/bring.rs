@@ -7,8 +7,8 @@ use super::operations::Op;
 use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest, summary};
 use crate::backend::{Plan, PreStop, ResolvedImages, Run};
 use crate::domain::{
-    Adopted, DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth, Subdomain,
-    TenantSpec,
+    Adopted, Demand, DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth,
+    Subdomain, TenantSpec,
 };
 use crate::tenant_fs::{Journal, LastError, RECORD_VERSION, Record, StoredGeneration};
 
@@ -37,10 +37,7 @@ impl Orchestrator {
         let record = match existing {
             Some(record) if record.id != request.id => return Err(Error::IdMismatch),
             Some(record) => record,
-            None => {
-                self.check_room().await?;
-                new_record(&request.subdomain, &request.id, &placement)
-            }
+            None => new_record(&request.subdomain, &request.id, &placement),
         };
         let spec = TenantSpec {
             id: request.id,
@@ -50,6 +47,7 @@ impl Orchestrator {
             files: request.files,
             profiles: request.profiles,
             placement,
+            limits: request.limits,
             pinned_images: std::collections::BTreeMap::new(),
         };
         let run = op.run(self.credentials(request.registry_auth));
@@ -70,6 +68,9 @@ impl Orchestrator {
         }
         if let Some(profiles) = request.profiles {
             spec.profiles = profiles;
+        }
+        if let Some(limits) = request.limits {
+            spec.limits = limits;
         }
         for (path, content) in request.files {
             match content {
@@ -135,6 +136,7 @@ impl Orchestrator {
             loaded.deployment.tenant.adopted.extend(found.adopted);
             loaded.warnings.extend(found.warnings);
         }
+        let claim = self.claim(&record, &loaded).await?;
         op.report("looking at images");
         let images = backend.prepare(&loaded.deployment, &wanted.run).await?;
         op.report("planning");
@@ -157,6 +159,8 @@ impl Orchestrator {
             self.change(op, &record, &wanted, loaded, &images, &plan).await?;
             (next, true)
         };
+        // From here on the record says it.
+        drop(claim);
         let observed = if changed || plan.standing.is_empty() {
             backend.status(&self.tenant_ref(&record)).await.unwrap_or_default()
         } else {
@@ -239,6 +243,7 @@ impl Orchestrator {
             previous: Some(record.generation).filter(|previous| *previous != Generation::NONE && !record.kept),
             fingerprint: self.fingerprint(&wanted.spec),
             adopted: deployment.tenant.adopted.clone(),
+            demand: loaded.demand,
             updated_at: jiff::Timestamp::now(),
             last_error: None,
             ..record.clone()
@@ -337,13 +342,6 @@ impl Orchestrator {
         Ok(placement)
     }
 
-    async fn check_room(&self) -> Result<(), Error> {
-        let tenants = self.disk(crate::tenant_fs::TenantFs::tenants).await?;
-        let live = tenants.iter().filter(|(_, record)| record.as_ref().is_ok_and(|record| !record.kept)).count();
-        let max = self.inner.settings.max_tenants;
-        if live >= max { Err(Error::HostFull { max }) } else { Ok(()) }
-    }
-
     /// The request's credentials, and the host's for a registry that the request does not name.
     fn credentials(&self, mut asked: Vec<RegistryAuth>) -> Vec<RegistryAuth> {
         if let Some(host) = &self.inner.settings.registry
@@ -369,6 +367,7 @@ fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &P
         previous: None,
         fingerprint: String::new(),
         adopted: Adopted::default(),
+        demand: Demand::default(),
         created_at: now,
         updated_at: now,
         last_error: None,

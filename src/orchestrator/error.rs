@@ -2,7 +2,9 @@
 
 use crate::backend::BackendError;
 use crate::compose::{ComposeError, Location};
-use crate::domain::{BackendName, ErrorCode, Generation, Operation, ProjectPath, ServiceName, Subdomain};
+use crate::domain::{
+    BackendName, ErrorCode, Excess, Generation, Operation, ProjectPath, Quantity, ServiceName, Subdomain,
+};
 use crate::policy::Refusal;
 use crate::tenant_fs::FsError;
 
@@ -57,12 +59,35 @@ pub enum Error {
     GenerationMismatch { at: Generation, from: Generation },
     #[error("there is no earlier generation to go back to")]
     NoPrevious,
-    #[error("the host already has {max} tenants")]
-    HostFull { max: usize },
+    #[error("the tenant may not have so much: {}", excesses(.0))]
+    Quota(Vec<Excess>),
+    #[error("the host is full: {asked} {what} are needed, {taken} of {capacity} are taken", taken = .0.what.show(.0.taken), asked = .0.what.show(.0.asked), what = .0.what, capacity = .0.what.show(.0.capacity))]
+    HostFull(HostFull),
     #[error("the agent is stopping")]
     ShuttingDown,
     #[error("an unexpected failure; the agent's log has it")]
     Internal,
+}
+
+/// What of the host is taken: CPUs in billionths, memory in bytes, tenants counted.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct HostFull {
+    /// What there is not enough of.
+    pub what: Quantity,
+    /// What the request needs.
+    pub asked: u64,
+    /// What other tenants have.
+    pub taken: u64,
+    /// What all tenants may have together.
+    pub capacity: u64,
+}
+
+fn excesses(excesses: &[Excess]) -> String {
+    let told = excesses.iter().map(|excess| {
+        let Excess { limit, asked, allowed } = *excess;
+        format!("{limit}: {} of at most {}", limit.show(asked), limit.show(allowed))
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 fn fields(refusals: &[LocatedRefusal]) -> String {
@@ -86,7 +111,8 @@ impl Error {
             Self::PlacementChange => ErrorCode::PlacementChange,
             Self::BackendNotConfigured(_) => ErrorCode::BackendNotConfigured,
             Self::GenerationMismatch { .. } | Self::NoPrevious => ErrorCode::GenerationMismatch,
-            Self::HostFull { .. } => ErrorCode::HostFull,
+            Self::Quota(_) => ErrorCode::QuotaExceeded,
+            Self::HostFull(_) => ErrorCode::HostFull,
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::Internal => ErrorCode::Internal,
         }
@@ -106,6 +132,7 @@ impl Error {
             Self::Unsupported { field, .. } => Some(field.clone()),
             Self::FileConflict { path, .. } => Some(format!("files[\"{path}\"]")),
             Self::BackendNotConfigured(_) => Some("placement.backend".to_owned()),
+            Self::Quota(excesses) => excesses.first().map(|excess| format!("limits.{}", excess.limit)),
             Self::NoSuchService { .. } | Self::Stopped { .. } => Some("service".to_owned()),
             _ => None,
         }

@@ -8,8 +8,8 @@ use super::error::LocatedRefusal;
 use super::{Error, Orchestrator};
 use crate::backend::{Deployment, TenantRef};
 use crate::compose::{self, Document, Files, LoadInput};
-use crate::domain::{DesiredState, FileContent, Generation, ProjectName, ProjectPath, Subdomain, TenantSpec};
-use crate::policy::{self, Ground, Profile};
+use crate::domain::{Demand, DesiredState, FileContent, Generation, ProjectName, ProjectPath, Subdomain, TenantSpec};
+use crate::policy::{self, Admitted, Ground};
 use crate::tenant_fs::Record;
 
 /// What errors call the Compose file of a request.
@@ -19,6 +19,17 @@ const COMPOSE_FILE: &str = "compose.yaml";
 pub(super) struct Loaded {
     pub(super) deployment: Deployment,
     pub(super) warnings: Vec<String>,
+    /// What it needs of the host.
+    pub(super) demand: Demand,
+}
+
+/// Whether a specification is to be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Somebody asks for it now.
+    Asked,
+    /// It was accepted before.
+    Accepted,
 }
 
 /// The request's files, as the Compose file may name them.
@@ -47,14 +58,13 @@ impl Orchestrator {
         generation: Generation,
         desired: DesiredState,
     ) -> Result<Loaded, Error> {
-        let profile = self.inner.settings.policy;
-        self.load_under(profile, tenant, spec, generation, desired).await
+        self.load_as(Standing::Asked, tenant, spec, generation, desired).await
     }
 
     /// Parsing is bounded, but not short enough for an async worker.
-    async fn load_under(
+    async fn load_as(
         &self,
-        profile: Profile,
+        standing: Standing,
         tenant: TenantRef,
         spec: TenantSpec,
         generation: Generation,
@@ -62,7 +72,7 @@ impl Orchestrator {
     ) -> Result<Loaded, Error> {
         let this = self.clone();
         let loading =
-            tokio::task::spawn_blocking(move || this.load_blocking(profile, tenant, spec, generation, desired));
+            tokio::task::spawn_blocking(move || this.load_blocking(standing, tenant, spec, generation, desired));
         loading.await.unwrap_or_else(|error| {
             tracing::error!(%error, "loading ended abnormally");
             Err(Error::Internal)
@@ -71,7 +81,7 @@ impl Orchestrator {
 
     fn load_blocking(
         &self,
-        profile: Profile,
+        standing: Standing,
         tenant: TenantRef,
         spec: TenantSpec,
         generation: Generation,
@@ -90,33 +100,55 @@ impl Orchestrator {
         })?;
         let files: BTreeSet<ProjectPath> = spec.files.keys().cloned().collect();
         let settings = &self.inner.settings;
-        let ground =
-            Ground { files: &files, publish_host: settings.publish_host, publish_ports: settings.publish_ports };
-        let admitted = policy::admit(profile, loaded.project, &ground).map_err(|refusals| {
-            let located = refusals.into_iter().map(|refusal| {
-                let found = loaded.locations.locate(&refusal.field);
-                let location = found.map(|(_, location)| location);
-                LocatedRefusal {
-                    file: found.map(|(file, _)| file).filter(|file| *file != COMPOSE_FILE).map(str::to_owned),
-                    line: location.map(|location| location.line),
-                    column: location.map(|location| location.column),
-                    refusal,
-                }
-            });
-            Error::Policy(located.collect())
-        })?;
+        let rules = settings.policy.of(&spec.subdomain);
+        let ground = Ground {
+            files: &files,
+            undefined: &loaded.undefined,
+            publish_host: settings.publish_host,
+            publish_ports: settings.publish_ports,
+        };
+        let demand = policy::demand(&loaded.project, &rules.defaults);
         let mut warnings = loaded.warnings;
-        warnings.extend(admitted.warnings);
+        let admitted = match standing {
+            Standing::Asked => policy::admit(&rules, loaded.project, &ground).map_err(|refusals| {
+                let located = refusals.into_iter().map(|refusal| {
+                    let found = loaded.locations.locate(&refusal.field);
+                    let location = found.map(|(_, location)| location);
+                    LocatedRefusal {
+                        file: found.map(|(file, _)| file).filter(|file| *file != COMPOSE_FILE).map(str::to_owned),
+                        line: location.map(|location| location.line),
+                        column: location.map(|location| location.column),
+                        refusal,
+                    }
+                });
+                Error::Policy(located.collect())
+            })?,
+            Standing::Accepted => {
+                let (admitted, refused) = policy::readmit(&rules, loaded.project, &ground);
+                if refused {
+                    warnings.push("the policy of this host would refuse this specification today".to_owned());
+                }
+                admitted
+            }
+        };
+        if standing == Standing::Asked {
+            let excesses = rules.limits.and(spec.limits).exceeded_by(&demand);
+            if !excesses.is_empty() {
+                return Err(Error::Quota(excesses));
+            }
+        }
+        let Admitted { project, warnings: changes } = admitted;
+        warnings.extend(changes);
         let deployment = Deployment {
             tenant,
             generation,
             desired,
-            project: admitted.project,
+            project,
             files: spec.files,
             pinned_images: spec.pinned_images,
             key: self.inner.key.clone(),
         };
-        Ok(Loaded { deployment, warnings })
+        Ok(Loaded { deployment, warnings, demand })
     }
 
     /// The committed specification of a tenant. It was accepted once, so a policy that became stricter since then does
@@ -132,16 +164,8 @@ impl Orchestrator {
         let (tenant, generation) = (record.subdomain.clone(), record.generation);
         let stored = self.disk(move |fs| fs.generation(&tenant, generation)).await?;
         let reference = self.tenant_ref(record);
-        let first = self.load(reference.clone(), stored.spec.clone(), generation, record.desired).await;
-        let loaded = match first {
-            Err(Error::Policy(_)) => {
-                let mut loaded =
-                    self.load_under(Profile::Trusted, reference, stored.spec, generation, record.desired).await?;
-                loaded.warnings.push("the policy of this host would refuse this specification today".to_owned());
-                loaded
-            }
-            other => other?,
-        };
+        let loading = self.load_as(Standing::Accepted, reference, stored.spec, generation, record.desired);
+        let loaded = loading.await?;
         let loaded = Arc::new(loaded);
         self.remember(&record.subdomain, &loaded);
         Ok(loaded)

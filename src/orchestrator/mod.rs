@@ -23,13 +23,14 @@ mod load;
 mod operations;
 mod recover;
 mod requests;
+mod room;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod view;
 
 pub use answers::*;
-pub use error::{Error, LocatedRefusal};
+pub use error::{Error, HostFull, LocatedRefusal};
 pub use requests::*;
 
 use std::collections::BTreeMap;
@@ -52,7 +53,7 @@ use crate::backend::memory::MemoryBackend;
 use crate::backend::{Backend, HostKey, TenantRef};
 use crate::config::Config;
 use crate::domain::{BackendName, Generation, OperationKind, RegistryAuth, ServiceName, Subdomain};
-use crate::policy::Profile;
+use crate::policy::Rules;
 use crate::tenant_fs::{FsError, Record, TenantFs};
 
 /// The agent's work, behind the HTTP API. Cheap to clone. Mutations run to their end even if the caller goes away.
@@ -67,6 +68,10 @@ struct Inner {
     backends: BTreeMap<BackendName, Arc<dyn Backend>>,
     settings: Settings,
     operations: Operations,
+    /// Room on the host for what is being brought up.
+    claims: room::Claims,
+    /// The memory in bytes and the CPUs of the host behind the backend, where it can be seen.
+    host_size: tokio::sync::OnceCell<(Option<u64>, Option<u64>)>,
     /// Loaded specifications, by tenant and generation, so that status need not read and parse.
     loaded: DashMap<Subdomain, (Generation, Arc<Loaded>)>,
     /// Tenants whose last recovery failed, or whose record cannot be read.
@@ -81,7 +86,7 @@ struct Inner {
 /// The settings that the orchestrator itself obeys.
 struct Settings {
     default_backend: BackendName,
-    policy: Profile,
+    policy: Rules,
     publish_host: IpAddr,
     publish_ports: (u16, u16),
     max_tenants: usize,
@@ -130,7 +135,7 @@ impl Orchestrator {
     pub fn with_backend(config: &Config, fs: TenantFs, backend: Arc<dyn Backend>) -> Self {
         let settings = Settings {
             default_backend: backend.name(),
-            policy: config.policy,
+            policy: config.policy.clone(),
             publish_host: config.publish_host,
             publish_ports: config.publish_ports,
             max_tenants: config.max_tenants,
@@ -145,6 +150,8 @@ impl Orchestrator {
             backends: BTreeMap::from([(backend.name(), backend)]),
             settings,
             operations: Operations::default(),
+            claims: room::Claims::default(),
+            host_size: tokio::sync::OnceCell::new(),
             loaded: DashMap::new(),
             degraded: DashMap::new(),
             inventory_done: AtomicBool::new(false),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::{FileContent, Placement, ProjectPath, RegistryAuth, ServiceName, Subdomain, TenantId};
+use crate::domain::{FileContent, Limits, Placement, ProjectPath, RegistryAuth, ServiceName, Subdomain, TenantId};
 
 /// `POST /v1/tenants/provision`.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct ProvisionRequest {
     pub profiles: BTreeSet<String>,
     /// Where to run; the agent's default when none.
     pub placement: Option<Placement>,
+    /// The most that the tenant may have.
+    pub limits: Limits,
     /// Credentials for this operation.
     pub registry_auth: Vec<RegistryAuth>,
     /// Take over objects of the same project that another tool or agent made.
@@ -42,6 +44,8 @@ pub struct UpdateRequest {
     pub profiles: Option<BTreeSet<String>>,
     /// Pull and recreate these services only; all when empty.
     pub services: BTreeSet<ServiceName>,
+    /// New limits.
+    pub limits: Option<Limits>,
     /// Pull images even when they are there.
     pub pull: bool,
     /// Credentials for this operation.

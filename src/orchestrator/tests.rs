@@ -34,6 +34,7 @@ impl House {
             profiles: BTreeSet::new(),
             placement: None,
             registry_auth: Vec::new(),
+            limits: crate::domain::Limits::default(),
             adopt: false,
         };
         self.orchestrator.provision(request).await.unwrap()
@@ -47,6 +48,7 @@ impl House {
             files: BTreeMap::new(),
             profiles: None,
             services: BTreeSet::new(),
+            limits: None,
             pull: false,
             registry_auth: Vec::new(),
         };

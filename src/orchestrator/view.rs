@@ -103,7 +103,7 @@ impl Orchestrator {
             version: env!("CARGO_PKG_VERSION"),
             agent: self.inner.fs.agent_id().as_str().to_owned(),
             backend: settings.default_backend,
-            policy: settings.policy.as_str(),
+            policy: settings.policy.profile().as_str(),
             capabilities: backend.capabilities(),
             host: backend.host().await.ok(),
             tenants: tenants.iter().filter(|(_, record)| record.as_ref().is_ok_and(|record| !record.kept)).count(),

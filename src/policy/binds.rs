@@ -1,7 +1,7 @@
 //! Binds: where a source is, seen from the project directory, and what may be done with it.
 
-use super::Ground;
 use super::verdict::Verdict;
+use super::{BindGrant, Grants, Ground};
 use crate::compose::{Mount, MountSource, Project};
 use crate::domain::ProjectPath;
 
@@ -54,8 +54,7 @@ pub(super) fn place(project: &Project, ground: &Ground<'_>, source: &str) -> Pla
     if HOST_FILES.contains(&source) {
         return Place::HostFile;
     }
-    let root = project.directory.rfind('/').map_or("", |at| &project.directory[..at]);
-    if reaches_agent_dir(root, source) { Place::Agent } else { Place::Outside }
+    if reaches_agent_dir(tenants_root(project), source) { Place::Agent } else { Place::Outside }
 }
 
 /// Whether a path outside the project directory is, is in or holds an `.agent` directory of this tenants root.
@@ -78,8 +77,24 @@ pub(super) fn is_at_or_below(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// The directory that holds the project's directory and those of the other tenants; empty when that is `/`.
+fn tenants_root(project: &Project) -> &str {
+    project.directory.rfind('/').map_or("", |at| &project.directory[..at])
+}
+
+/// The grant that covers a host path; what belongs to other tenants no grant covers. Below a directory that containers may write there is none: a link in it could lead
+/// anywhere, and the engine follows links.
+fn granted<'a>(grants: &'a Grants, project: &Project, source: &str) -> Option<&'a BindGrant> {
+    let root = tenants_root(project);
+    if !root.is_empty() && is_at_or_below(source, root) {
+        return None;
+    }
+    grants.binds.iter().find(|grant| source == grant.path || (!grant.read_write && is_at_or_below(source, &grant.path)))
+}
+
 /// What baseline says about one bind.
 pub(super) fn judge_baseline(
+    grants: &Grants,
     project: &Project,
     ground: &Ground<'_>,
     field: &str,
@@ -90,24 +105,34 @@ pub(super) fn judge_baseline(
         return;
     };
     let read_write = mount.read_only == Some(false);
-    match place(project, ground, source) {
-        Place::Data => {}
-        Place::Request => verdict.refuse_if(
+    let grant = granted(grants, project, source);
+    match (place(project, ground, source), grant) {
+        (Place::Data, _) => {}
+        (Place::Request, _) => verdict.refuse_if(
             read_write,
             field,
             "bind-writable",
             "files of the request are mounted read-only; a container may write below data/ only",
         ),
-        Place::HostFile => {
+        (Place::HostFile, _) => {
             verdict.refuse_if(read_write, field, "bind-writable", "this host file may be mounted read-only");
             // A new SELinux label would be put on the host's own file.
             verdict.refuse_if(selinux.is_some(), field, "bind-selinux", "host files keep their SELinux label");
         }
-        Place::Missing => refuse_missing(field, verdict),
-        Place::OwnFile => verdict.refuse(field, "bind-own-files", IN_PROJECT),
-        Place::ProjectDirectory => verdict.refuse(field, "bind-project-directory", IN_PROJECT),
-        Place::Agent => verdict.refuse(field, "bind-agent", IN_PROJECT),
-        Place::Outside | Place::Unclean => verdict.refuse(field, "bind-outside", IN_PROJECT),
+        (Place::Outside, Some(grant)) => {
+            verdict.refuse_if(
+                read_write && !grant.read_write,
+                field,
+                "bind-writable",
+                "this path of the host may be mounted read-only",
+            );
+            verdict.refuse_if(selinux.is_some(), field, "bind-selinux", "host files keep their SELinux label");
+        }
+        (Place::Missing, _) => refuse_missing(field, verdict),
+        (Place::OwnFile, _) => verdict.refuse(field, "bind-own-files", IN_PROJECT),
+        (Place::ProjectDirectory, _) => verdict.refuse(field, "bind-project-directory", IN_PROJECT),
+        (Place::Agent, _) => verdict.refuse(field, "bind-agent", IN_PROJECT),
+        (Place::Outside | Place::Unclean, _) => verdict.refuse(field, "bind-outside", IN_PROJECT),
     }
     let propagates = propagation.as_ref().is_some_and(|mode| !matches!(mode.as_str(), "rprivate" | "private"));
     verdict.refuse_if(propagates, field, "bind-propagation", "rprivate or private");
@@ -168,11 +193,13 @@ fn refuse_missing(field: &str, verdict: &mut Verdict) {
 }
 
 /// Whether the agent makes this bind read-only because its author has not said a mode.
-pub(super) fn becomes_read_only(project: &Project, ground: &Ground<'_>, mount: &Mount) -> bool {
+pub(super) fn becomes_read_only(grants: &Grants, project: &Project, ground: &Ground<'_>, mount: &Mount) -> bool {
     match &mount.source {
-        MountSource::Bind { source, .. } if mount.read_only.is_none() => {
-            matches!(place(project, ground, source), Place::Request | Place::HostFile)
-        }
+        MountSource::Bind { source, .. } if mount.read_only.is_none() => match place(project, ground, source) {
+            Place::Request | Place::HostFile => true,
+            Place::Outside => granted(grants, project, source).is_some_and(|grant| !grant.read_write),
+            _ => false,
+        },
         _ => false,
     }
 }

@@ -5,27 +5,39 @@
 
 mod baseline;
 mod binds;
+mod confine;
+mod file;
+mod images;
 mod labels;
+mod limits;
 mod network;
 mod objects;
 mod privileges;
+mod restricted;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod trusted;
+mod usage;
 mod verdict;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::compose::Project;
 use crate::domain::ProjectPath;
+pub use file::PolicyFileError;
+pub use limits::{Defaults, demand, nano_cpus};
+pub use rules::{BindGrant, Grants, HostShare, Profile, Rules, TenantRules};
 use verdict::Verdict;
 
 /// A project that the policy has accepted. Only [`admit`] makes one; backends take nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowedProject {
     project: Project,
-    confined: bool,
+    profile: Profile,
+    grants: Arc<Grants>,
 }
 
 impl AllowedProject {
@@ -36,27 +48,17 @@ impl AllowedProject {
 
     /// Whether it was written by a stranger: what its containers do to each other's files must not reach the host.
     pub fn is_confined(&self) -> bool {
-        self.confined
+        self.profile.confines()
     }
-}
 
-/// Which rules hold on this host (`Q8_AGENT_POLICY`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    /// For stacks written by strangers: nothing reaches the host or another tenant. The default.
-    Baseline,
-    /// For hosts whose stacks are the operator's own: only names, ownership labels and `.agent` are protected.
-    Trusted,
-}
+    /// The profile that accepted it.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
 
-impl Profile {
-    /// The word used in settings and answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Baseline => "baseline",
-            Self::Trusted => "trusted",
-        }
+    /// What was allowed to it beyond the profile.
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 }
 
@@ -65,9 +67,11 @@ impl Profile {
 pub struct Ground<'a> {
     /// The request's files.
     pub files: &'a BTreeSet<ProjectPath>,
+    /// The variables that the file uses and nobody has set.
+    pub undefined: &'a [String],
     /// The address that ports are published on (`Q8_AGENT_PUBLISH_HOST`).
     pub publish_host: IpAddr,
-    /// The host ports from which a port without one gets its own, both ends included.
+    /// The host ports that a fixed one must be among and from which a port without one gets its own, both ends included.
     pub publish_ports: (u16, u16),
 }
 
@@ -93,20 +97,61 @@ pub struct Admitted {
 
 /// Admits a project, or gives all refusals at once.
 ///
-/// Under `baseline` an accepted project may differ from what was asked in two ways: a request file that is bound without
-/// a mode becomes read-only, with a warning; a port without a host address gets the publish host.
-pub fn admit(profile: Profile, mut project: Project, ground: &Ground<'_>) -> Result<Admitted, Vec<Refusal>> {
-    let mut verdict = Verdict::default();
-    match profile {
-        Profile::Baseline => baseline::judge(&project, ground, &mut verdict),
-        Profile::Trusted => trusted::judge(&project, ground, &mut verdict),
-    }
+/// Under a confining profile an accepted project differs from what was asked: what the author left open is filled in
+/// (limits, logging, dropped capabilities, the publish host), and what is changed against the author's word or habit
+/// (a request file becomes read-only, `container_name` becomes an alias) has a warning.
+pub fn admit(rules: &TenantRules, project: Project, ground: &Ground<'_>) -> Result<Admitted, Vec<Refusal>> {
+    let verdict = judge(rules, &project, ground);
     if !verdict.refusals.is_empty() {
         return Err(verdict.refusals);
     }
-    let confined = profile == Profile::Baseline;
-    if confined {
-        baseline::confine(&mut project, ground, &mut verdict);
+    Ok(confined(rules, project, ground, verdict))
+}
+
+/// Takes a project that was accepted under earlier rules, which may have been laxer, and confines it as today's do. The
+/// second value is whether today's rules would refuse it.
+pub fn readmit(rules: &TenantRules, project: Project, ground: &Ground<'_>) -> (Admitted, bool) {
+    let verdict = judge(rules, &project, ground);
+    let refused = !verdict.refusals.is_empty();
+    (confined(rules, project, ground, verdict), refused)
+}
+
+fn judge(rules: &TenantRules, project: &Project, ground: &Ground<'_>) -> Verdict {
+    let mut verdict = Verdict::default();
+    match rules.profile {
+        Profile::Baseline => baseline::judge(rules, project, ground, &mut verdict),
+        Profile::Restricted => {
+            baseline::judge(rules, project, ground, &mut verdict);
+            restricted::judge(project, ground, &mut verdict);
+        }
+        Profile::Trusted => trusted::judge(project, ground, &mut verdict),
     }
-    Ok(Admitted { project: AllowedProject { project, confined }, warnings: verdict.warnings })
+    verdict
+}
+
+fn confined(rules: &TenantRules, mut project: Project, ground: &Ground<'_>, mut verdict: Verdict) -> Admitted {
+    match rules.profile {
+        Profile::Baseline => confine::confine(rules, &mut project, ground, &mut verdict),
+        Profile::Restricted => {
+            restricted::confine(&mut project, &mut verdict);
+            confine::confine(rules, &mut project, ground, &mut verdict);
+        }
+        Profile::Trusted => {}
+    }
+    let project = AllowedProject { project, profile: rules.profile, grants: Arc::new(rules.grants.clone()) };
+    Admitted { project, warnings: verdict.warnings }
+}
+
+/// A size as Docker reads it in options: `10m`, `1g`, `512`; none for anything else.
+fn size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let power = match text[digits.len()..].to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << (10 * power))
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Ground;
 use super::verdict::Verdict;
+use super::{Grants, Ground};
 use crate::compose::{NetworkMode, PortMapping, Project, ServiceNetwork};
 use crate::domain::ObjectKey;
 
@@ -52,15 +52,35 @@ pub(super) fn judge_memberships(field: &str, networks: &BTreeMap<ObjectKey, Serv
     }
 }
 
-pub(super) fn judge_ports(ground: &Ground<'_>, field: &str, ports: &[PortMapping], verdict: &mut Verdict) {
+pub(super) fn judge_ports(
+    ground: &Ground<'_>,
+    grants: &Grants,
+    field: &str,
+    ports: &[PortMapping],
+    verdict: &mut Verdict,
+) {
+    let (low, high) = ground.publish_ports;
     for (index, port) in ports.iter().enumerate() {
         let PortMapping { target: _, protocol: _, host_ip, published: _, name: _, mode: _, app_protocol: _ } = port;
-        let allowed = host_ip.is_none_or(|address| address.is_loopback() || address == ground.publish_host);
+        let field = format!("{field}.ports[{index}]");
+        let allowed = host_ip.is_none_or(|address| {
+            address.is_loopback() || address == ground.publish_host || grants.publish_hosts.contains(&address)
+        });
         verdict.refuse_if(
             !allowed,
-            format!("{field}.ports[{index}]"),
+            field.as_str(),
             "host-ip",
             "no host address, a loopback address, or the address that this host publishes on",
+        );
+        let fits = |(from, to): (u16, u16)| {
+            let within = |&(low, high): &(u16, u16)| low <= from && to <= high;
+            within(&ground.publish_ports) || grants.ports.iter().any(within)
+        };
+        verdict.refuse_if(
+            !port.host_ports().is_none_or(fits),
+            field,
+            "host-port",
+            &format!("no host port (one is given), or one from {low} to {high}"),
         );
     }
 }
@@ -85,4 +105,28 @@ fn is_reachable(text: &str) -> bool {
         IpAddr::V4(address) => !address.is_link_local() && address != AZURE_WIRE_SERVER,
         IpAddr::V6(address) => !address.is_unicast_link_local() && address != AWS_METADATA,
     }
+}
+
+/// The engine asks these from the container's network, or from the host's own for a loopback address.
+pub(super) fn judge_dns(field: &str, servers: &[String], verdict: &mut Verdict) {
+    for (index, server) in servers.iter().enumerate() {
+        let public = server.parse::<IpAddr>().is_ok_and(|address| {
+            let address = address.to_canonical();
+            !address.is_loopback() && !address.is_unspecified() && !address.is_multicast() && is_reachable(server)
+        });
+        verdict.refuse_if(
+            !public,
+            format!("{field}.dns[{index}]"),
+            "dns",
+            "IP addresses of servers that are neither the host's own nor link-local",
+        );
+    }
+}
+
+/// Letters, digits, `-`, `_` and dots: what an author needs, and nothing that `/etc/hosts` would read as something else.
+pub(super) fn judge_hostname(field: String, name: Option<&str>, verdict: &mut Verdict) {
+    let good = |name: &str| {
+        name.len() <= 253 && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+    };
+    verdict.refuse_if(!name.is_none_or(good), field, "hostname", "letters, digits, -, _ and dots, at most 253");
 }

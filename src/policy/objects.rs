@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::binds::is_request_file;
 use super::verdict::Verdict;
-use super::{Ground, labels};
+use super::{Grants, Ground, labels};
 use crate::compose::{FileObject, FileSource, Network, Project, Volume};
 use crate::domain::{ObjectKey, ObjectName};
 
 /// What baseline says about networks and volumes.
-pub(super) fn judge_baseline(project: &Project, verdict: &mut Verdict) {
+pub(super) fn judge_baseline(grants: &Grants, project: &Project, verdict: &mut Verdict) {
     for (key, network) in &project.networks {
         let field = format!("networks.{key}");
         let Network {
@@ -24,6 +24,9 @@ pub(super) fn judge_baseline(project: &Project, verdict: &mut Verdict) {
             labels,
             ipam,
         } = network;
+        if *external && grants.external_networks.contains(name) {
+            continue;
+        }
         judge_name(project, &field, key, name, *external, verdict);
         let foreign_driver = driver.as_ref().is_some_and(|driver| driver != "bridge");
         verdict.refuse_if(foreign_driver, format!("{field}.driver"), "network-driver", "bridge");
@@ -35,7 +38,7 @@ pub(super) fn judge_baseline(project: &Project, verdict: &mut Verdict) {
         );
         let own_addresses = ipam.as_ref().is_some_and(|ipam| *ipam != crate::compose::Ipam::default());
         verdict.refuse_if(own_addresses, format!("{field}.ipam"), "ipam", "none: the agent gives out the subnets");
-        labels::judge(&field, labels, labels::RESERVED, verdict);
+        labels::judge_reserved(&field, labels, grants, verdict);
     }
     for (key, volume) in &project.volumes {
         let field = format!("volumes.{key}");
@@ -49,7 +52,7 @@ pub(super) fn judge_baseline(project: &Project, verdict: &mut Verdict) {
             "driver-opts",
             "none: driver options can mount any path of the host",
         );
-        labels::judge(&field, labels, labels::RESERVED, verdict);
+        labels::judge_reserved(&field, labels, grants, verdict);
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::limits::Defaults;
 use super::verdict::Verdict;
+use super::{Grants, size};
 use crate::compose::{Logging, NamespaceMode, Project};
 
 /// Docker's default capabilities without `NET_RAW` (forged packets to neighbours) and `MKNOD` (device files).
@@ -53,12 +55,17 @@ const LOG_OPTIONS: &[&str] = &[
     "tag",
 ];
 
-pub(super) fn judge_capabilities(field: &str, added: &[String], verdict: &mut Verdict) {
+/// The most that one container's log files may take together, in bytes.
+const LOG_BYTES: u64 = 256 << 20;
+/// The most that the engine may hold back of one container's log, in bytes.
+const LOG_BUFFER: u64 = 4 << 20;
+
+pub(super) fn judge_capabilities(field: &str, added: &[String], grants: &Grants, verdict: &mut Verdict) {
     for (index, capability) in added.iter().enumerate() {
         let upper = capability.to_ascii_uppercase();
         let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
         verdict.refuse_if(
-            !CAPABILITIES.contains(&name),
+            !CAPABILITIES.contains(&name) && !grants.capabilities.contains(name),
             format!("{field}.cap_add[{index}]"),
             "capability",
             &CAPABILITIES.join(", "),
@@ -92,18 +99,44 @@ pub(super) fn judge_namespace(project: &Project, field: String, mode: Option<&Na
     );
 }
 
-pub(super) fn judge_sysctls(field: &str, sysctls: &BTreeMap<String, String>, verdict: &mut Verdict) {
-    for sysctl in sysctls.keys().filter(|sysctl| !SYSCTLS.contains(&sysctl.as_str())) {
+pub(super) fn judge_sysctls(field: &str, sysctls: &BTreeMap<String, String>, grants: &Grants, verdict: &mut Verdict) {
+    let allowed = |sysctl: &String| SYSCTLS.contains(&sysctl.as_str()) || grants.sysctls.contains(sysctl);
+    for sysctl in sysctls.keys().filter(|sysctl| !allowed(sysctl)) {
         verdict.refuse(format!("{field}.sysctls.{sysctl}"), "sysctl", SYSCTLS.join(", "));
     }
 }
 
 /// Other drivers send from the host's network, or write where the host's own log is.
-pub(super) fn judge_logging(field: &str, logging: Option<&Logging>, verdict: &mut Verdict) {
+pub(super) fn judge_logging(field: &str, logging: Option<&Logging>, defaults: &Defaults, verdict: &mut Verdict) {
     let Some(Logging { driver, options }) = logging else { return };
     let foreign = driver.as_ref().is_some_and(|driver| !LOG_DRIVERS.contains(&driver.as_str()));
     verdict.refuse_if(foreign, format!("{field}.logging.driver"), "logging-driver", &LOG_DRIVERS.join(", "));
     for option in options.keys().filter(|option| !LOG_OPTIONS.contains(&option.as_str())) {
         verdict.refuse(format!("{field}.logging.options.{option}"), "logging-option", LOG_OPTIONS.join(", "));
     }
+    let at = |option: &str| format!("{field}.logging.options.{option}");
+    let given = |option: &str| options.get(option).map(String::as_str);
+    let number = |option: &str, default: u64| match given(option) {
+        None => Some(default),
+        Some(text) => text.parse().ok().filter(|&files: &u64| files > 0),
+    };
+    let files = number("max-file", defaults.log_files);
+    verdict.refuse_if(files.is_none(), at("max-file"), "logging-size", "a number of files, 1 or more");
+    let size_of = given("max-size").map_or(Some(defaults.log_size), |text| size(text).filter(|&bytes| bytes > 0));
+    match size_of {
+        None => verdict.refuse(at("max-size"), "logging-size", "a size such as 10m"),
+        Some(bytes) => verdict.refuse_if(
+            bytes.saturating_mul(files.unwrap_or(1)) > LOG_BYTES,
+            at("max-size"),
+            "logging-size",
+            "at most 256 MiB for all files of a container together (max-size times max-file)",
+        ),
+    }
+    let buffer = given("max-buffer-size").map_or(Some(0), size);
+    verdict.refuse_if(
+        buffer.is_none_or(|bytes| bytes > LOG_BUFFER),
+        at("max-buffer-size"),
+        "logging-size",
+        "at most 4m: the buffer is the engine's memory",
+    );
 }

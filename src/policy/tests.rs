@@ -118,7 +118,7 @@ fn relabelled(project: &mut Project, source: &str) {
 
 fn port(project: &mut Project, host_ip: Option<&str>) {
     let host_ip = host_ip.map(|address| address.parse().unwrap());
-    let published = Some((8080, 8080));
+    let published = Some((20080, 20080));
     web(project).ports.push(PortMapping { host_ip, published, ..PortMapping::of(80, Protocol::Tcp) });
 }
 
@@ -131,12 +131,21 @@ fn log_to(project: &mut Project, driver: &str, options: &[(&str, &str)]) {
 }
 
 fn admit_as(profile: Profile, project: Project) -> Result<Admitted, Vec<Refusal>> {
+    admit_under(&profile.into(), project)
+}
+
+fn admit_under(rules: &TenantRules, project: Project) -> Result<Admitted, Vec<Refusal>> {
     let files = ["conf/site.conf", "conf/more/deep.conf", "page.html"];
     let files = files.iter().map(|path| ProjectPath::parse(path).unwrap()).collect();
     admit(
-        profile,
+        rules,
         project,
-        &Ground { files: &files, publish_host: "10.0.0.5".parse().unwrap(), publish_ports: (20000, 29999) },
+        &Ground {
+            files: &files,
+            undefined: &[],
+            publish_host: "10.0.0.5".parse().unwrap(),
+            publish_ports: (20000, 29999),
+        },
     )
 }
 
@@ -158,6 +167,24 @@ enum By {
 }
 use By::{Baseline, Both};
 
+fn port_on(project: &mut Project, published: u16) {
+    let published = Some((published, published));
+    web(project).ports.push(PortMapping { published, ..PortMapping::of(80, Protocol::Tcp) });
+}
+
+fn ulimit(project: &mut Project, name: &str, limit: i64) {
+    web(project).ulimits.insert(text(name), Ulimit { soft: limit, hard: limit, is_single: true });
+}
+
+fn check_every(project: &mut Project, interval: std::time::Duration) {
+    web(project).healthcheck = Some(Healthcheck { interval: Some(interval), ..Healthcheck::default() });
+}
+
+fn image(project: &mut Project, reference: &str) {
+    web(project).image = ImageRef::parse(reference).unwrap();
+}
+
+type Granted = (fn(&mut Project), &'static str);
 type Case = (By, fn(&mut Project), &'static str);
 
 const REFUSED: &[Case] = &[
@@ -191,7 +218,64 @@ const REFUSED: &[Case] = &[
     (Baseline, |p| web(p).sysctls = map(&[("kernel.msgmax", "1")]), "services.web.sysctls.kernel.msgmax sysctl"),
     (Baseline, |p| log_to(p, "syslog", &[]), "services.web.logging.driver logging-driver"),
     (Baseline, |p| log_to(p, "local", &[("path", "/x")]), "services.web.logging.options.path logging-option"),
+    (Baseline, |p| log_to(p, "json-file", &[("max-size", "-1")]), "services.web.logging.options.max-size logging-size"),
+    (Baseline, |p| log_to(p, "local", &[("max-size", "1g")]), "services.web.logging.options.max-size logging-size"),
+    (Baseline, |p| log_to(p, "local", &[("max-file", "100")]), "services.web.logging.options.max-size logging-size"),
+    (Baseline, |p| log_to(p, "local", &[("max-file", "0")]), "services.web.logging.options.max-file logging-size"),
+    (
+        Baseline,
+        |p| log_to(p, "local", &[("mode", "non-blocking"), ("max-buffer-size", "1g")]),
+        "services.web.logging.options.max-buffer-size logging-size",
+    ),
+    // What all share.
+    (Baseline, |p| web(p).resources.pids = Some(-1), "services.web.pids_limit unlimited"),
+    (Baseline, |p| web(p).resources.memory = Some(-1), "services.web.mem_limit unlimited"),
+    (Baseline, |p| web(p).resources.cpu_quota = Some(-1), "services.web.cpu_quota unlimited"),
+    (Baseline, |p| web(p).resources.cpu_shares = Some(2048), "services.web.cpu_shares cpu-shares"),
+    (Baseline, |p| web(p).resources.cpu_rt_runtime = Some(1), "services.web.cpu_rt_runtime realtime"),
+    (Baseline, |p| web(p).resources.memory_swappiness = Some(60), "services.web.mem_swappiness swappiness"),
+    (Baseline, |p| web(p).resources.memory_swap = Some(1 << 30), "services.web.memswap_limit memory-swap"),
+    (
+        Baseline,
+        |p| {
+            web(p).resources.memory = Some(1 << 30);
+            web(p).resources.memory_swap = Some(-1);
+        },
+        "services.web.memswap_limit memory-swap",
+    ),
+    (Baseline, |p| web(p).resources.shm_size = Some(20 << 30), "services.web.shm_size shm-size"),
+    (Baseline, |p| ulimit(p, "nofile", -1), "services.web.ulimits.nofile ulimit"),
+    (Baseline, |p| ulimit(p, "rtprio", 99), "services.web.ulimits.rtprio ulimit"),
+    (Baseline, |p| ulimit(p, "nice", 40), "services.web.ulimits.nice ulimit"),
+    (
+        Baseline,
+        |p| {
+            web(p).environment.insert(text("A"), Some("x".repeat(200_000)));
+        },
+        "services.web.environment environment-size",
+    ),
+    (
+        Baseline,
+        |p| check_every(p, std::time::Duration::from_millis(1)),
+        "services.web.healthcheck.interval healthcheck-interval",
+    ),
+    (Baseline, |p| web(p).stop_signal = Some(text("SIGCONT")), "services.web.stop_signal stop-signal"),
+    (Baseline, |p| web(p).stop_signal = Some(text("18")), "services.web.stop_signal stop-signal"),
+    (
+        Baseline,
+        |p| web(p).stop_grace_period = Some(std::time::Duration::from_hours(1)),
+        "services.web.stop_grace_period stop-grace-period",
+    ),
+    (Baseline, |p| image(p, "localhost:5000/x"), "services.web.image registry"),
+    (Baseline, |p| image(p, "169.254.169.254/x"), "services.web.image registry"),
+    (Baseline, |p| image(p, "registry:5000/x"), "services.web.image registry"),
     // The network.
+    (Baseline, |p| web(p).dns = texts(&["8.8.8.8", "127.0.0.1"]), "services.web.dns[1] dns"),
+    (Baseline, |p| web(p).dns = texts(&["169.254.169.254"]), "services.web.dns[0] dns"),
+    (Baseline, |p| web(p).dns = texts(&["resolver"]), "services.web.dns[0] dns"),
+    (Baseline, |p| web(p).hostname = Some(text("a b")), "services.web.hostname hostname"),
+    (Baseline, |p| port_on(p, 8080), "services.web.ports[0] host-port"),
+    (Baseline, |p| port_on(p, 80), "services.web.ports[0] host-port"),
     (Baseline, |p| web(p).network_mode = Some(NetworkMode::Host), "services.web.network_mode network-mode"),
     (Baseline, |p| web(p).network_mode = Some(NetworkMode::Bridge), "services.web.network_mode network-mode"),
     (Baseline, |p| web(p).network_mode = Some(NetworkMode::Named(text("n"))), "services.web.network_mode network-mode"),
@@ -279,7 +363,6 @@ const REFUSED: &[Case] = &[
     // Objects and names.
     (Baseline, |p| web(p).build = Some(serde_json::json!({})), "services.web.build build"),
     (Baseline, |p| web(p).pull_policy = Some(PullPolicy::Build), "services.web.pull_policy build"),
-    (Baseline, |p| web(p).container_name = Some(text("web")), "services.web.container_name container-name"),
     (Baseline, |p| volume(p).external = true, "volumes.files.external external"),
     (Baseline, |p| volume(p).name = ObjectName::parse("q8-other_files").unwrap(), "volumes.files.name foreign-name"),
     (Baseline, |p| volume(p).driver = Some(text("nfs")), "volumes.files.driver volume-driver"),
@@ -360,6 +443,27 @@ const ACCEPTED: &[fn(&mut Project)] = &[
     |p| web(p).oom_score_adj = Some(500),
     |p| web(p).sysctls = map(&[("net.ipv4.ip_unprivileged_port_start", "0")]),
     |p| log_to(p, "json-file", &[("max-size", "1m"), ("max-file", "2")]),
+    |p| log_to(p, "local", &[("max-size", "50m"), ("max-file", "5")]),
+    |p| web(p).resources.cpu_shares = Some(512),
+    |p| {
+        web(p).resources.memory = Some(1 << 30);
+        web(p).resources.memory_swap = Some(2 << 30);
+        web(p).resources.shm_size = Some(1 << 30);
+    },
+    |p| ulimit(p, "nofile", 1 << 20),
+    |p| ulimit(p, "memlock", -1),
+    |p| check_every(p, std::time::Duration::from_millis(500)),
+    |p| check_every(p, std::time::Duration::ZERO),
+    |p| web(p).stop_signal = Some(text("SIGRTMIN+3")),
+    |p| web(p).stop_signal = Some(text("quit")),
+    |p| web(p).stop_grace_period = Some(std::time::Duration::from_secs(90)),
+    |p| image(p, "ghcr.io/acme/web:1"),
+    |p| image(p, "registry.example:5000/x"),
+    |p| web(p).dns = texts(&["8.8.8.8", "2001:4860:4860::8888", "10.0.0.2"]),
+    |p| web(p).hostname = Some(text("my_host.example")),
+    |p| port_on(p, 20000),
+    |p| port_on(p, 29999),
+    |p| web(p).container_name = Some(text("web")),
     |p| web(p).network_mode = Some(NetworkMode::None),
     |p| web(p).network_mode = Some(NetworkMode::Service(service_name("db"))),
     |p| port(p, None),
@@ -456,10 +560,265 @@ fn baseline_says_what_it_changes_and_trusted_changes_nothing() {
     web(&mut expected).mounts[0].read_only = Some(true);
     web(&mut expected).mounts[3].read_only = Some(true);
     web(&mut expected).ports[0].host_ip = Some("10.0.0.5".parse().unwrap());
+    for service in expected.services.values_mut() {
+        service.cap_drop = texts(&["MKNOD", "NET_RAW"]);
+        service.security_opt = texts(&["no-new-privileges:true"]);
+        service.cgroup = Some(NamespaceMode::Private);
+        service.resources = Resources {
+            nano_cpus: Some(1_000_000_000),
+            memory: Some(512 << 20),
+            pids: Some(256),
+            shm_size: Some(64 << 20),
+            ..Resources::default()
+        };
+        service.ulimits = BTreeMap::from([(text("nofile"), Ulimit { soft: 65_536, hard: 65_536, is_single: true })]);
+        let options = map(&[("max-size", "10000000"), ("max-file", "3")]);
+        service.logging = Some(Logging { driver: Some(text("json-file")), options });
+    }
     assert_eq!(admitted.project.project(), &expected);
+    assert!(admitted.project.is_confined());
     let named: Vec<&str> =
         admitted.warnings.iter().filter_map(|warning| warning.split_once(": ")).map(|(f, _)| f).collect();
     assert_eq!(named, ["services.web.volumes[0]", "services.web.volumes[3]"]);
+}
+
+#[test]
+fn what_the_author_says_about_limits_stays() {
+    let mut asked = project();
+    let own = web(&mut asked);
+    own.resources = Resources {
+        cpu_quota: Some(50_000),
+        memory: Some(32 << 20),
+        pids: Some(7),
+        memory_swap: Some(64 << 20),
+        ..Resources::default()
+    };
+    own.ulimits = BTreeMap::from([(text("nofile"), Ulimit { soft: 10, hard: 20, is_single: false })]);
+    own.logging = Some(Logging { driver: Some(text("local")), options: map(&[("max-size", "1m"), ("max-file", "2")]) });
+    own.cap_drop = texts(&["all"]);
+    own.security_opt = texts(&["no-new-privileges"]);
+    let expected = own.clone();
+    let admitted = admit_as(Profile::Baseline, asked).unwrap();
+    let confined = &admitted.project.project().services["web"];
+    // What is not larger than its memory.
+    let resources = Resources { shm_size: Some(32 << 20), ..expected.resources.clone() };
+    assert_eq!(confined, &Service { resources, cgroup: Some(NamespaceMode::Private), ..expected });
+
+    let mut asked = project();
+    web(&mut asked).resources.cpu_period = Some(20_000);
+    let admitted = admit_as(Profile::Baseline, asked).unwrap();
+    let limits = admitted.project.project().services["web"].limits();
+    assert_eq!((limits.nano_cpus, limits.cpu_period, limits.cpu_quota), (None, Some(20_000), Some(20_000)));
+
+    let mut asked = project();
+    let zero = DeployLimits { nano_cpus: Some(0), memory: Some(0), pids: Some(0) };
+    let resources = DeployResources { limits: Some(zero), ..DeployResources::default() };
+    web(&mut asked).deploy = Some(Deploy { resources, ..Deploy::default() });
+    let admitted = admit_as(Profile::Baseline, asked).unwrap();
+    let limits = admitted.project.project().services["web"].limits();
+    assert_eq!((limits.nano_cpus, limits.memory, limits.pids), (Some(1_000_000_000), Some(512 << 20), Some(256)));
+}
+
+#[test]
+fn a_container_name_becomes_an_alias() {
+    let mut asked = project();
+    web(&mut asked).container_name = Some(text("shop"));
+    asked.services.get_mut("db").unwrap().container_name = Some(text("q8-acme-db-1"));
+    let admitted = admit_as(Profile::Baseline, asked).unwrap();
+    let services = &admitted.project.project().services;
+    assert_eq!(services["web"].container_name, None);
+    assert_eq!(services["web"].networks["default"].aliases, ["shop"]);
+    assert_eq!(services["db"].container_name.as_deref(), Some("q8-acme-db-1"));
+    assert_eq!(services["db"].networks["default"].aliases, [""; 0]);
+    assert_eq!(admitted.warnings.len(), 1);
+    assert!(admitted.warnings[0].starts_with("services.web.container_name: is an alias"), "{:?}", admitted.warnings);
+}
+
+#[test]
+fn restricted_wants_a_user_and_takes_everything_else() {
+    let mut asked = project();
+    for service in asked.services.values_mut() {
+        service.user = Some(text("1000:1000"));
+    }
+    let admitted = admit_as(Profile::Restricted, asked.clone()).unwrap();
+    let confined = &admitted.project.project().services["web"];
+    assert_eq!((confined.cap_drop.as_slice(), confined.read_only), (texts(&["ALL"]).as_slice(), true));
+    assert_eq!(admitted.warnings.len(), 4);
+
+    for user in [None, Some("root"), Some("0"), Some("0:1000"), Some("node"), Some("")] {
+        let mut asked = asked.clone();
+        web(&mut asked).user = user.map(text);
+        let refusals = admit_as(Profile::Restricted, asked).unwrap_err();
+        assert_eq!((refusals[0].field.as_str(), refusals[0].rule), ("services.web.user", "non-root"), "{user:?}");
+    }
+    let mut more = asked.clone();
+    web(&mut more).cap_add = texts(&["NET_BIND_SERVICE", "CHOWN"]);
+    web(&mut more).post_start = vec![Hook { user: Some(text("root")), ..Hook::default() }];
+    let refusals = admit_as(Profile::Restricted, more).unwrap_err();
+    let told: Vec<String> = refusals.iter().map(|refusal| format!("{} {}", refusal.field, refusal.rule)).collect();
+    assert_eq!(told, ["services.web.cap_add[1] capability", "services.web.post_start[0].user non-root"]);
+
+    let ground = Ground {
+        files: &["conf/site.conf"].iter().map(|path| ProjectPath::parse(path).unwrap()).collect(),
+        undefined: &texts(&["TAG"]),
+        publish_host: "10.0.0.5".parse().unwrap(),
+        publish_ports: (20000, 29999),
+    };
+    let refusals = admit(&Profile::Restricted.into(), asked.clone(), &ground).unwrap_err();
+    assert_eq!((refusals[0].field.as_str(), refusals[0].rule), ("variables.TAG", "undefined-variable"));
+    assert!(admit(&Profile::Baseline.into(), asked, &ground).is_ok());
+}
+
+/// Everything that a policy file can grant, and nothing beside it.
+#[test]
+fn grants_reach_as_far_as_they_say() {
+    let rules = Rules::parse(
+        r#"
+registries = ["docker.io", "127.0.0.1:5000"]
+[grants]
+capabilities = ["cap_sys_ptrace", "NET_RAW"]
+binds = ["/srv/media", "/srv/inbox:rw", "/opt/tenants"]
+ports = ["443", "8000-8099"]
+publish_hosts = ["0.0.0.0"]
+external_networks = ["proxy"]
+labels = ["traefik."]
+sysctls = ["net.core.somaxconn"]
+[tenants.other]
+profile = "trusted"
+registries = ["ghcr.io"]
+[tenants.other.grants]
+capabilities = ["ALL"]
+"#,
+    )
+    .unwrap();
+    let rules_of = |tenant: &str| rules.of(&crate::domain::Subdomain::parse(tenant).unwrap());
+    let refused = |tweak: fn(&mut Project)| {
+        let mut asked = project();
+        tweak(&mut asked);
+        let refusals = admit_under(&rules_of("acme"), asked).err().unwrap_or_default();
+        refusals.iter().map(|refusal| format!("{} {}", refusal.field, refusal.rule)).collect::<Vec<_>>()
+    };
+    let granted: &[fn(&mut Project)] = &[
+        |p| web(p).cap_add = texts(&["SYS_PTRACE", "CAP_NET_RAW"]),
+        |p| bind(p, "/srv/media", Some(true)),
+        |p| bind(p, "/srv/media/films", None),
+        |p| bind(p, "/srv/inbox", Some(false)),
+        |p| bind(p, "/srv/inbox", None),
+        |p| port_on(p, 443),
+        |p| port_on(p, 8099),
+        |p| port(p, Some("0.0.0.0")),
+        |p| {
+            network(p).external = true;
+            network(p).name = ObjectName::parse("proxy").unwrap();
+        },
+        |p| web(p).labels = map(&[("traefik.enable", "true")]),
+        |p| web(p).sysctls = map(&[("net.core.somaxconn", "1024")]),
+        |p| image(p, "127.0.0.1:5000/x"),
+    ];
+    for (at, tweak) in granted.iter().enumerate() {
+        assert_eq!(refused(*tweak), [""; 0], "case {at}");
+    }
+    let beyond: &[Granted] = &[
+        (|p| web(p).cap_add = texts(&["SYS_ADMIN"]), "services.web.cap_add[0] capability"),
+        (|p| bind(p, "/srv/media", Some(false)), "services.web.volumes[0] bind-writable"),
+        (|p| bind(p, "/srv/inbox/deeper", Some(true)), "services.web.volumes[0] bind-outside"),
+        (|p| bind(p, "/srv", Some(true)), "services.web.volumes[0] bind-outside"),
+        (|p| bind(p, "/srv/media-2", Some(true)), "services.web.volumes[0] bind-outside"),
+        (|p| bind(p, "/opt/tenants", Some(true)), "services.web.volumes[0] bind-agent"),
+        (|p| bind(p, "/opt/tenants/other/data", Some(true)), "services.web.volumes[0] bind-outside"),
+        (|p| port_on(p, 444), "services.web.ports[0] host-port"),
+        (|p| network(p).external = true, "networks.default.external external"),
+        (|p| web(p).labels = map(&[("traefiks.enable", "x")]), ""),
+        (|p| web(p).labels = map(&[("caddy", "x")]), "services.web.labels.caddy reserved-label"),
+        (|p| web(p).labels = map(&[("dev.q8.id", "x")]), "services.web.labels.dev.q8.id reserved-label"),
+        (|p| image(p, "ghcr.io/x/y"), "services.web.image registry"),
+    ];
+    for (tweak, expected) in beyond {
+        let expected: &[&str] = if expected.is_empty() { &[] } else { &[expected] };
+        assert_eq!(refused(*tweak), expected);
+    }
+    let other = rules_of("other");
+    assert_eq!(other.profile, Profile::Trusted);
+    assert!(other.grants.capabilities.contains("ALL") && other.grants.capabilities.contains("SYS_PTRACE"));
+    assert_eq!(other.registries.unwrap().len(), 3);
+
+    // What was granted is not dropped again; what is mounted read-only has a word about it.
+    let mut asked = project();
+    web(&mut asked).cap_add = texts(&["NET_RAW"]);
+    bind(&mut asked, "/srv/media", None);
+    let admitted = admit_under(&rules_of("acme"), asked).unwrap();
+    let confined = &admitted.project.project().services["web"];
+    assert_eq!(confined.cap_drop, ["MKNOD"]);
+    assert_eq!(confined.mounts[0].read_only, Some(true));
+    assert_eq!(admitted.warnings.len(), 1);
+}
+
+#[test]
+fn a_policy_file_has_no_unknown_keys_and_no_impossible_values() {
+    for (text, told) in [
+        ("profil = \"baseline\"", "unknown field `profil`"),
+        ("profile = \"lax\"", "unknown variant `lax`"),
+        ("[grants]\ncapability = []", "unknown field `capability`"),
+        ("[tenants.acme.grant]\nports = []", "unknown field `grant`"),
+        ("[tenants.acme.defaults]\ncpus = 1", "unknown field `defaults`"),
+        ("[tenants.\"a/b\"]", "tenants.a/b: must be named as a tenant's subdomain"),
+        ("registries = [\"https://ghcr.io\"]", "registries[0]: must be registry hosts"),
+        ("[grants]\nbinds = [\"/srv\", \"relative\"]", "grants.binds[1]: must be an absolute"),
+        ("[grants]\nbinds = [\"/\"]", "grants.binds[0]: must be an absolute"),
+        ("[grants]\nbinds = [\"/srv/../etc\"]", "grants.binds[0]: must be an absolute"),
+        ("[grants]\nbinds = [\"/srv:rw\", \"/srv/x\"]", "grants.binds[1]: must be no path below"),
+        ("[grants]\nports = [\"0\"]", "grants.ports[0]: must be a port"),
+        ("[grants]\nports = [\"9-8\"]", "grants.ports[0]: must be a port"),
+        ("[grants]\nports = [80]", "invalid type: integer `80`"),
+        ("[grants]\nexternal_networks = [\"host\"]", "grants.external_networks[0]: must be a network"),
+        ("[grants]\nlabels = [\"com.docker.\"]", "grants.labels[0]: must be a label"),
+        ("[grants]\nlabels = [\"\"]", "grants.labels[0]: must be a label"),
+        ("[limits]\nmemory = \"lots\"", "limits.memory: must be a size"),
+        ("[limits]\nservices = 1.5", "limits.services: must be a whole number"),
+        ("[limits]\ncpus = -1.0", "limits.cpus: must be a number of CPUs"),
+        ("[defaults]\nmemory = 0", "defaults.memory: must be more than 0"),
+        ("[defaults]\npids = \"none\"", "defaults.pids: must be more than 0"),
+        ("[host]\ncpu_overcommit = 0.0", "host.cpu_overcommit: must be a factor"),
+        ("profile = ", "line 1"),
+    ] {
+        let error = Rules::parse(text).expect_err(text).to_string();
+        assert!(error.contains(told), "{text}: {error}");
+    }
+    assert_eq!(Rules::parse("").unwrap(), Profile::Baseline.into());
+    assert_eq!(Rules::parse("profile = \"restricted\"").unwrap(), Profile::Restricted.into());
+}
+
+#[test]
+fn sums_are_limited() {
+    let rules = Rules::parse(
+        "[limits]\nservices = 1\ncontainers = 3\nmemory = \"1GiB\"\ncpus = 1.5\npids = \"none\"\n[defaults]\nmemory = \"256MiB\"\n[tenants.acme.limits]\nservices = 2",
+    )
+    .unwrap();
+    let limits_of = |tenant: &str| rules.of(&crate::domain::Subdomain::parse(tenant).unwrap()).limits;
+    let mut asked = project();
+    web(&mut asked).scale = Some(3);
+    web(&mut asked).resources.memory_reservation = Some(1 << 20);
+    asked.services.get_mut("db").unwrap().resources.cpu_quota = Some(25_000);
+    let demand = demand(&asked, &rules.of_any().defaults);
+    assert_eq!((demand.services, demand.containers, demand.networks, demand.volumes), (2, 4, 1, 1));
+    assert_eq!((demand.nano_cpus, demand.memory), (3_250_000_000, 1 << 30));
+    assert_eq!((demand.reserved_memory, demand.reserved_nano_cpus), ((3 << 20) + (32 << 20), 310_000_000));
+    let told = |limits: crate::domain::Limits| {
+        limits
+            .exceeded_by(&demand)
+            .into_iter()
+            .map(|over| format!("{} {}/{}", over.limit, over.limit.show(over.asked), over.limit.show(over.allowed)))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(limits_of("acme")), ["containers 4/3", "cpus 3.25/1.5"]);
+    assert_eq!(told(limits_of("other")), ["services 2/1", "containers 4/3", "cpus 3.25/1.5"]);
+    let asked_for = crate::domain::Limits { memory: Some(1), services: Some(9), ..crate::domain::Limits::default() };
+    assert_eq!(
+        told(limits_of("acme").and(asked_for)),
+        ["containers 4/3", "cpus 3.25/1.5", "memory 1073741824 bytes/1 bytes"]
+    );
+    assert_eq!(told(TenantRules::from(Profile::Baseline).limits), [""; 0]);
+    assert_eq!(TenantRules::from(Profile::Trusted).limits, crate::domain::Limits::default());
 }
 
 #[test]

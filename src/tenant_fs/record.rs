@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::FsError;
 use super::sealed;
 use crate::domain::{
-    Adopted, BackendName, DesiredState, ErrorCode, Generation, OperationId, OperationKind, ServiceName, Subdomain,
-    TenantId, TenantSpec,
+    Adopted, BackendName, Demand, DesiredState, ErrorCode, Generation, OperationId, OperationKind, ServiceName,
+    Subdomain, TenantId, TenantSpec,
 };
 
 /// The format that this agent writes.
@@ -41,6 +41,9 @@ pub struct Record {
     /// What it has taken over and that says nowhere else that it is the tenant's.
     #[serde(default, skip_serializing_if = "Adopted::is_empty")]
     pub adopted: Adopted,
+    /// What the committed generation needs, for the host's sums.
+    #[serde(default)]
+    pub demand: Demand,
     /// When the tenant was first provisioned.
     pub created_at: jiff::Timestamp,
     /// When this record was written.

@@ -13,7 +13,7 @@ const DIFFERENT: &[&str] = &[
     "013-external-name.yaml",
 ];
 
-fn case<'a>(text: &'a str, entry: &Value) -> Case<'a> {
+pub(super) fn case<'a>(text: &'a str, entry: &Value) -> Case<'a> {
     let mut case = Case::new(text);
     if let Some(env) = entry["files"][".env"].as_str() {
         case.variables.extend(read_env(".env", env).expect("a valid env file"));

@@ -4,6 +4,7 @@
 
 #![recursion_limit = "256"]
 
+mod baseline;
 mod documents;
 mod vectors;
 

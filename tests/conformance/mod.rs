@@ -174,10 +174,11 @@ impl World {
         let loaded = compose::load(&input).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let ground = Ground {
             files: &BTreeSet::new(),
+            undefined: &[],
             publish_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             publish_ports: (20000, 29999),
         };
-        let admitted = policy::admit(Profile::Trusted, loaded.project, &ground)
+        let admitted = policy::admit(&Profile::Trusted.into(), loaded.project, &ground)
             .unwrap_or_else(|refusals| panic!("{refusals:?}\n{text}"));
         Deployment {
             tenant: tenant.clone(),

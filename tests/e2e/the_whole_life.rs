@@ -23,7 +23,7 @@ services:
     restart: unless-stopped
     command: [sh, -c, "echo db starts >>/data/starts; cat /data/starts; exec sleep 3600"]
     volumes: ["kept:/data"]
-    healthcheck: {test: [CMD, test, -e, /data/starts], interval: 200ms, retries: 50}
+    healthcheck: {test: [CMD, test, -e, /data/starts], interval: 500ms, retries: 50}
   web:
     <<: *common
     depends_on: {db: {condition: service_healthy}}

@@ -148,7 +148,7 @@ async fn when_a_service_exits() {
 async fn when_a_service_never_becomes_healthy() {
     let site = Site::up(Engine::shared()).await;
     let sick =
-        r#"healthcheck: {test: ["CMD-SHELL", "echo no pulse; exit 1"], interval: 200ms, timeout: 5s, retries: 2}"#;
+        r#"healthcheck: {test: ["CMD-SHELL", "echo no pulse; exit 1"], interval: 500ms, timeout: 5s, retries: 2}"#;
     let told = site.update_fails(&with_web(&[SERVES, &[PAGE, BACK, sick]], REST), 502, "SERVICE_UNHEALTHY").await;
     assert_eq!(told["field"], "services.web", "{told}");
     assert_eq!(told["details"]["health_output"], "no pulse", "{told}");

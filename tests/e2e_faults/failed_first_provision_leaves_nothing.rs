@@ -19,7 +19,7 @@ async fn and_a_retry_converges() {
     let agent = Options::docker(engine).start().await;
     let name = unique("first");
     let empty = tree(&agent.root());
-    let sick = r#"healthcheck: {test: ["CMD", "false"], interval: 200ms, timeout: 5s, retries: 1}"#;
+    let sick = r#"healthcheck: {test: ["CMD", "false"], interval: 500ms, timeout: 5s, retries: 1}"#;
     let sick: &[&str] = &[SLEEPS[0], SLEEPS[1], sick];
     for (what, db, word) in [
         ("a service exits", &[r#"command: ["sh", "-c", "exit 3"]"#][..], "SERVICE_EXITED"),

@@ -37,7 +37,7 @@ pub(crate) const SERVES: &[&str] = &[
     "stop_signal: SIGKILL",
 ];
 /// Healthy soon.
-pub(crate) const HEALTHY: &str = r#"healthcheck: {test: ["CMD", "true"], interval: 200ms, timeout: 5s, retries: 3}"#;
+pub(crate) const HEALTHY: &str = r#"healthcheck: {test: ["CMD", "true"], interval: 500ms, timeout: 5s, retries: 3}"#;
 /// Its first check comes long after any deadline: whoever waits for its health waits.
 pub(crate) const UNDECIDED: &str = r#"healthcheck: {test: ["CMD", "true"], interval: 1h, timeout: 5s, retries: 3}"#;
 

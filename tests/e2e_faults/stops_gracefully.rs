@@ -17,7 +17,7 @@ use crate::support::{eventually, unique};
 const SLOW: &[&str] = &[
     r#"command: ["sh", "-c", "echo hello; sleep 4; touch /tmp/up; sleep 3600"]"#,
     "stop_signal: SIGKILL",
-    r#"healthcheck: {test: ["CMD", "test", "-e", "/tmp/up"], interval: 200ms, timeout: 5s, retries: 600}"#,
+    r#"healthcheck: {test: ["CMD", "test", "-e", "/tmp/up"], interval: 500ms, timeout: 5s, retries: 600}"#,
 ];
 
 fn terminate(pid: u32) {

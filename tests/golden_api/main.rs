@@ -132,6 +132,7 @@ impl Case {
         });
         let ground = Ground {
             files: &self.files.keys().cloned().collect(),
+            undefined: &[],
             publish_host: Ipv4Addr::LOCALHOST.into(),
             publish_ports: (20000, 29999),
         };
@@ -145,7 +146,7 @@ impl Case {
             },
             generation: Generation(1),
             desired: DesiredState::Running,
-            project: policy::admit(Profile::Trusted, project, &ground)?.project,
+            project: policy::admit(&Profile::Trusted.into(), project, &ground)?.project,
             files: self.files.clone(),
             pinned_images: BTreeMap::new(),
             key: HostKey::new([1; 32]),

@@ -13,7 +13,7 @@ fn server(more: &str) -> String {
     format!(
         r#"{{image: "q8test/busybox:1", stop_signal: SIGKILL, {more},
     command: [sh, -c, "mkdir -p /tmp/www; hostname >/tmp/www/name; exec httpd -f -p 80 -h /tmp/www"],
-    healthcheck: {{test: [CMD, /bin/wget, -qO-, "http://127.0.0.1/name"], interval: 200ms, timeout: 10s, retries: 100}}}}"#
+    healthcheck: {{test: [CMD, /bin/wget, -qO-, "http://127.0.0.1/name"], interval: 500ms, timeout: 10s, retries: 100}}}}"#
     )
 }
 

@@ -24,7 +24,7 @@ services:
     command: {after}
   healthy:
     <<: *common
-    healthcheck: {{test: [CMD, test, -e, /tmp/well], interval: 200ms, timeout: 10s, retries: 300}}
+    healthcheck: {{test: [CMD, test, -e, /tmp/well], interval: 500ms, timeout: 10s, retries: 300}}
     command: [sh, -c, "sleep 1; echo healthy >>/log/order; touch /tmp/well; exec sleep 3600"]
   done:
     <<: *common

@@ -1,0 +1,164 @@
+//! How much a container may take of what all share, service by service. Sums are `domain::Limits`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::limits::{Defaults, positive};
+use super::verdict::Verdict;
+use crate::compose::{Healthcheck, Resources, Service, Ulimit};
+
+/// What a healthcheck costs is a process each time.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Nobody waits longer for a container's end: a stop, an update and a teardown do.
+const STOP_GRACE: Duration = Duration::from_mins(5);
+/// The weight of a container that says nothing (Engine API `CpuShares`): more takes from the neighbours.
+const CPU_SHARES: i64 = 1024;
+/// What Docker gives by default on most hosts.
+const OPEN_FILES: i64 = 1 << 20;
+/// Variables of one service, and bytes of their names and values.
+const VARIABLES: usize = 1000;
+const VARIABLE_BYTES: usize = 128 << 10;
+
+/// Resource limits (setrlimit(2)) that count within the container's own control group; the others (`nice`, `rtprio`,
+/// `rttime`) put its processes before everybody's.
+const ULIMITS: &[&str] =
+    &["core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nofile", "nproc", "rss", "sigpending", "stack"];
+
+/// Signals that end a process or that it can take for an end.
+const STOP_SIGNALS: &[&str] = &["HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "WINCH", "PWR"];
+/// Their numbers on Linux.
+const STOP_SIGNAL_NUMBERS: &[u32] = &[1, 2, 3, 9, 10, 12, 15, 28, 30];
+
+pub(super) fn judge_resources(
+    field: &str,
+    service: &Service,
+    resources: &Resources,
+    defaults: &Defaults,
+    verdict: &mut Verdict,
+) {
+    // A limit itself may be any: it confines, and sums are judged by quota.
+    let Resources {
+        nano_cpus: _,
+        cpu_shares,
+        cpu_quota,
+        cpu_period: _,
+        cpu_rt_period,
+        cpu_rt_runtime,
+        cpu_count: _,
+        cpu_percent: _,
+        cpuset: _,
+        memory: _,
+        memory_reservation: _,
+        memory_swap,
+        memory_swappiness,
+        pids: _,
+        shm_size,
+    } = resources;
+    let at = |attribute: &str| format!("{field}.{attribute}");
+    let realtime = cpu_rt_period.is_some() || cpu_rt_runtime.is_some();
+    verdict.refuse_if(realtime, at("cpu_rt_runtime"), "realtime", "none: real-time tasks can starve the host");
+    verdict.refuse_if(
+        cpu_shares.is_some_and(|shares| shares > CPU_SHARES),
+        at("cpu_shares"),
+        "cpu-shares",
+        "at most 1024, which is everybody's weight",
+    );
+    verdict.refuse_if(
+        cpu_quota.is_some_and(|quota| quota < 0),
+        at("cpu_quota"),
+        "unlimited",
+        "microseconds in each cpu_period; without it the default limit holds",
+    );
+    let swappiness = memory_swappiness.is_some_and(|swappiness| swappiness != 0);
+    verdict.refuse_if(swappiness, at("mem_swappiness"), "swappiness", "none: swap is the host's");
+
+    let limits = service.limits();
+    for (attribute, limit) in [("pids_limit", limits.pids), ("mem_limit", limits.memory), ("cpus", limits.nano_cpus)] {
+        verdict.refuse_if(
+            limit.is_some_and(|limit| limit < 0),
+            at(attribute),
+            "unlimited",
+            "a limit; without one the default limit holds",
+        );
+    }
+    let memory = positive(limits.memory).unwrap_or(defaults.memory);
+    let fits = |swap: i64| {
+        swap == 0
+            || (limits.memory.is_some() && positive(Some(swap)).is_some_and(|swap| swap <= memory.saturating_mul(2)))
+    };
+    verdict.refuse_if(
+        !memory_swap.is_none_or(fits),
+        at("memswap_limit"),
+        "memory-swap",
+        "beside mem_limit, and at most twice as much",
+    );
+    verdict.refuse_if(
+        positive(*shm_size).is_some_and(|shm| shm > memory),
+        at("shm_size"),
+        "shm-size",
+        "at most the service's memory limit",
+    );
+}
+
+pub(super) fn judge_ulimits(field: &str, ulimits: &BTreeMap<String, Ulimit>, verdict: &mut Verdict) {
+    for (name, limit) in ulimits {
+        let field = format!("{field}.ulimits.{name}");
+        let known = ULIMITS.contains(&name.as_str());
+        verdict.refuse_if(!known, field.as_str(), "ulimit", &ULIMITS.join(", "));
+        let too_many = |count: i64| !(0..=OPEN_FILES).contains(&count);
+        verdict.refuse_if(
+            name == "nofile" && (too_many(limit.soft) || too_many(limit.hard)),
+            field,
+            "ulimit",
+            "at most 1048576 open files",
+        );
+    }
+}
+
+pub(super) fn judge_environment(field: &str, variables: &BTreeMap<String, Option<String>>, verdict: &mut Verdict) {
+    let bytes: usize = variables.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, String::len)).sum();
+    verdict.refuse_if(
+        variables.len() > VARIABLES || bytes > VARIABLE_BYTES,
+        format!("{field}.environment"),
+        "environment-size",
+        "at most 1000 variables and 128 KiB of names and values",
+    );
+}
+
+pub(super) fn judge_healthcheck(field: &str, check: Option<&Healthcheck>, verdict: &mut Verdict) {
+    let Some(check) = check else { return };
+    for (attribute, time) in [("interval", check.interval), ("start_interval", check.start_interval)] {
+        // 0 is "as the image or the engine has it".
+        verdict.refuse_if(
+            time.is_some_and(|time| !time.is_zero() && time < CHECK_INTERVAL),
+            format!("{field}.healthcheck.{attribute}"),
+            "healthcheck-interval",
+            "at least 500ms",
+        );
+    }
+}
+
+pub(super) fn judge_stop(field: &str, signal: Option<&str>, grace: Option<Duration>, verdict: &mut Verdict) {
+    let ends = |signal: &str| {
+        let upper = signal.to_ascii_uppercase();
+        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        STOP_SIGNALS.contains(&name)
+            || name.starts_with("RTMIN")
+            || name.starts_with("RTMAX")
+            || signal
+                .parse::<u32>()
+                .is_ok_and(|number| STOP_SIGNAL_NUMBERS.contains(&number) || (34..=64).contains(&number))
+    };
+    verdict.refuse_if(
+        !signal.is_none_or(ends),
+        format!("{field}.stop_signal"),
+        "stop-signal",
+        &format!("one of {}, or a real-time signal", STOP_SIGNALS.join(", ")),
+    );
+    verdict.refuse_if(
+        grace.is_some_and(|grace| grace > STOP_GRACE),
+        format!("{field}.stop_grace_period"),
+        "stop-grace-period",
+        "at most 5m",
+    );
+}
