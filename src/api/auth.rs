@@ -62,9 +62,11 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let (Some(value), None) = (all.next(), all.next()) else { return None };
     let value = value.as_bytes();
     let (scheme, rest) = value.split_at_checked("Bearer".len())?;
-    let token = rest.trim_ascii();
-    // RFC 9110 11.1: the scheme's name is case-insensitive and ends with a space.
-    (scheme.eq_ignore_ascii_case(b"Bearer") && rest.first() == Some(&b' ') && !token.is_empty()).then_some(token)
+    let spaces = rest.iter().take_while(|&&c| c == b' ').count();
+    let token = &rest[spaces..];
+    // RFC 9110 11.1 and 11.4: the scheme's name is case-insensitive and ends with spaces, which a tab is not.
+    let proper = spaces > 0 && !token.is_empty() && token.iter().all(u8::is_ascii_graphic);
+    (proper && scheme.eq_ignore_ascii_case(b"Bearer")).then_some(token)
 }
 
 /// Compares with every token, so that the time says neither which one matched nor whether an early byte did.
@@ -138,6 +140,12 @@ pub(super) mod tests {
             (Method::GET, &[&format!("Bearer {}", ADMIN.to_uppercase())], 401),
             (Method::GET, &[&format!("Bearer {ADMIN} {ADMIN}")], 401),
             (Method::GET, &["Bearer ä"], 401),
+            (Method::GET, &[&format!("Bearer\t{ADMIN}")], 401),
+            (Method::GET, &[&format!("Bearer \t{ADMIN}")], 401),
+            (Method::GET, &[&format!("Bearer {ADMIN}, Bearer {ADMIN}")], 401),
+            (Method::GET, &[&format!("Bearer \"{ADMIN}\"")], 401),
+            (Method::GET, &[&format!("Bearer token={ADMIN}")], 401),
+            (Method::GET, &[&format!("Bearer, {ADMIN}")], 401),
         ] {
             assert_eq!(verdict(&live, &method, values), wanted, "{method} {values:?}");
         }
