@@ -27,6 +27,8 @@ use super::respond::{self, Answer};
 use super::router::Route;
 use super::{Limits, LiveTokens, server};
 
+mod raw;
+
 /// Each route misbehaves in its own way.
 struct Scripted {
     limits: Limits,

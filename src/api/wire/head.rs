@@ -174,8 +174,8 @@ fn request_line(line: &[u8]) -> Result<bool, Refusal> {
     if !is_token(method) {
         return Err(Malformed("the method is not a word"));
     }
-    // hyper would cut a fragment off. RFC 9112 3.2: a request target has none.
-    if target.contains(&b'#') || hyper::Uri::try_from(target).is_err() {
+    // hyper would cut a fragment off; RFC 9112 3.2 has none in a target.
+    if !has_a_form(method, target) || target.contains(&b'#') || hyper::Uri::try_from(target).is_err() {
         return Err(Malformed("the target of the request is not one"));
     }
     match version {
@@ -183,6 +183,14 @@ fn request_line(line: &[u8]) -> Result<bool, Refusal> {
         b"HTTP/1.0" => Ok(true),
         _ => Err(Malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")),
     }
+}
+
+/// RFC 9112 3.2: a path, an absolute URI (which a server must take), `*`; the target of CONNECT alone is host and port.
+fn has_a_form(method: &[u8], target: &[u8]) -> bool {
+    let scheme = |scheme: &str| {
+        target.split_at_checked(scheme.len()).is_some_and(|(start, _)| start.eq_ignore_ascii_case(scheme.as_bytes()))
+    };
+    matches!(target, [b'/', ..] | b"*") || scheme("http://") || scheme("https://") || method == b"CONNECT"
 }
 
 /// RFC 9110 5.1 and 5.5: a token, a colon with no space before it, and a value without the white space around it. A line
@@ -256,9 +264,17 @@ mod tests {
 
     #[test]
     fn garbage_is_refused_before_the_head_is_complete() {
-        for text in
-            ["\u{16}\u{3}\u{1}", "GET /\n", "GET /\r\n", "GET / HTTP/1.1\r\n x: y\r\n", "PRI * HTTP/2.0\r\n", "\0"]
-        {
+        for text in [
+            "\u{16}\u{3}\u{1}",
+            "GET live HTTP/1.1\r\n",
+            "GET ://a/live HTTP/1.1\r\n",
+            "GET ftp://a/live HTTP/1.1\r\n",
+            "GET /\n",
+            "GET /\r\n",
+            "GET / HTTP/1.1\r\n x: y\r\n",
+            "PRI * HTTP/2.0\r\n",
+            "\0",
+        ] {
             assert!(matches!(read(text), Err(Malformed(_))), "{text:?}");
         }
         assert_eq!(read(&"a".repeat(MAX_REQUEST_LINE + 2)), Err(Refusal::TargetTooLong));
