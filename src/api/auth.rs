@@ -91,6 +91,7 @@ fn scope(tokens: &Tokens, presented: &[u8]) -> Option<Scope> {
 #[cfg(test)]
 pub(super) mod tests {
     use hyper::header::HeaderValue;
+    use proptest::strategy::Strategy as _;
 
     use super::*;
     use crate::config::Config;
@@ -148,6 +149,23 @@ pub(super) mod tests {
             (Method::GET, &[&format!("Bearer, {ADMIN}")], 401),
         ] {
             assert_eq!(verdict(&live, &method, values), wanted, "{method} {values:?}");
+        }
+    }
+
+    proptest::proptest! {
+        /// No header but the scheme, spaces and a good token lets anybody in.
+        #[test]
+        fn nothing_but_a_token_is_a_token(value in proptest::prop_oneof![
+            "[ -~]{0,60}".boxed(),
+            proptest::string::string_regex(&format!("(Bearer|bearer|Basic)?[ \t,]{{0,2}}({ADMIN}|{READ}|{OLD}|x)?[ ,x=]{{0,1}}"))
+                .unwrap()
+                .boxed(),
+        ]) {
+            let live = LiveTokens::new(tokens(ADMIN));
+            let (scheme, token) = value.split_once(' ').unwrap_or_default();
+            let token = token.trim_start_matches(' ');
+            let good = scheme.eq_ignore_ascii_case("bearer") && (token == ADMIN || token == READ);
+            proptest::prop_assert_eq!(verdict(&live, &Method::GET, &[&value]) == 200, good, "{:?}", value);
         }
     }
 
