@@ -5,7 +5,6 @@
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -15,6 +14,7 @@ use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 
 use super::respond::{Body, X_REQUEST_ID};
+use super::wire::Exchange;
 use crate::domain::ErrorCode;
 
 /// Names one request in answers and in the log.
@@ -52,8 +52,8 @@ pub(super) struct Entry {
     peer: IpAddr,
     request_id: RequestId,
     started: Instant,
-    /// Cleared at the end: the connection waits for its next request.
-    busy: Arc<AtomicBool>,
+    /// Told of the end: the connection waits for its next request.
+    exchange: Arc<Exchange>,
     pub(super) route: &'static str,
     pub(super) code: Option<ErrorCode>,
     status: Option<StatusCode>,
@@ -62,19 +62,23 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(method: Method, peer: IpAddr, request_id: RequestId, busy: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(method: Method, peer: IpAddr, request_id: RequestId, exchange: Arc<Exchange>) -> Self {
         Self {
             method,
             peer,
             request_id,
             started: Instant::now(),
-            busy,
+            exchange,
             route: "-",
             code: None,
             status: None,
             bytes: 0,
             complete: false,
         }
+    }
+
+    pub(super) fn peer(&self) -> IpAddr {
+        self.peer
     }
 }
 
@@ -99,7 +103,7 @@ fn word(code: ErrorCode) -> Option<String> {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.busy.store(false, Ordering::Release);
+        self.exchange.end();
         // Probes come every few seconds for the whole life of the agent.
         let probe = matches!(self.route, "/health" | "/live" | "/ready") && self.status == Some(StatusCode::OK);
         let code = self.code.and_then(word);

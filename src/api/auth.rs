@@ -62,9 +62,11 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let (Some(value), None) = (all.next(), all.next()) else { return None };
     let value = value.as_bytes();
     let (scheme, rest) = value.split_at_checked("Bearer".len())?;
-    let token = rest.trim_ascii();
-    // RFC 9110 11.1: the scheme's name is case-insensitive and ends with a space.
-    (scheme.eq_ignore_ascii_case(b"Bearer") && rest.first() == Some(&b' ') && !token.is_empty()).then_some(token)
+    let spaces = rest.iter().take_while(|&&c| c == b' ').count();
+    let token = &rest[spaces..];
+    // RFC 9110 11.1 and 11.4: the scheme's name is case-insensitive and ends with spaces, which a tab is not.
+    let proper = spaces > 0 && !token.is_empty() && token.iter().all(u8::is_ascii_graphic);
+    (proper && scheme.eq_ignore_ascii_case(b"Bearer")).then_some(token)
 }
 
 /// Compares with every token, so that the time says neither which one matched nor whether an early byte did.
@@ -89,6 +91,7 @@ fn scope(tokens: &Tokens, presented: &[u8]) -> Option<Scope> {
 #[cfg(test)]
 pub(super) mod tests {
     use hyper::header::HeaderValue;
+    use proptest::strategy::Strategy as _;
 
     use super::*;
     use crate::config::Config;
@@ -138,8 +141,31 @@ pub(super) mod tests {
             (Method::GET, &[&format!("Bearer {}", ADMIN.to_uppercase())], 401),
             (Method::GET, &[&format!("Bearer {ADMIN} {ADMIN}")], 401),
             (Method::GET, &["Bearer ä"], 401),
+            (Method::GET, &[&format!("Bearer\t{ADMIN}")], 401),
+            (Method::GET, &[&format!("Bearer \t{ADMIN}")], 401),
+            (Method::GET, &[&format!("Bearer {ADMIN}, Bearer {ADMIN}")], 401),
+            (Method::GET, &[&format!("Bearer \"{ADMIN}\"")], 401),
+            (Method::GET, &[&format!("Bearer token={ADMIN}")], 401),
+            (Method::GET, &[&format!("Bearer, {ADMIN}")], 401),
         ] {
             assert_eq!(verdict(&live, &method, values), wanted, "{method} {values:?}");
+        }
+    }
+
+    proptest::proptest! {
+        /// No header but the scheme, spaces and a good token lets anybody in.
+        #[test]
+        fn nothing_but_a_token_is_a_token(value in proptest::prop_oneof![
+            "[ -~]{0,60}".boxed(),
+            proptest::string::string_regex(&format!("(Bearer|bearer|Basic)?[ \t,]{{0,2}}({ADMIN}|{READ}|{OLD}|x)?[ ,x=]{{0,1}}"))
+                .unwrap()
+                .boxed(),
+        ]) {
+            let live = LiveTokens::new(tokens(ADMIN));
+            let (scheme, token) = value.split_once(' ').unwrap_or_default();
+            let token = token.trim_start_matches(' ');
+            let good = scheme.eq_ignore_ascii_case("bearer") && (token == ADMIN || token == READ);
+            proptest::prop_assert_eq!(verdict(&live, &Method::GET, &[&value]) == 200, good, "{:?}", value);
         }
     }
 

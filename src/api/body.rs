@@ -95,7 +95,11 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if headers.contains_key(CONTENT_ENCODING) {
         return refuse("a body with a Content-Encoding is not accepted: send plain JSON");
     }
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let Some(value) = types.next() else { return Ok(()) };
+    if types.next().is_some() {
+        return refuse("there are two Content-Type headers");
+    }
     let text = value.to_str().unwrap_or_default();
     let mut parts = text.split(';').map(str::trim);
     let json = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
@@ -130,6 +134,10 @@ mod tests {
             assert_eq!(check_type(&headers).is_ok(), good, "{value}");
         }
         assert!(check_type(&HeaderMap::new()).is_ok());
+        let json = || (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut twice = HeaderMap::from_iter([json()]);
+        twice.append(CONTENT_TYPE, json().1);
+        assert!(check_type(&twice).is_err());
         let gzip = HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static("gzip"))]);
         assert!(check_type(&gzip).is_err());
     }

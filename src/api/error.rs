@@ -1,5 +1,7 @@
 //! The one table from error codes to HTTP, and the JSON body that every error has.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::access_log::RequestId;
 use super::respond::{self, Answer};
+use super::wire::Refusal;
 use crate::backend::BackendError;
 use crate::compose::Location;
 use crate::domain::{ErrorCode, InvalidName};
@@ -66,6 +69,10 @@ pub(super) struct ApiError {
     allow: Option<&'static str>,
     /// The rest of the request has not been read and is not going to be.
     hang_up: bool,
+    /// Seconds to wait, where they are known better than the table knows them.
+    retry_after: Option<u64>,
+    /// For the few refusals of a message's form that HTTP has a word of its own for; the table has one for the code.
+    status: Option<StatusCode>,
 }
 
 /// The error object of the contract.
@@ -88,7 +95,17 @@ pub(super) struct ErrorBody<'a> {
 impl ApiError {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { code, message, field: None, location: None, details: None, allow: None, hang_up: false }
+        Self {
+            code,
+            message,
+            field: None,
+            location: None,
+            details: None,
+            allow: None,
+            hang_up: false,
+            retry_after: None,
+            status: None,
+        }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -125,6 +142,12 @@ impl ApiError {
         Self { hang_up: true, ..self }
     }
 
+    #[must_use]
+    pub(super) fn retry_after(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self { retry_after: Some(seconds), ..self }
+    }
+
     pub(super) fn body<'a>(&'a self, request: &'a RequestId) -> ErrorBody<'a> {
         ErrorBody {
             error: &self.message,
@@ -140,12 +163,12 @@ impl ApiError {
 
     pub(super) fn answer(&self, request: &RequestId) -> Answer {
         let meaning = meaning(self.code);
-        let mut answer = respond::json(meaning.status, &self.body(request));
+        let mut answer = respond::json(self.status.unwrap_or(meaning.status), &self.body(request));
         let headers = answer.headers_mut();
         if meaning.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(seconds) = meaning.retry_after {
+        if let Some(seconds) = self.retry_after.or(meaning.retry_after.map(u64::from)) {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(methods) = self.allow {
@@ -155,6 +178,12 @@ impl ApiError {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self { status: Some(refusal.status()), ..Self::invalid(refusal.message()).hanging_up() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What every request passes, in this order: request id, token, route, endpoint; and on the way out the log entry.
+//! What every request passes, in this order: form, request id, token, route, endpoint; and on the way out the log entry.
 //!
 //! The token is checked before the route, so that without one nothing can be learnt about paths, and before the body.
 
@@ -6,7 +6,6 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use futures::FutureExt as _;
 use hyper::body::Incoming;
@@ -17,8 +16,11 @@ use tracing::Instrument as _;
 use super::access_log::{Entry, Logged, RequestId};
 use super::auth::{self, LiveTokens};
 use super::error::ApiError;
+use super::peers::{FailedLogins, Peer};
 use super::respond::{Answer, X_REQUEST_ID};
 use super::router::{self, Route};
+use super::wire::{Exchange, Refusal};
+use crate::domain::ErrorCode;
 
 /// A request that has been let in.
 pub(super) struct Call {
@@ -36,24 +38,30 @@ pub(super) trait Endpoints: Send + Sync + 'static {
 
 /// See the module.
 pub(super) struct Front<E> {
-    pub(super) tokens: LiveTokens,
-    pub(super) endpoints: E,
+    tokens: LiveTokens,
+    failed_logins: FailedLogins,
+    endpoints: E,
 }
 
 impl<E: Endpoints> Front<E> {
-    /// Answers one request, whatever it is.
+    pub(super) fn new(tokens: LiveTokens, endpoints: E) -> Self {
+        Self { tokens, failed_logins: FailedLogins::default(), endpoints }
+    }
+
+    /// Answers one request, whatever it is. One with a `refusal` stands for a message that could not be taken.
     pub(super) async fn serve(
         &self,
         request: Request<Incoming>,
+        refusal: Option<Refusal>,
         peer: IpAddr,
-        busy: Arc<AtomicBool>,
+        exchange: Arc<Exchange>,
     ) -> Response<Logged> {
         let request_id = RequestId::of(request.headers());
-        let mut entry = Entry::new(request.method().clone(), peer, request_id.clone(), busy);
+        let mut entry = Entry::new(request.method().clone(), peer, request_id.clone(), exchange);
         // A panic leaves at most the entry's route unset; the endpoints guard their own state.
         // The span lets every event of this request, a panic's too, be found under its id.
         let span = tracing::info_span!("request", request_id = request_id.as_str());
-        let answering = self.answer(request, &request_id, &mut entry).instrument(span);
+        let answering = self.answer(request, refusal, &request_id, &mut entry).instrument(span);
         let answered = AssertUnwindSafe(answering).catch_unwind().await;
         let result = answered.unwrap_or_else(|_| Err(ApiError::internal()));
         let mut answer = match result {
@@ -71,11 +79,16 @@ impl<E: Endpoints> Front<E> {
     async fn answer(
         &self,
         request: Request<Incoming>,
+        refusal: Option<Refusal>,
         request_id: &RequestId,
         entry: &mut Entry,
     ) -> Result<Answer, ApiError> {
+        if let Some(refusal) = refusal {
+            return Err(refusal.into());
+        }
         if !auth::is_probe(&request) {
-            auth::check(&self.tokens, request.method(), request.headers())?;
+            let checked = auth::check(&self.tokens, request.method(), request.headers());
+            checked.map_err(|error| self.failed_login(error, entry.peer()))?;
         }
         let route = router::find(request.method(), request.uri().path())?;
         entry.route = route.template();
@@ -83,5 +96,18 @@ impl<E: Endpoints> Front<E> {
         let query = head.uri.query().map(str::to_owned);
         let call = Call { query, headers: head.headers, body, request_id: request_id.clone() };
         self.endpoints.call(route, call).await
+    }
+
+    /// A refused login, or, when its peer has had too many of them, only the advice to wait.
+    fn failed_login(&self, error: ApiError, peer: IpAddr) -> ApiError {
+        if error.code != ErrorCode::Unauthorized {
+            return error;
+        }
+        match self.failed_logins.count(Peer::of(peer)) {
+            Ok(()) => error,
+            Err(wait) => ApiError::new(ErrorCode::RateLimited, "too many failed logins from this address")
+                .hanging_up()
+                .retry_after(wait),
+        }
     }
 }

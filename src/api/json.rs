@@ -11,7 +11,7 @@ use serde::de::{Deserializer as _, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
-use crate::compose::Location;
+use crate::compose::{Location, hint};
 use crate::domain::ErrorCode;
 
 /// The most entries of one object or array. A body of commas must not become a thousand times its size in memory.
@@ -199,9 +199,11 @@ impl<'a> Object<'a> {
         // The first in the body's order, whatever order they were taken in.
         match self.fields.iter().min_by_key(|(_, value)| value.text.as_ptr() as usize) {
             None => Ok(()),
-            Some((_, value)) => {
+            Some((name, value)) => {
+                let meant = hint(name, self.known.iter().copied());
                 let known = self.known.join(", ");
-                Err(value.refuse(ErrorCode::InvalidRequest, format!("is not a field here; there are {known}")))
+                let message = format!("is not a field here; there are {known}{meant}");
+                Err(value.refuse(ErrorCode::InvalidRequest, message))
             }
         }
     }
@@ -317,7 +319,12 @@ mod tests {
         assert_eq!(items[0].string().unwrap_err().message, "must be a string, not a number");
         let error = root.finish().unwrap_err();
         assert_eq!((error.field.as_deref(), place(&error)), (Some("\"ä\""), (2, 19)));
-        assert_eq!(error.message, "is not a field here; there are a");
+        assert_eq!(error.message, "is not a field here; there are a; did you mean `a`?");
+        let mut root = parse(br#"{"composecontent": 1}"#).unwrap().object().unwrap();
+        assert!(root.take("compose_content").is_none() && root.take("id").is_none());
+        let message = root.finish().unwrap_err().message;
+        let wanted = "is not a field here; there are compose_content, id; did you mean `compose_content`?";
+        assert_eq!(message, wanted);
     }
 
     #[test]

@@ -7,6 +7,10 @@
 //! A client that reads slowly fills the channel; then the task does not read on, so the engine waits too. A chunk per
 //! line would cost twice the CPU time of these blocks.
 
+mod places;
+
+pub(super) use places::Places;
+
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,7 +20,7 @@ use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +60,7 @@ pub(super) fn relay(
     format: Format,
     request_id: RequestId,
     stop: CancellationToken,
-    place: OwnedSemaphorePermit,
+    place: impl Send + 'static,
 ) -> Body {
     let (blocks, receiver) = mpsc::channel(1);
     tokio::spawn(async move {

@@ -184,6 +184,25 @@ mod tests {
         assert!(none(Some("")).is_ok() && none(None).is_ok());
     }
 
+    proptest::proptest! {
+        /// Nothing panics, and a refusal says where without repeating a value.
+        #[test]
+        fn any_query_is_read_or_refused(
+            raw in proptest::prop_oneof![
+                "\\PC{0,60}",
+                "((service|tail|follow|since|until|timestamps|from|purge|x)(=[a-z0-9%+:.-]{0,12})?&?){0,5}",
+            ],
+        ) {
+            let raw = Some(raw.as_str());
+            let refusals =
+                [logs(raw, now()).err(), none(raw).err(), service(raw).err(), from(raw).err(), purge(raw).err()];
+            for refusal in refusals.into_iter().flatten() {
+                proptest::prop_assert_eq!(refusal.code, crate::domain::ErrorCode::InvalidRequest);
+                proptest::prop_assert!(refusal.field.is_some() || refusal.message.len() < 200);
+            }
+        }
+    }
+
     #[test]
     fn the_others() {
         assert_eq!(service(Some("service=web")).unwrap().unwrap().as_str(), "web");

@@ -143,6 +143,34 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// The path of the route that is found is the path that was sent; every other path is 404, or has a bad name in it.
+        #[test]
+        fn nothing_but_a_route_is_a_route(
+            path in proptest::prop_oneof![
+                "\\PC{0,40}",
+                "(/|//|/v1|/V1|/tenants|/system|/info|/status|/logs|/stop|/provision|/health|/live|/acme|/a-b|%2f|\\.\\.|;x|#|\\\\){0,6}",
+            ],
+            post in proptest::bool::ANY,
+        ) {
+            let method = if post { Method::POST } else { Method::GET };
+            let last = path.rsplit('/').next().unwrap_or_default();
+            match find(&method, &path) {
+                Ok(route) => proptest::prop_assert_eq!(route.template().replace("{subdomain}", last), path),
+                Err(error) => match error.code {
+                    ErrorCode::NotFound => {}
+                    ErrorCode::InvalidSubdomain => proptest::prop_assert!(Subdomain::parse(last).is_err()),
+                    ErrorCode::MethodNotAllowed => {
+                        let other = if post { Method::GET } else { Method::POST };
+                        let code = find(&other, &path).err().map(|error| error.code);
+                        proptest::prop_assert!(matches!(code, None | Some(ErrorCode::InvalidSubdomain)), "{:?}", code);
+                    }
+                    code => proptest::prop_assert!(false, "{:?}", code),
+                },
+            }
+        }
+    }
+
     #[test]
     fn paths_are_taken_as_they_are() {
         use ErrorCode::{InvalidSubdomain, NotFound};

@@ -3,26 +3,32 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::front::{Endpoints, Front};
+use super::peers::{Door, Peer, Place};
 use super::socket::Socket;
+use super::wire::{Exchange, Gate, MAX_HEAD, MAX_HEADERS};
 
-/// More headers than any client of this API sends.
-const MAX_HEADERS: usize = 64;
-/// The largest head of a request in bytes; hyper answers 431 to more.
-const MAX_HEAD: usize = 32 * 1024;
+/// Connections that are being told that there is no place for them; more are closed without a word.
+const MAX_REFUSALS: usize = 64;
+/// How long such a client has to take the answer.
+const REFUSAL_TIME: Duration = Duration::from_millis(500);
+/// What it is told.
+const FULL: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\ncontent-length: 105\r\n\
+    cache-control: no-store\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"error\":\"too many connections are being served\",\"code\":\"RATE_LIMITED\",\"request_id\":\"-\",\"retryable\":true}";
 
 /// Serves until `stop`, then refuses connections, closes idle ones and waits for the others, at most as long as
 /// `limits.stop_time`; what still runs then is cut off.
@@ -32,27 +38,29 @@ pub(super) async fn run<E: Endpoints>(
     limits: Arc<Limits>,
     stop: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(limits.connections));
+    let door = Door::new(limits.connections, limits.connections_per_peer);
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let connections = TaskTracker::new();
     let cut_off = CancellationToken::new();
     loop {
-        // Beyond the cap, clients wait in the kernel's queue instead of here.
-        let permit = tokio::select! {
-            () = stop.cancelled() => break,
-            permit = Arc::clone(&room).acquire_owned() => permit.expect("the semaphore is never closed"),
-        };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
+                let exchange = Exchange::new();
+                let Some(place) = door.admit(Peer::of(peer.ip()), &exchange) else {
+                    if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                        connections.spawn(refuse(stream, permit));
+                    }
+                    continue;
+                };
                 let (front, limits) = (Arc::clone(&front), Arc::clone(&limits));
                 let (stop, cut_off) = (stop.clone(), cut_off.clone());
                 connections.spawn(async move {
-                    let _permit = permit;
                     tokio::select! {
-                        () = connection(stream, peer, front, limits, stop) => {}
+                        () = connection(stream, peer, exchange, place, front, limits, stop) => {}
                         () = cut_off.cancelled() => tracing::warn!(peer = %peer.ip(), "a request was cut off at the end"),
                     }
                 });
@@ -72,20 +80,38 @@ pub(super) async fn run<E: Endpoints>(
     }
 }
 
+/// Says that there is no place, and waits a moment so that the client can read it: closing at once, with something of
+/// the client's unread, would take the answer back.
+async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    tracing::debug!("a connection was refused: all places are taken");
+    let told = async {
+        stream.write_all(FULL).await?;
+        stream.shutdown().await?;
+        let mut waste = [0; 1024];
+        while stream.read(&mut waste).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    // Whether it was taken makes no difference.
+    let _ = timeout(REFUSAL_TIME, told).await;
+}
+
 async fn connection<E: Endpoints>(
     stream: TcpStream,
     peer: SocketAddr,
+    exchange: Arc<Exchange>,
+    place: Place,
     front: Arc<Front<E>>,
     limits: Arc<Limits>,
     stop: CancellationToken,
 ) {
     keep_alive(&stream);
-    let busy = Arc::new(AtomicBool::new(false));
-    let socket = Socket::new(stream, Arc::clone(&busy), limits.head_time, limits.stall_time);
+    let socket = Socket::new(stream, Arc::clone(&exchange), limits.head_time, limits.stall_time);
+    let gate = Gate::new(socket, Arc::clone(&exchange), limits.half_close_time);
+    let talking = Arc::clone(&exchange);
     let service = service_fn(move |request| {
-        busy.store(true, Ordering::Release);
-        let (front, busy) = (Arc::clone(&front), Arc::clone(&busy));
-        async move { Ok::<_, Infallible>(front.serve(request, peer.ip(), busy).await) }
+        talking.begin();
+        let (front, exchange, refusal) = (Arc::clone(&front), Arc::clone(&talking), talking.take_refusal());
+        async move { Ok::<_, Infallible>(front.serve(request, refusal, peer.ip(), exchange).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -94,11 +120,20 @@ async fn connection<E: Endpoints>(
         // The buffer alone is no limit: it may grow beyond its maximum by what one read brings.
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(gate), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = place.leave.cancelled() => {
+            if !exchange.is_busy() {
+                tracing::debug!(peer = %peer.ip(), "an idle connection was closed to make room for another one");
+                return;
+            }
+            // A request has come just now.
             connection.as_mut().graceful_shutdown();
             connection.await
         }

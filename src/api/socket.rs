@@ -7,12 +7,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::wire::Exchange;
 
 /// How long and how much a refused client may go on sending while it has not read the refusal.
 const LINGER_TIME: Duration = Duration::from_secs(2);
@@ -21,8 +22,9 @@ const LINGER_BYTES: usize = 16 << 20;
 /// See the module.
 pub(super) struct Socket<S> {
     stream: S,
-    /// A request is being answered; the bytes that arrive are not a head.
-    busy: Arc<AtomicBool>,
+    exchange: Arc<Exchange>,
+    /// How many requests there had been when a head was last waited for.
+    requests: u64,
     head: Timer,
     stall: Timer,
     linger: Timer,
@@ -31,17 +33,17 @@ pub(super) struct Socket<S> {
 }
 
 /// A deadline that may be running.
-struct Timer {
+pub(super) struct Timer {
     limit: Duration,
     running: Option<Pin<Box<Sleep>>>,
 }
 
 impl Timer {
-    fn new(limit: Duration) -> Self {
+    pub(super) fn new(limit: Duration) -> Self {
         Self { limit, running: None }
     }
 
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         if self.running.is_none() {
             self.running = Some(Box::pin(sleep(self.limit)));
         }
@@ -52,7 +54,7 @@ impl Timer {
     }
 
     /// Whether it is over. Not over, or not running: the task is woken when it will be.
-    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+    pub(super) fn is_over(&mut self, context: &mut Context<'_>) -> bool {
         self.running.as_mut().is_some_and(|sleep| sleep.as_mut().poll(context).is_ready())
     }
 
@@ -62,25 +64,27 @@ impl Timer {
 }
 
 impl<S> Socket<S> {
-    /// `busy` is set while a request is being answered. The first head is due from now on.
-    pub(super) fn new(stream: S, busy: Arc<AtomicBool>, head: Duration, stall: Duration) -> Self {
+    /// The first head is due from now on.
+    pub(super) fn new(stream: S, exchange: Arc<Exchange>, head: Duration, stall: Duration) -> Self {
         let mut head = Timer::new(head);
         head.start();
         let (stall, linger) = (Timer::new(stall), Timer::new(LINGER_TIME));
-        Self { stream, busy, head, stall, linger, lingered: 0, shut: false }
+        Self { stream, exchange, requests: 0, head, stall, linger, lingered: 0, shut: false }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.busy.load(Ordering::Acquire) {
+        let requests = this.exchange.requests();
+        if requests != this.requests {
+            this.requests = requests;
             this.head.stop();
         }
         let before = out.filled().len();
         match Pin::new(&mut this.stream).poll_read(context, out) {
             Poll::Ready(result) => {
-                if !this.busy.load(Ordering::Acquire) && out.filled().len() > before {
+                if !this.exchange.is_busy() && out.filled().len() > before {
                     this.head.start();
                 }
                 Poll::Ready(result)

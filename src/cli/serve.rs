@@ -76,7 +76,14 @@ async fn serve(config: Config) -> Result<ExitCode, ServeError> {
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
     let tokens = LiveTokens::new(config.tokens);
-    let limits = Limits { max_body: config.max_body, stop_time: STOP_TIME, ..Limits::default() };
+    let (connections, connections_per_peer) = config.max_connections;
+    let limits = Limits {
+        max_body: config.max_body,
+        connections,
+        connections_per_peer,
+        stop_time: STOP_TIME,
+        ..Limits::default()
+    };
     let settings = ApiSettings { tokens: tokens.clone(), limits };
     let stop = CancellationToken::new();
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), backend = %config.backend, "serving");

@@ -40,6 +40,7 @@ pub use error::{ComposeError, Location};
 pub use locations::Locations;
 pub use model::*;
 pub use print::print;
+pub(crate) use suggest::hint;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

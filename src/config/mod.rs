@@ -84,6 +84,8 @@ pub struct Config {
     pub busy_wait: Duration,
     /// The largest request body in bytes.
     pub max_body: usize,
+    /// The most connections at a time: in all, and of one address.
+    pub max_connections: (usize, usize),
     /// How long the files of torn-down tenants are kept.
     pub archive_retention: Duration,
     /// Credentials of the host's own registry.
@@ -114,6 +116,8 @@ struct AgentVariables {
     operation_timeout: Option<String>,
     busy_wait: Option<String>,
     max_body: Option<String>,
+    max_connections: Option<String>,
+    max_connections_per_peer: Option<String>,
     archive_retention: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
@@ -209,6 +213,7 @@ impl Config {
                 "a size from 64KiB to 256MiB, such as 8MiB",
                 |text| values::size(text, 64 << 10, 256 << 20),
             )?,
+            max_connections: max_connections(agent.max_connections, agent.max_connections_per_peer)?,
             archive_retention: checked(
                 "Q8_AGENT_ARCHIVE_RETENTION",
                 agent.archive_retention,
@@ -297,6 +302,18 @@ fn listen(host: Option<String>, port: Option<String>) -> Result<SocketAddr, Conf
     let host = checked("Q8_AGENT_HOST", host, localhost, "an IP address such as 127.0.0.1 or 0.0.0.0", values::ip)?;
     let port = checked("Q8_AGENT_PORT", port, 8080, "a port from 1 to 65535", values::port)?;
     Ok(SocketAddr::new(host, port))
+}
+
+/// One peer may have them all unless it is told otherwise: often all connections come from one main server.
+fn max_connections(all: Option<String>, per_peer: Option<String>) -> Result<(usize, usize), ConfigError> {
+    let all = checked("Q8_AGENT_MAX_CONNECTIONS", all, 1024, "a number from 16 to 65536", |text| {
+        values::digits(text).filter(|count| (16..=65_536).contains(count))
+    })?;
+    let allowed = "a number from 1 to Q8_AGENT_MAX_CONNECTIONS";
+    let per_peer = checked("Q8_AGENT_MAX_CONNECTIONS_PER_PEER", per_peer, all, allowed, |text| {
+        values::digits(text).filter(|count| (1..=all).contains(count))
+    })?;
+    Ok((all, per_peer))
 }
 
 fn backend(text: Option<&str>) -> Result<BackendName, ConfigError> {

@@ -43,6 +43,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("Q8_AGENT_OPERATION_TIMEOUT", "10m", "longest time for one operation, 1s to 24h"),
     setting("Q8_AGENT_BUSY_WAIT", "5s", "how long a second operation on a tenant waits, 0s to 60s"),
     setting("Q8_AGENT_MAX_BODY", "8MiB", "largest request body, 64KiB to 256MiB"),
+    setting("Q8_AGENT_MAX_CONNECTIONS", "1024", "most connections at a time, 16 to 65536"),
+    setting("Q8_AGENT_MAX_CONNECTIONS_PER_PEER", "", "the same for one address (an IPv6 /64); as many as in all"),
     setting("Q8_AGENT_ARCHIVE_RETENTION", "7d", "how long the files of torn-down tenants are kept"),
     setting("Q8_AGENT_LOG", "info", "log filter, such as info or q8_agent=debug"),
     setting("Q8_AGENT_LOG_FORMAT", "json", "log format: json or text"),

@@ -67,6 +67,7 @@ fn values_are_read() {
         ("Q8_AGENT_OPERATION_TIMEOUT", "90s"),
         ("Q8_AGENT_BUSY_WAIT", "250ms"),
         ("Q8_AGENT_MAX_BODY", "1MiB"),
+        ("Q8_AGENT_MAX_CONNECTIONS", "64"),
         ("Q8_AGENT_LOG", "warn,q8_agent=debug"),
         ("Q8_AGENT_LOG_FORMAT", "text"),
         ("DOCKER_HOST", "tcp://not-looked-at"),
@@ -81,6 +82,7 @@ fn values_are_read() {
     assert_eq!(config.subnet_pool.to_string(), "172.20.0.0/16");
     assert_eq!(config.busy_wait, Duration::from_millis(250));
     assert_eq!(config.max_body, 1 << 20);
+    assert_eq!(config.max_connections, (64, 64));
     assert_eq!(config.max_tenants, 200);
     assert_eq!(config.registry.as_ref().unwrap().registry, "registry.example:5000");
     let shown = format!("{config:?}");
@@ -109,6 +111,8 @@ fn refusals_name_the_variable_and_what_is_allowed_and_never_the_value() {
         ("Q8_AGENT_OPERATION_TIMEOUT", "600", "from 1s to 24h"),
         ("Q8_AGENT_BUSY_WAIT", "5min 1s", "from 0s to 60s"),
         ("Q8_AGENT_MAX_BODY", "1GiB", "64KiB to 256MiB"),
+        ("Q8_AGENT_MAX_CONNECTIONS", "0", "16 to 65536"),
+        ("Q8_AGENT_MAX_CONNECTIONS_PER_PEER", "1025", "1 to Q8_AGENT_MAX_CONNECTIONS"),
         ("Q8_AGENT_ARCHIVE_RETENTION", "forever", "such as 7d"),
         ("Q8_AGENT_LOG", "q8_agent=loud", "a log filter"),
         ("Q8_AGENT_LOG_FORMAT", "xml", "json or text"),

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::engine::Engine;
 use super::http::{self, Answer, Failure, Lines};
+use super::traces::canaries_in;
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_q8-agent");
@@ -64,7 +65,8 @@ impl<'e> Options<'e> {
     }
 }
 
-/// A started agent. Dropping it kills it and removes everything that carries its label from the engine.
+/// A started agent. Dropping it kills it, removes everything that carries its label from the engine, and fails the test
+/// when its token or a canary is in its log.
 pub(crate) struct Agent<'e> {
     engine: Option<&'e Engine>,
     env: BTreeMap<String, OsString>,
@@ -91,7 +93,8 @@ impl Agent<'_> {
             // Another test run's engine may share this machine's routes, and two bridges with one subnet do not work.
             command.env("Q8_AGENT_SUBNET_POOL", format!("10.{}.0.0/16", 193 + std::process::id() % 16));
         }
-        command.envs(&self.env);
+        // The whole suite is a test that no secret is logged, so everything is.
+        command.env("Q8_AGENT_LOG", "trace").envs(&self.env);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{BINARY} does not start: {error}")));
     }
@@ -289,6 +292,16 @@ impl Drop for Agent<'_> {
                 eprintln!("--- log of the agent\n{}", self.log());
             }
         }
+        self.tidy();
+        if !std::thread::panicking() {
+            let found = canaries_in(&self.log(), &[&self.token]);
+            assert!(found.is_empty(), "secrets are in the agent's log: {found:#?}");
+        }
+    }
+}
+
+impl Agent<'_> {
+    fn tidy(&self) {
         let (Some(engine), Some(identity)) = (self.engine, self.identity.as_deref()) else { return };
         let label = format!("dev.q8.agent={identity}");
         // The test's own runtime may be the one that is being dropped.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -18,6 +19,25 @@ pub(crate) fn forms(canary: &str) -> Vec<String> {
         }
     }
     all
+}
+
+static CANARIES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Makes a text a canary: from now on every agent's log of this process is searched for it when the agent goes.
+pub(crate) fn is_canary(text: &str) {
+    CANARIES.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
+}
+
+/// The canaries, and these too, that are in a text in any form; each with the line it is in.
+pub(crate) fn canaries_in(text: &str, more: &[&str]) -> Vec<(String, String)> {
+    let canaries = CANARIES.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let all = canaries.iter().map(String::as_str).chain(more.iter().copied());
+    all.filter_map(|canary| {
+        let form = forms(canary).into_iter().find(|form| text.contains(form))?;
+        let line = text.lines().find(|line| line.contains(&form)).unwrap_or_default();
+        Some((canary.to_owned(), line.to_owned()))
+    })
+    .collect()
 }
 
 /// Everything below a directory: path -> mode and content.

@@ -1,7 +1,5 @@
 //! The route of logs.
 
-use std::sync::Arc;
-
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 
@@ -17,9 +15,7 @@ impl Handlers {
     pub(super) async fn logs(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {
         let (query, timestamps) = query::logs(call.query.as_deref(), jiff::Timestamp::now())?;
         let format = format(&call.headers, timestamps);
-        let Ok(place) = Arc::clone(&self.log_streams).try_acquire_owned() else {
-            return Err(ApiError::new(ErrorCode::RateLimited, "too many log streams are open"));
-        };
+        let place = self.log_streams.take(tenant).map_err(|why| ApiError::new(ErrorCode::RateLimited, why))?;
         let lines = self.reading(self.orchestrator.logs(tenant, &query)).await?;
         let body = relay(lines, format, call.request_id.clone(), self.stop.clone(), place);
         let mut answer = respond::with_type(StatusCode::OK, format.content_type(), body);

@@ -7,7 +7,6 @@ mod tenants;
 use std::future::Future;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +14,7 @@ use super::Limits;
 use super::body::BodyBudget;
 use super::error::ApiError;
 use super::front::{Call, Endpoints};
+use super::logs::Places;
 use super::respond::Answer;
 use super::router::Route;
 use crate::domain::ErrorCode;
@@ -25,14 +25,14 @@ pub(super) struct Handlers {
     orchestrator: Orchestrator,
     limits: Arc<Limits>,
     bodies: BodyBudget,
-    log_streams: Arc<Semaphore>,
+    log_streams: Places,
     stop: CancellationToken,
 }
 
 impl Handlers {
     pub(super) fn new(orchestrator: Orchestrator, limits: Arc<Limits>, stop: CancellationToken) -> Self {
         let bodies = BodyBudget::new(&limits);
-        let log_streams = Arc::new(Semaphore::new(limits.log_streams));
+        let log_streams = Places::new(limits.log_streams, limits.log_streams_per_tenant);
         Self { orchestrator, limits, bodies, log_streams, stop }
     }
 
