@@ -30,6 +30,11 @@ pub(super) struct Call {
 
 /// What answers the routes.
 pub(super) trait Endpoints: Send + Sync + 'static {
+    /// Whether nobody at this address is listened to.
+    fn turns_away(&self, _peer: IpAddr) -> bool {
+        false
+    }
+
     /// Does what is asked. May panic: that becomes a 500.
     fn call(&self, route: Route, call: Call) -> impl Future<Output = Result<Answer, ApiError>> + Send;
 }

@@ -35,6 +35,7 @@ pub(super) async fn run<E: Endpoints>(
     let room = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
     let cut_off = CancellationToken::new();
+    let mut turned_away = 0_u64;
     loop {
         // Beyond the cap, clients wait in the kernel's queue instead of here.
         let permit = tokio::select! {
@@ -46,6 +47,10 @@ pub(super) async fn run<E: Endpoints>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            Ok((_closed, peer)) if front.endpoints.turns_away(peer.ip()) => {
+                turned_away += 1;
+                tracing::debug!(peer = %peer.ip(), turned_away, "a connection from a tenant's network was closed");
+            }
             Ok((stream, peer)) => {
                 let (front, limits) = (Arc::clone(&front), Arc::clone(&limits));
                 let (stop, cut_off) = (stop.clone(), cut_off.clone());
