@@ -32,6 +32,11 @@ pub(super) struct Call {
 
 /// What answers the routes.
 pub(super) trait Endpoints: Send + Sync + 'static {
+    /// Whether nobody at this address is listened to.
+    fn turns_away(&self, _peer: IpAddr) -> bool {
+        false
+    }
+
     /// Does what is asked. May panic: that becomes a 500.
     fn call(&self, route: Route, call: Call) -> impl Future<Output = Result<Answer, ApiError>> + Send;
 }
@@ -46,6 +51,11 @@ pub(super) struct Front<E> {
 impl<E: Endpoints> Front<E> {
     pub(super) fn new(tokens: LiveTokens, endpoints: E) -> Self {
         Self { tokens, failed_logins: FailedLogins::default(), endpoints }
+    }
+
+    /// Whether a connection from this address is closed unread.
+    pub(super) fn turns_away(&self, peer: IpAddr) -> bool {
+        self.endpoints.turns_away(peer)
     }
 
     /// Answers one request, whatever it is. One with a `refusal` stands for a message that could not be taken.

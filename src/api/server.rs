@@ -42,12 +42,17 @@ pub(super) async fn run<E: Endpoints>(
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let connections = TaskTracker::new();
     let cut_off = CancellationToken::new();
+    let mut turned_away = 0_u64;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            Ok((_closed, peer)) if front.turns_away(peer.ip()) => {
+                turned_away += 1;
+                tracing::debug!(peer = %peer.ip(), turned_away, "a connection from a tenant's network was closed");
+            }
             Ok((stream, peer)) => {
                 let exchange = Exchange::new();
                 let Some(place) = door.admit(Peer::of(peer.ip()), &exchange) else {

@@ -39,7 +39,18 @@ pub enum BackendError {
     #[error("{kind} {name} exists and belongs to somebody else")]
     NameTaken { kind: &'static str, name: String },
     #[error("host port {port} is in use")]
-    PortTaken { service: ServiceName, port: u16 },
+    PortTaken {
+        service: ServiceName,
+        /// The place in the service's `ports`, if it is known.
+        at: Option<usize>,
+        port: u16,
+    },
+    #[error("this host has no {what} left")]
+    HostFull {
+        what: String,
+        /// The field that asks for it.
+        field: Option<String>,
+    },
     #[error("{field} cannot be done here: {reason}")]
     Unsupported { field: String, reason: String },
     #[error("service {service} does not exist in this tenant")]
@@ -64,6 +75,7 @@ impl BackendError {
             Self::DeadlineExceeded { .. } => ErrorCode::DeadlineExceeded,
             Self::NameTaken { .. } => ErrorCode::NameTaken,
             Self::PortTaken { .. } => ErrorCode::PortTaken,
+            Self::HostFull { .. } => ErrorCode::HostFull,
             Self::Unsupported { .. } => ErrorCode::UnsupportedOnBackend,
             Self::NoSuchService { .. } => ErrorCode::NotFound,
             Self::Unavailable => ErrorCode::BackendUnavailable,
@@ -82,7 +94,9 @@ impl BackendError {
             Self::ServiceUnhealthy { service, .. } | Self::ServiceExited { service, .. } => {
                 Some(format!("services.{service}"))
             }
+            Self::PortTaken { service, at: Some(at), .. } => Some(format!("services.{service}.ports[{at}]")),
             Self::PortTaken { service, .. } => Some(format!("services.{service}.ports")),
+            Self::HostFull { field, .. } => field.clone(),
             Self::Unsupported { field, .. } => Some(field.clone()),
             _ => None,
         }

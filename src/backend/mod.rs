@@ -29,6 +29,7 @@ pub use logs::{LogLine, LogQuery, LogStream, LogStreamKind, Tail};
 pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNote, Until, Work};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -152,6 +153,24 @@ pub struct HostInfo {
     pub cpus: Option<u64>,
     /// Bytes of memory; none when it cannot be seen.
     pub memory: Option<u64>,
+    /// What stands between its containers and the host.
+    #[serde(skip)]
+    pub guards: Guards,
+}
+
+/// What an engine says about itself that keeps containers from the host and from each other. None where it does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Guards {
+    /// System calls are filtered unless a container asks for no filter.
+    pub seccomp: Option<bool>,
+    /// `AppArmor` or `SELinux` confines containers.
+    pub mandatory_access_control: Option<bool>,
+    /// Root in a container is nobody on the host.
+    pub user_namespaces: Option<bool>,
+    /// The engine itself is not root.
+    pub rootless: Option<bool>,
+    /// Containers go on while the engine is down.
+    pub live_restore: Option<bool>,
 }
 
 /// A place that runs tenants.
@@ -242,6 +261,16 @@ pub trait Backend: Send + Sync {
     /// The log lines of the tenant's containers, merged by time as far as the waiting is bounded. Dropping the stream
     /// ends the reading.
     async fn logs(&self, tenant: &TenantRef, query: &LogQuery) -> Result<LogStream, BackendError>;
+
+    /// Whether an address is a tenant's on this host, as far as is known without asking anybody.
+    fn is_tenant_address(&self, _address: IpAddr) -> bool {
+        false
+    }
+
+    /// Whether the addresses that it gives to tenants lead nowhere else from this host; none where it cannot tell.
+    fn is_pool_free(&self) -> Option<bool> {
+        None
+    }
 
     /// The machine behind it.
     async fn host(&self) -> Result<HostInfo, BackendError>;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::backend::{Capabilities, HostInfo};
+use crate::backend::{Capabilities, Guards, HostInfo};
 use crate::domain::{
     BackendName, DesiredState, Endpoint, Generation, ObjectName, Operation, ProjectName, ServiceStatus, Subdomain,
     TenantId, TenantState,
@@ -125,9 +125,28 @@ pub struct SystemInfo {
     pub capabilities: Capabilities,
     /// The machine behind the backend; none when it cannot be reached.
     pub host: Option<HostInfo>,
+    pub verified: Verified,
     pub tenants: usize,
     pub max_tenants: usize,
     pub uptime_s: u64,
+}
+
+/// What the agent made sure of itself; null is what it cannot see from where it runs, and somebody else has to look after.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verified {
+    /// The API listens on a loopback address only, which no container reaches.
+    pub api_on_loopback: bool,
+    /// Ports without an address of their own are published on a loopback address, which no other machine reaches.
+    pub ports_on_loopback: bool,
+    /// The host has no route, but to tenants, into the pool of their subnets.
+    pub subnet_pool_is_free: Option<bool>,
+    /// What the engine says of itself.
+    pub engine: Guards,
+    /// Containers do not reach the cloud's metadata service. Only a packet from one of them could tell; see
+    /// `scripts/firewall.sh check`.
+    pub metadata_closed: Option<bool>,
+    /// Containers reach no other service of the host. The same holds.
+    pub host_closed: Option<bool>,
 }
 
 /// Whether the agent can do its work.

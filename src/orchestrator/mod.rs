@@ -48,7 +48,7 @@ use tracing::Instrument as _;
 
 use self::load::Loaded;
 use self::operations::{Op, Operations};
-use crate::backend::docker::{DockerBackend, Subnet};
+use crate::backend::docker::{self, DockerBackend, PoolOverlap, Subnet};
 use crate::backend::memory::MemoryBackend;
 use crate::backend::{Backend, HostKey, TenantRef};
 use crate::config::Config;
@@ -87,6 +87,7 @@ struct Inner {
 struct Settings {
     default_backend: BackendName,
     policy: Rules,
+    listens_on: IpAddr,
     publish_host: IpAddr,
     publish_ports: (u16, u16),
     max_tenants: usize,
@@ -102,6 +103,9 @@ pub enum StartError {
     /// The tenants root cannot be used.
     #[error("Q8_AGENT_TENANTS_ROOT: {0}")]
     TenantsRoot(#[from] FsError),
+    /// The tenants' networks would take addresses that the host needs.
+    #[error("Q8_AGENT_SUBNET_POOL: {0}")]
+    SubnetPool(#[from] PoolOverlap),
     /// The backend is not part of this build.
     #[error("Q8_AGENT_BACKEND: {0} is not built into this agent")]
     Backend(BackendName),
@@ -121,6 +125,7 @@ impl Orchestrator {
         let backend: Arc<dyn Backend> = match config.backend {
             BackendName::Docker => {
                 let pool = Subnet::new(config.subnet_pool.address, config.subnet_pool.prefix);
+                docker::check_pool(pool)?;
                 Arc::new(DockerBackend::new(fs.agent_id().clone(), config.docker_socket.clone(), pool))
             }
             BackendName::Memory => Arc::new(MemoryBackend::new(fs.agent_id().clone(), key.clone())),
@@ -128,6 +133,9 @@ impl Orchestrator {
         };
         let orchestrator = Self::with_backend(config, fs, backend);
         orchestrator.take_stock().await?;
+        let first_look = orchestrator.clone();
+        // From then on the backend knows whose addresses are tenants' before anything is asked of it.
+        tokio::spawn(async move { first_look.readiness().await });
         Ok(orchestrator)
     }
 
@@ -136,6 +144,7 @@ impl Orchestrator {
         let settings = Settings {
             default_backend: backend.name(),
             policy: config.policy.clone(),
+            listens_on: config.listen.ip(),
             publish_host: config.publish_host,
             publish_ports: config.publish_ports,
             max_tenants: config.max_tenants,

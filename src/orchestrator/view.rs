@@ -1,9 +1,10 @@
 //! Questions: list, status, images, logs, info, readiness. None of them takes a tenant's lock.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
-use super::{Error, Orchestrator, Readiness, SystemInfo, TenantLine, TenantList, TenantStatus, summary};
+use super::{Error, Orchestrator, Readiness, SystemInfo, TenantLine, TenantList, TenantStatus, Verified, summary};
 use crate::backend::{LogQuery, LogStream, ObservedContainer};
 use crate::domain::{Generation, ImageInfo, OperationKind, ProjectName, Subdomain, TenantState};
 use crate::tenant_fs::Record;
@@ -99,17 +100,32 @@ impl Orchestrator {
         let settings = &self.inner.settings;
         let backend = &self.inner.backends[&settings.default_backend];
         let tenants = self.disk(crate::tenant_fs::TenantFs::tenants).await.unwrap_or_default();
+        let host = backend.host().await.ok();
+        let verified = Verified {
+            api_on_loopback: settings.listens_on.is_loopback(),
+            ports_on_loopback: settings.publish_host.is_loopback(),
+            subnet_pool_is_free: backend.is_pool_free(),
+            engine: host.as_ref().map(|host| host.guards).unwrap_or_default(),
+            metadata_closed: None,
+            host_closed: None,
+        };
         SystemInfo {
             version: env!("CARGO_PKG_VERSION"),
             agent: self.inner.fs.agent_id().as_str().to_owned(),
             backend: settings.default_backend,
             policy: settings.policy.profile().as_str(),
             capabilities: backend.capabilities(),
-            host: backend.host().await.ok(),
+            host,
+            verified,
             tenants: tenants.iter().filter(|(_, record)| record.as_ref().is_ok_and(|record| !record.kept)).count(),
             max_tenants: settings.max_tenants,
             uptime_s: self.inner.started.elapsed().as_secs(),
         }
+    }
+
+    /// Whether a client's address is a tenant's.
+    pub fn is_tenant_address(&self, address: IpAddr) -> bool {
+        self.inner.backends.values().any(|backend| backend.is_tenant_address(address))
     }
 
     /// What `/health` and `/ready` say.

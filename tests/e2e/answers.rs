@@ -71,8 +71,32 @@ async fn every_route_answers_in_its_shape() {
     assert_eq!(list["tenants"].as_array().map(Vec::len), Some(1));
 
     let info = agent.get("/v1/system/info").await.expect(200);
-    let shape = ["version", "agent", "backend", "policy", "capabilities", "host", "tenants", "max_tenants", "uptime_s"];
+    let shape = [
+        "version",
+        "agent",
+        "backend",
+        "policy",
+        "capabilities",
+        "host",
+        "verified",
+        "tenants",
+        "max_tenants",
+        "uptime_s",
+    ];
     assert_eq!(fields(&info), shape.into(), "{info}");
+    let verified = &info["verified"];
+    let shape =
+        ["api_on_loopback", "ports_on_loopback", "subnet_pool_is_free", "engine", "metadata_closed", "host_closed"];
+    assert_eq!(fields(verified), shape.into(), "{verified}");
+    assert_eq!(
+        (&verified["api_on_loopback"], &verified["ports_on_loopback"], &verified["metadata_closed"]),
+        (&json!(true), &json!(true), &Value::Null)
+    );
+    // A tenant's bridge is there, so these are the host's routes.
+    assert_eq!(verified["subnet_pool_is_free"], json!(true), "{verified}");
+    for guard in ["seccomp", "mandatory_access_control", "user_namespaces", "rootless", "live_restore"] {
+        assert!(verified["engine"][guard].is_boolean(), "{guard}: {verified}");
+    }
     assert_eq!(
         (&info["backend"], &info["policy"], &info["tenants"]),
         (&json!("docker"), &json!("baseline"), &json!(1))

@@ -176,7 +176,7 @@ async fn when_a_port_is_in_use() {
     let port = listener.local_addr().expect("it is bound").port();
     let ports = format!("ports: ['127.0.0.1:{port}:80']");
     let told = site.update_fails(&with_web(&[SERVES, &[PAGE, BACK, &ports]], REST), 409, "PORT_TAKEN").await;
-    assert_eq!(told["field"], "services.web.ports", "{told}");
+    assert_eq!(told["field"], "services.web.ports[0]", "{told}");
     assert!(told["error"].as_str().is_some_and(|text| text.contains(&port.to_string())), "{told}");
     site.assert_put_back(&["db-1", "idle-1"]).await;
     drop(listener);

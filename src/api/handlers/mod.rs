@@ -5,6 +5,7 @@ mod system;
 mod tenants;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::time::timeout;
@@ -49,6 +50,11 @@ impl Handlers {
 }
 
 impl Endpoints for Handlers {
+    /// Tenants' containers reach this host's addresses, and have nothing to say here.
+    fn turns_away(&self, peer: IpAddr) -> bool {
+        self.orchestrator.is_tenant_address(peer)
+    }
+
     async fn call(&self, route: Route, call: Call) -> Result<Answer, ApiError> {
         match route {
             Route::Health => self.health(&call).await,

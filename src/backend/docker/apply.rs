@@ -67,6 +67,7 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
     let api = engine.api_version().await.map_err(|error| error.into_backend(doing))?;
     let first = stack.first_containers();
     let names = stack.names();
+    let ports = stack.ports.of(slot);
     let mut name = slot.name.clone();
     for attempt in 0..3 {
         let around = Surroundings {
@@ -77,6 +78,7 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
             containers: &first,
             inherited: &inherited,
             names: &names,
+            ports: &ports,
             api,
         };
         let request = convert::container(wanted, slot.service, service, &around)?;

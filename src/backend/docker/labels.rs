@@ -11,6 +11,8 @@ pub(super) const TENANT: &str = "dev.q8.tenant";
 pub(super) const ID: &str = "dev.q8.id";
 pub(super) const GENERATION: &str = "dev.q8.generation";
 pub(super) const SPEC: &str = "dev.q8.spec";
+/// The host ports that a container has whenever it runs (`leases`); the engine's list has them only while it does.
+pub(super) const PORTS: &str = "dev.q8.ports";
 
 pub(super) const PROJECT: &str = "com.docker.compose.project";
 pub(super) const SERVICE: &str = "com.docker.compose.service";

@@ -4,8 +4,10 @@
 //! observe  what the engine has of a tenant         (list calls, by label); `converge` plans from it
 //! gates    what the engine is too old for          refused before anything is touched
 //! convert  service -> create request               pure
+//! leases   host ports: which one a container gets, and whether it can be had
 //! stack    what the plan's tasks do here           `apply` makes; waits are driven by `watch`: the engine's events
 //! adoption what others made becomes the tenant's
+//! peers    whose addresses are tenants'       routes  what the host reaches besides
 //! settle   the record decides: keep new, drop old, or the reverse
 //! ```
 //!
@@ -24,13 +26,16 @@ mod hooks;
 mod images;
 mod labels;
 mod layers;
+mod leases;
 mod logs;
 mod nesting;
 mod networks;
 mod observe;
+mod peers;
 mod pending;
 mod platform;
 mod pulls;
+mod routes;
 mod settle;
 mod stack;
 mod start;
@@ -39,19 +44,23 @@ mod stop;
 mod watch;
 
 pub use networks::Subnet;
+pub use routes::{PoolOverlap, check_pool};
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bollard::models::SystemInfo;
 
-use self::engine::Engine;
+use self::engine::{Engine, EngineError};
+use self::leases::{Claims, Leases};
 use self::networks::SubnetPool;
 use self::observe::{Container, Observed, State};
 use self::pulls::Pulls;
 use self::stack::Stack;
 use super::{
-    Action, Adoption, Backend, BackendError, Capabilities, Deployment, HostInfo, LogQuery, LogStream,
+    Action, Adoption, Backend, BackendError, Capabilities, Deployment, Guards, HostInfo, LogQuery, LogStream,
     ObservedContainer, Plan, PlannedObject, Removed, ResolvedImages, Run, Step, TenantRef, UndoNote,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
@@ -61,6 +70,7 @@ pub struct DockerBackend {
     agent: AgentId,
     engine: Arc<Engine>,
     subnets: SubnetPool,
+    leases: Leases,
     pulls: Pulls,
 }
 
@@ -71,6 +81,7 @@ impl DockerBackend {
             agent,
             engine: Arc::new(Engine::at(socket)),
             subnets: SubnetPool::new(subnet_pool),
+            leases: Leases::default(),
             pulls: Pulls::default(),
         }
     }
@@ -119,8 +130,25 @@ impl DockerBackend {
         let plan = Plan::of_steps(steps.collect(), deployment.project.project())?;
         let observed = Observed { containers: containers.to_vec(), ..Observed::default() };
         let images = ResolvedImages::new();
-        let place = (&self.engine, &self.subnets);
+        let place = (&self.engine, &self.subnets, &Claims::default());
         Stack::new(place, (deployment, &images, &plan), &observed, run).carry_out().await
+    }
+}
+
+/// Reads the engine's `SecurityOptions`, such as `name=seccomp,profile=builtin`.
+fn guards(info: &SystemInfo) -> Guards {
+    let has = |name: &str| {
+        let named = |option: &String| option.split(',').any(|word| word.strip_prefix("name=") == Some(name));
+        info.security_options.as_ref().map(|options| options.iter().any(named))
+    };
+    let unfiltered = |option: &String| option.contains("name=seccomp") && option.contains("profile=unconfined");
+    let filters = |options: &Vec<String>| !options.iter().any(unfiltered);
+    Guards {
+        seccomp: has("seccomp").map(|has| has && info.security_options.as_ref().is_some_and(filters)),
+        mandatory_access_control: has("apparmor").zip(has("selinux")).map(|(apparmor, selinux)| apparmor || selinux),
+        user_namespaces: has("userns"),
+        rootless: has("rootless"),
+        live_restore: info.live_restore_enabled,
     }
 }
 
@@ -147,11 +175,17 @@ impl Backend for DockerBackend {
     }
 
     async fn adoptable(&self, wanted: &Deployment) -> Result<Adoption, BackendError> {
-        adoption::find(&self.engine, wanted).await
+        let found = adoption::find(&self.engine, wanted).await?;
+        // Their networks have subnets that are not of the pool.
+        let looked = self.subnets.look_around(&self.engine).await;
+        looked.map_err(|error| error.into_backend("listing networks"))?;
+        Ok(found)
     }
 
     async fn plan(&self, wanted: &Deployment, images: &ResolvedImages, run: &Run) -> Result<Plan, BackendError> {
-        apply::plan(&self.engine, wanted, images, run).await
+        let plan = apply::plan(&self.engine, wanted, images, run).await?;
+        self.leases.check(&self.engine, wanted, &plan).await?;
+        Ok(plan)
     }
 
     async fn apply(
@@ -163,7 +197,8 @@ impl Backend for DockerBackend {
     ) -> Result<(), BackendError> {
         let observed = observe::tenant(&self.engine, &wanted.tenant).await;
         let observed = observed.map_err(|error| error.into_backend("listing the tenant"))?;
-        let place = (&self.engine, &self.subnets);
+        let ports = self.leases.claim(&self.engine, wanted, plan).await?;
+        let place = (&self.engine, &self.subnets, &ports);
         Stack::new(place, (wanted, images, plan), &observed, run).carry_out().await
     }
 
@@ -254,9 +289,18 @@ impl Backend for DockerBackend {
         logs::merged(&self.engine, with_tty, query).await
     }
 
+    fn is_tenant_address(&self, address: IpAddr) -> bool {
+        self.subnets.peers().contains(address)
+    }
+
+    fn is_pool_free(&self) -> Option<bool> {
+        routes::are_the_hosts().then(|| check_pool(self.subnets.pool()).is_ok())
+    }
+
     async fn host(&self) -> Result<HostInfo, BackendError> {
         let (version, info) = tokio::try_join!(self.engine.version(), self.engine.info())
             .map_err(|error| error.into_backend("asking about the host"))?;
+        let guards = guards(&info);
         Ok(HostInfo {
             engine: "docker".to_owned(),
             version: version.version.unwrap_or_default(),
@@ -264,14 +308,50 @@ impl Backend for DockerBackend {
             os: info.os_type.unwrap_or_default(),
             arch: info.architecture.unwrap_or_default(),
             cpus: info.ncpu.and_then(|count| u64::try_from(count).ok()),
+            guards,
             memory: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()),
         })
     }
 
     async fn health(&self) -> Result<(), BackendError> {
-        self.engine.ping().await.map_err(|error| {
+        let usable = async {
+            self.engine.ping().await?;
+            if !self.subnets.peers().has_learnt() {
+                self.subnets.look_around(&self.engine).await?;
+            }
+            Ok::<_, EngineError>(())
+        };
+        usable.await.map_err(|error| {
             tracing::debug!(%error, "the engine does not answer");
             BackendError::Unavailable
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_of_an_engine() {
+        let of = |options: Option<&[&str]>| {
+            let security_options = options.map(|options| options.iter().map(|text| (*text).to_owned()).collect());
+            guards(&SystemInfo { security_options, live_restore_enabled: Some(true), ..SystemInfo::default() })
+        };
+        let silent = Guards { live_restore: Some(true), ..Guards::default() };
+        assert_eq!(of(None), silent);
+        let none = Guards {
+            seccomp: Some(false),
+            mandatory_access_control: Some(false),
+            user_namespaces: Some(false),
+            rootless: Some(false),
+            live_restore: Some(true),
+        };
+        assert_eq!(of(Some(&[])), none);
+        assert_eq!(of(Some(&["name=seccomp,profile=unconfined"])), none);
+        let all = of(Some(&["name=apparmor", "name=seccomp,profile=builtin", "name=userns", "name=cgroupns"]));
+        let expected = Guards { mandatory_access_control: Some(true), user_namespaces: Some(true), ..none };
+        assert_eq!(all, Guards { seccomp: Some(true), ..expected });
+        assert_eq!(of(Some(&["name=rootless", "name=selinux"])).rootless, Some(true));
     }
 }

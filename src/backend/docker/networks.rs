@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use bollard::models::{Ipam as EngineIpam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
 
 use super::engine::{Engine, EngineError};
-use super::{adoption, labels};
+use super::peers::Peers;
+use super::{adoption, labels, routes};
 use crate::backend::{BackendError, Deployment};
 use crate::compose::{Ipam, Network, Volume};
 use crate::domain::ObjectKey;
@@ -34,7 +35,7 @@ impl Subnet {
         Self { base: u32::from(address) & mask, prefix }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = text.split_once('/')?;
         Some(Self::new(address.parse().ok()?, prefix.parse().ok()?))
     }
@@ -43,7 +44,15 @@ impl Subnet {
         1 << (32 - self.prefix)
     }
 
-    fn overlaps(self, other: Self) -> bool {
+    pub(super) fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    pub(super) fn contains(self, other: Self) -> bool {
+        self.prefix <= other.prefix && self.overlaps(other)
+    }
+
+    pub(super) fn overlaps(self, other: Self) -> bool {
         let end = |subnet: Self| u64::from(subnet.base) + subnet.size();
         u64::from(self.base) < end(other) && u64::from(other.base) < end(self)
     }
@@ -59,26 +68,51 @@ impl std::fmt::Display for Subnet {
 /// kept here, so that two tenants at once do not choose the same one.
 pub(super) struct SubnetPool {
     pool: Subnet,
+    peers: Peers,
     choosing: tokio::sync::Mutex<()>,
     in_flight: Mutex<BTreeSet<Subnet>>,
 }
 
 impl SubnetPool {
     pub(super) fn new(pool: Subnet) -> Self {
-        Self { pool, choosing: tokio::sync::Mutex::new(()), in_flight: Mutex::new(BTreeSet::new()) }
+        Self {
+            pool,
+            peers: Peers::new(pool),
+            choosing: tokio::sync::Mutex::new(()),
+            in_flight: Mutex::new(BTreeSet::new()),
+        }
+    }
+
+    pub(super) fn pool(&self) -> Subnet {
+        self.pool
+    }
+
+    /// Whose addresses are tenants'.
+    pub(super) fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Asks the engine whose addresses are tenants'.
+    pub(super) async fn look_around(&self, engine: &Engine) -> Result<(), EngineError> {
+        self.peers.learn(&engine.networks(None).await?);
+        Ok(())
     }
 
     /// The lowest free subnet; it stays reserved until the reservation is dropped.
     async fn reserve(&self, engine: &Engine, avoid: &BTreeSet<Subnet>) -> Result<Option<Reservation<'_>>, EngineError> {
         let _one_at_a_time = self.choosing.lock().await;
         let networks = engine.networks(None).await?;
+        self.peers.learn(&networks);
+        // Some may have come up after the agent's start, such as a VPN's.
+        let routes = routes::of_this_host().into_iter().map(|route| route.subnet);
         let taken = networks
             .into_iter()
             .filter_map(|network| network.ipam?.config)
             .flatten()
             .filter_map(|config| Subnet::parse(config.subnet.as_deref()?));
         let mut in_flight = self.in_flight.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let taken: Vec<Subnet> = taken.chain(in_flight.iter().copied()).chain(avoid.iter().copied()).collect();
+        let taken: Vec<Subnet> =
+            taken.chain(routes).chain(in_flight.iter().copied()).chain(avoid.iter().copied()).collect();
         let Some(subnet) = lowest_free(self.pool, SUBNET_PREFIX, &taken) else { return Ok(None) };
         in_flight.insert(subnet);
         Ok(Some(Reservation { pool: self, subnet }))
@@ -159,21 +193,25 @@ pub(super) async fn ensure_network(
     let own = network.ipam.clone().unwrap_or_default();
     // Whoever chooses a subnet or another address manager has chosen; the rest gets its subnet here, options and all.
     if !own.config.is_empty() || own.driver.as_ref().is_some_and(|driver| driver != "default") {
-        return engine
-            .create_network(request(Some(engine_ipam(&own))))
-            .await
-            .map(drop)
-            .map_err(|e| e.into_backend(doing));
+        let made = async {
+            engine.create_network(request(Some(engine_ipam(&own)))).await?;
+            pool.look_around(engine).await
+        };
+        return made.await.map_err(|error| error.into_backend(doing));
     }
     let mut avoid = BTreeSet::new();
     for _ in 0..ATTEMPTS {
         let reservation = pool.reserve(engine, &avoid).await.map_err(|error| error.into_backend(doing))?;
         let Some(reservation) = reservation else {
-            return Err(BackendError::Refused { message: "no subnet is free in Q8_AGENT_SUBNET_POOL".to_owned() });
+            return Err(BackendError::HostFull { what: "subnet in Q8_AGENT_SUBNET_POOL".to_owned(), field: None });
         };
         let config = IpamConfig { subnet: Some(reservation.subnet.to_string()), ..Default::default() };
         let ipam = EngineIpam { config: Some(vec![config]), ..engine_ipam(&own) };
         match engine.create_network(request(Some(ipam))).await {
+            // The engine adds a subnet of IPv6 by itself.
+            Ok(_) if network.enable_ipv6 == Some(true) => {
+                return pool.look_around(engine).await.map_err(|error| error.into_backend(doing));
+            }
             Ok(_) => return Ok(()),
             // Somebody outside this agent took it, or a route of the host lies there.
             Err(EngineError::Refused { message, .. }) if message.to_ascii_lowercase().contains("overlap") => {

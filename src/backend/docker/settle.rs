@@ -186,6 +186,7 @@ async fn reattach(
         image_id: "",
         containers: &BTreeMap::new(),
         inherited: &nothing,
+        ports: &BTreeMap::new(),
         names,
         api,
     };

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use futures::future::try_join_all;
 
 use super::engine::Engine;
+use super::leases::Claims;
 use super::networks::SubnetPool;
 use super::observe::{Container, Observed, State};
 use super::watch::{self, Watch};
@@ -22,6 +23,8 @@ use crate::domain::{ContainerId, ContainerName, ServiceName};
 pub(super) struct Stack<'a> {
     pub(super) engine: &'a Arc<Engine>,
     pub(super) pool: &'a SubnetPool,
+    /// The host ports of what is made.
+    pub(super) ports: &'a Claims,
     pub(super) wanted: &'a Deployment,
     pub(super) images: &'a ResolvedImages,
     pub(super) plan: &'a Plan,
@@ -36,7 +39,7 @@ pub(super) struct Stack<'a> {
 
 impl<'a> Stack<'a> {
     pub(super) fn new(
-        (engine, pool): (&'a Arc<Engine>, &'a SubnetPool),
+        (engine, pool, ports): (&'a Arc<Engine>, &'a SubnetPool, &'a Claims),
         (wanted, images, plan): (&'a Deployment, &'a ResolvedImages, &'a Plan),
         observed: &'a Observed,
         run: &'a Run,
@@ -44,6 +47,7 @@ impl<'a> Stack<'a> {
         Self {
             engine,
             pool,
+            ports,
             wanted,
             images,
             plan,
@@ -168,7 +172,14 @@ impl Hands for Stack<'_> {
             try_join_all(replaced.into_iter().map(|other| self.stop(other))).await?;
             started = self.engine.start(&id).await;
         }
-        started.map_err(|error| start::failure(error, slot.service))
+        let ports = self.wanted.service(slot.service).map_or(&[][..], |service| &service.ports);
+        started.map_err(|error| {
+            let failure = start::failure(error, slot.service, ports, &self.ports.of(slot));
+            if let BackendError::PortTaken { port, .. } = failure {
+                self.ports.refused(port);
+            }
+            failure
+        })
     }
 
     async fn post_start(&self, slot: Slot<'_>) -> Result<(), BackendError> {

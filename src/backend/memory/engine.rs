@@ -103,7 +103,7 @@ impl State {
         ports: &[PortMapping],
     ) -> Result<Vec<BoundPort>, BackendError> {
         let mut bound: Vec<BoundPort> = Vec::new();
-        for mapping in ports {
+        for (at, mapping) in ports.iter().enumerate() {
             let host = mapping.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
             let is_free = |port: u16| {
                 let others = self.containers.values().filter(|other| &other.id != id).flat_map(|other| &other.bound);
@@ -115,7 +115,7 @@ impl State {
             };
             let (first, last) = mapping.host_ports().unwrap_or((FIRST_FREE_PORT, u16::MAX));
             let Some(port) = (first..=last).find(|port| is_free(*port)) else {
-                return Err(BackendError::PortTaken { service: service.clone(), port: first });
+                return Err(BackendError::PortTaken { service: service.clone(), at: Some(at), port: first });
             };
             bound.push(BoundPort { host, port, target: mapping.target, protocol: mapping.protocol });
         }

@@ -23,8 +23,8 @@ use async_trait::async_trait;
 
 use super::converge::{self, KnownNetwork, KnownVolume, Observed};
 use super::{
-    Backend, BackendError, Capabilities, Deployment, HostInfo, HostKey, LogQuery, LogStream, ObservedContainer, Plan,
-    Removed, ResolvedImages, Run, TenantRef, UndoNote,
+    Backend, BackendError, Capabilities, Deployment, Guards, HostInfo, HostKey, LogQuery, LogStream, ObservedContainer,
+    Plan, Removed, ResolvedImages, Run, TenantRef, UndoNote,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -223,6 +223,7 @@ impl Backend for MemoryBackend {
             os: String::from(std::env::consts::OS),
             arch: String::from(std::env::consts::ARCH),
             cpus: Some(4),
+            guards: Guards::default(),
             memory: Some(8 << 30),
         })
     }

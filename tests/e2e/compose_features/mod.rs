@@ -26,21 +26,21 @@ async fn agent() -> Agent<'static> {
 }
 
 /// A command that runs a script, says [`END`] and then waits to be killed. In the script, `$` is written `$$`.
-fn reports(script: &str) -> String {
+pub(crate) fn reports(script: &str) -> String {
     let script = format!("{script}\necho {END}\nexec sleep 3600");
     // JSON is YAML.
     Value::from(vec!["sh", "-c", script.as_str()]).to_string()
 }
 
 /// What a service's script has said.
-async fn report(tenant: &Tenant<'_>, service: &str) -> Vec<String> {
+pub(crate) async fn report(tenant: &Tenant<'_>, service: &str) -> Vec<String> {
     let mut lines = tenant.says(service, END).await;
     lines.truncate(lines.iter().position(|line| line == END).expect("it has just been seen"));
     lines
 }
 
 /// What the engine says about every container, by name without the project.
-async fn inspected(tenant: &Tenant<'_>) -> BTreeMap<String, Value> {
+pub(crate) async fn inspected(tenant: &Tenant<'_>) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for (name, container) in tenant.containers().await {
         all.insert(name, inspect(Engine::shared(), &container.id).await);

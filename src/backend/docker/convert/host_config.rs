@@ -1,6 +1,6 @@
 //! `HostConfig`: what a container may use of the host, and which of the host's namespaces it shares.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
     DeviceMapping, DeviceRequest as EngineDeviceRequest, HostConfig, HostConfigCgroupnsModeEnum,
@@ -27,7 +27,7 @@ pub(super) fn host_config(
     let security = security_options(deployment, name, service)?;
     let blkio = service.blkio_config.clone().unwrap_or_default();
     Ok(HostConfig {
-        port_bindings: port_bindings(service),
+        port_bindings: port_bindings(service, around.ports),
         restart_policy: restart(deployment, service),
         mounts: some(mounts::mounts(deployment, name, service, around)?),
         volumes_from: some(mounts::volumes_from(name, service, around)?),
@@ -143,12 +143,21 @@ pub(in crate::backend::docker) fn restart_policy(policy: RestartPolicy) -> Engin
     EngineRestart { name: Some(name), maximum_retry_count: count.map(i64::from) }
 }
 
-fn port_bindings(service: &Service) -> Option<HashMap<String, Option<Vec<PortBinding>>>> {
+/// A port that was chosen is asked for by its number; otherwise the engine is asked for what the file says.
+fn port_bindings(
+    service: &Service,
+    chosen: &BTreeMap<usize, u16>,
+) -> Option<HashMap<String, Option<Vec<PortBinding>>>> {
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
-    for port in &service.ports {
-        let host_port = port.host_ports().map_or_else(String::new, |(first, last)| {
-            if first == last { first.to_string() } else { format!("{first}-{last}") }
-        });
+    for (at, port) in service.ports.iter().enumerate() {
+        let range = chosen.get(&at).map(|port| (*port, *port)).or_else(|| port.host_ports());
+        let host_port =
+            range.map_or_else(
+                String::new,
+                |(first, last)| {
+                    if first == last { first.to_string() } else { format!("{first}-{last}") }
+                },
+            );
         let binding = PortBinding { host_ip: port.host_ip.map(|ip| ip.to_string()), host_port: Some(host_port) };
         let key = format!("{}/{}", port.target, port.protocol.as_str());
         bindings.entry(key).or_default().get_or_insert_default().push(binding);

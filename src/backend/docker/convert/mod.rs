@@ -26,7 +26,7 @@ pub(super) use self::endpoints::{endpoint, primary_network};
 pub(super) use self::host_config::{isolation, restart_policy};
 pub(super) use self::security::security_options;
 use super::gates::{API_1_44, ApiVersion};
-use super::labels;
+use super::{labels, leases};
 use crate::backend::{BackendError, Deployment};
 use crate::compose::{Healthcheck, Service};
 use crate::domain::{ContainerId, ContainerName, ServiceName};
@@ -47,6 +47,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) names: &'a BTreeMap<ServiceName, Vec<ContainerName>>,
     /// Anonymous volumes of the container that this one replaces: volume name -> path.
     pub(super) inherited: &'a BTreeMap<String, String>,
+    /// The host ports that were chosen for it, by their place in `ports`.
+    pub(super) ports: &'a BTreeMap<usize, u16>,
     /// What the engine speaks.
     pub(super) api: ApiVersion,
 }
@@ -71,6 +73,9 @@ pub(super) fn container(
     let mut host_config = host_config::host_config(deployment, name, service, around)?;
     host_config.network_mode = Some(connections.mode);
     host_config.links = some(connections.bridge_links);
+    let mut labels = labels::container(deployment, name, service, around.number, &spec, around.image_id);
+    // Even if it says nothing, or the image's own label of this name would hold.
+    labels.insert(labels::PORTS.to_owned(), leases::label(&service.ports, around.ports));
     let body = ContainerCreateBody {
         hostname: service.hostname.clone(),
         domainname: service.domainname.clone(),
@@ -92,7 +97,7 @@ pub(super) fn container(
         healthcheck: service.healthcheck.as_ref().map(|check| healthcheck(check, around.api)),
         image: Some(around.image.to_owned()),
         working_dir: service.working_dir.clone(),
-        labels: Some(labels::container(deployment, name, service, around.number, &spec, around.image_id)),
+        labels: Some(labels),
         stop_signal: service.stop_signal.clone(),
         stop_timeout: service.stop_grace_period.map(whole_seconds),
         host_config: Some(host_config),

@@ -57,6 +57,7 @@ fn request(deployment: &Deployment, api: ApiVersion) -> Result<Value, BackendErr
         containers: &containers,
         names: &names(&[("b", &["q8-acme-b-1", "q8-acme-b-2"]), ("c", &["see"]), ("d", &["q8-acme-d-1"])]),
         inherited: &BTreeMap::new(),
+        ports: &BTreeMap::new(),
         api,
     };
     let request = container(deployment, &name, deployment.service(&name).unwrap(), &around)?;
