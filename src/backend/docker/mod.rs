@@ -4,6 +4,7 @@
 //! observe  what the engine has of a tenant         (list calls, by label); `converge` plans from it
 //! gates    what the engine is too old for          refused before anything is touched
 //! convert  service -> create request               pure
+//! gate     an independent look at every finished request
 //! stack    what the plan's tasks do here           `apply` makes; waits are driven by `watch`: the engine's events
 //! adoption what others made becomes the tenant's
 //! settle   the record decides: keep new, drop old, or the reverse
@@ -19,6 +20,7 @@ mod convert;
 mod demux;
 mod details;
 mod engine;
+mod gate;
 mod gates;
 mod hooks;
 mod images;
@@ -40,12 +42,14 @@ mod watch;
 
 pub use networks::Subnet;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use self::engine::Engine;
+use self::gate::Ground;
 use self::networks::SubnetPool;
 use self::observe::{Container, Observed, State};
 use self::pulls::Pulls;
@@ -69,10 +73,19 @@ impl DockerBackend {
     pub fn new(agent: AgentId, socket: PathBuf, subnet_pool: Subnet) -> Self {
         Self {
             agent,
-            engine: Arc::new(Engine::at(socket)),
+            engine: Arc::new(Engine::at(socket, Ground { publish: None, pool: subnet_pool })),
             subnets: SubnetPool::new(subnet_pool),
             pulls: Pulls::default(),
         }
+    }
+
+    /// The address of this host on which tenants publish ports, and which ports. Without it, confined tenants publish
+    /// nothing but what they are granted.
+    #[must_use]
+    pub fn publishing(mut self, host: IpAddr, ports: (u16, u16)) -> Self {
+        let ground = Ground { publish: Some((host, ports)), ..self.engine.ground().clone() };
+        self.engine = Arc::new(Engine::at(self.engine.socket().to_owned(), ground));
+        self
     }
 
     async fn containers(&self, tenant: &TenantRef) -> Result<Vec<Container>, BackendError> {
