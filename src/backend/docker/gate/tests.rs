@@ -279,7 +279,6 @@ fn grants() -> Grants {
         external_networks: [crate::domain::ObjectName::parse("shared").unwrap()].into(),
         labels: ["traefik.".to_owned()].into(),
         sysctls: ["net.core.somaxconn".to_owned()].into(),
-        ..Grants::default()
     }
 }
 
