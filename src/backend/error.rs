@@ -61,6 +61,8 @@ pub enum BackendError {
     NoSpace,
     #[error("the backend refused a request: {message}")]
     Refused { message: String },
+    #[error("the last check before the engine refused {object}: {field} must be {rule}")]
+    GateRefused { object: String, field: String, rule: &'static str },
 }
 
 impl BackendError {
@@ -81,6 +83,7 @@ impl BackendError {
             Self::Unavailable => ErrorCode::BackendUnavailable,
             Self::NoSpace => ErrorCode::NoSpace,
             Self::Refused { .. } => ErrorCode::BackendError,
+            Self::GateRefused { .. } => ErrorCode::Internal,
         }
     }
 

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use super::{Deployment, HostKey, TenantRef};
 use crate::compose::{self, Document, Files, LoadInput};
 use crate::domain::{Adopted, AgentId, DesiredState, Generation, ProjectPath, Subdomain, TenantId};
-use crate::policy::{self, Ground, Profile};
+use crate::policy::{self, Ground, Profile, TenantRules};
 
 struct NoFiles;
 
@@ -19,6 +19,11 @@ impl Files for NoFiles {
 
 /// The deployment of this Compose text. `files` are the request's, by name only.
 pub(crate) fn deployment(profile: Profile, text: &str, files: &[&str]) -> Deployment {
+    judged(&profile.into(), text, files).unwrap_or_else(|refused| panic!("{refused}\n{text}"))
+}
+
+/// The deployment of this Compose text if these rules admit it, or why there is none.
+pub(crate) fn judged(rules: &TenantRules, text: &str, files: &[&str]) -> Result<Deployment, String> {
     let tenant = TenantRef {
         agent: AgentId::parse(&"a".repeat(32)).unwrap(),
         subdomain: Subdomain::parse("acme").unwrap(),
@@ -41,15 +46,15 @@ pub(crate) fn deployment(profile: Profile, text: &str, files: &[&str]) -> Deploy
         publish_host: Ipv4Addr::LOCALHOST.into(),
         publish_ports: (20000, 29999),
     };
-    let project = loaded.unwrap_or_else(|error| panic!("{error}\n{text}")).project;
-    let admitted = policy::admit(&profile.into(), project, &ground);
-    Deployment {
+    let project = loaded.map_err(|error| error.to_string())?.project;
+    let admitted = policy::admit(rules, project, &ground).map_err(|refusals| format!("{refusals:?}"))?;
+    Ok(Deployment {
         tenant,
         generation: Generation(2),
         desired: DesiredState::Running,
-        project: admitted.unwrap_or_else(|refusals| panic!("{refusals:?}\n{text}")).project,
+        project: admitted.project,
         files: BTreeMap::new(),
         pinned_images: BTreeMap::new(),
         key: HostKey::new([1; 32]),
-    }
+    })
 }

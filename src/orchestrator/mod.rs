@@ -126,7 +126,8 @@ impl Orchestrator {
             BackendName::Docker => {
                 let pool = Subnet::new(config.subnet_pool.address, config.subnet_pool.prefix);
                 docker::check_pool(pool)?;
-                Arc::new(DockerBackend::new(fs.agent_id().clone(), config.docker_socket.clone(), pool))
+                let backend = DockerBackend::new(fs.agent_id().clone(), config.docker_socket.clone(), pool);
+                Arc::new(backend.publishing(config.publish_host, config.publish_ports))
             }
             BackendName::Memory => Arc::new(MemoryBackend::new(fs.agent_id().clone(), key.clone())),
             BackendName::Aci => return Err(StartError::Backend(BackendName::Aci)),

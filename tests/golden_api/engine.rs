@@ -37,12 +37,18 @@ struct State {
     volumes: BTreeMap<String, Value>,
     /// In the order of creation: the id is the number, from 1.
     containers: Vec<Container>,
+    twist: Option<Twist>,
 }
+
+/// A change to the `HostConfig` of a request.
+pub(crate) type Twist = fn(&mut Value);
 
 struct Container {
     name: String,
     body: Value,
     runs: bool,
+    /// What the engine makes else of a `HostConfig`.
+    twist: Option<Twist>,
 }
 
 /// The engine behind its socket. It lives as long as the runtime.
@@ -72,6 +78,7 @@ impl Recorder {
                 .collect(),
             volumes: BTreeMap::new(),
             containers: Vec::new(),
+            twist: None,
         }));
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -84,6 +91,11 @@ impl Recorder {
             }
         });
         Self { socket, state, _directory: directory }
+    }
+
+    /// From now on it makes something else of every `HostConfig`.
+    pub(crate) fn twist(&self, twist: Twist) {
+        self.state.lock().expect("no panics here").twist = Some(twist);
     }
 
     /// What was to be changed so far.
@@ -163,6 +175,9 @@ impl State {
                 let name = call.body["Name"].as_str().unwrap_or_default();
                 let mut network = call.body.clone();
                 network["Id"] = json!(name);
+                if network["Driver"].is_null() {
+                    network["Driver"] = json!("bridge");
+                }
                 self.networks.insert(name.to_owned(), network);
                 (StatusCode::CREATED, json!({"Id": name, "Warning": ""}))
             }
@@ -177,7 +192,7 @@ impl State {
             }
             ["containers", "create"] => {
                 let name = call.query.get("name").cloned().unwrap_or_default();
-                self.containers.push(Container { name, body: call.body.clone(), runs: false });
+                self.containers.push(Container { name, body: call.body.clone(), runs: false, twist: self.twist });
                 (StatusCode::CREATED, json!({"Id": id(self.containers.len()), "Warnings": []}))
             }
             ["containers", id, "start"] => {
@@ -191,6 +206,13 @@ impl State {
                 }
             }
             ["networks", _, "connect"] => (StatusCode::OK, Value::Null),
+            ["containers", id] if call.method == "DELETE" => {
+                // Its number stays taken: ids follow the order of creation.
+                if let Some(container) = self.containers.get_mut(id.parse::<usize>().unwrap_or(0).wrapping_sub(1)) {
+                    container.runs = false;
+                }
+                (StatusCode::NO_CONTENT, Value::Null)
+            }
             _ => (StatusCode::NOT_IMPLEMENTED, json!({"message": "nobody expects this"})),
         }
     }
@@ -208,9 +230,23 @@ impl Container {
         })
     }
 
+    /// As it was asked for, with what an engine fills in.
+    fn host_config(&self) -> Value {
+        let mut host = self.body["HostConfig"].clone();
+        if host.is_object() {
+            host["MaskedPaths"] = json!(["/proc/kcore"]);
+            host["ReadonlyPaths"] = json!(["/proc/sys"]);
+            if let Some(twist) = self.twist {
+                twist(&mut host);
+            }
+        }
+        host
+    }
+
     fn details(&self, id: &str) -> Value {
         json!({
             "Id": id, "Name": format!("/{}", self.name), "Image": IMAGE, "Config": self.body, "Mounts": [],
+            "HostConfig": self.host_config(),
             "RestartCount": 0,
             "State": {"Status": self.state(), "Running": self.runs, "ExitCode": 0, "StartedAt": "2020-01-01T00:00:00Z"},
         })

@@ -17,7 +17,7 @@ use q8_agent::domain::{AgentId, DesiredState, FileContent, Generation, ProjectNa
 use q8_agent::policy::{self, Ground, Profile, Refusal};
 use serde_json::{Value, json};
 
-use engine::{Mutation, Recorder};
+use engine::{Mutation, Recorder, Twist};
 
 const DIRECTORY: &str = "/opt/tenants/acme";
 
@@ -120,7 +120,13 @@ impl Case {
         case
     }
 
-    fn deployment(&self, project: &str) -> Result<Deployment, Vec<Refusal>> {
+    /// A case of a few lines.
+    fn of(text: &str) -> Self {
+        let files = BTreeMap::new();
+        Self { text: text.to_owned(), files, variables: BTreeMap::new(), profiles: BTreeSet::new() }
+    }
+
+    fn deployment(&self, project: &str, profile: Profile) -> Result<Deployment, Vec<Refusal>> {
         let loaded = compose::load(&LoadInput {
             documents: &[Document { name: "compose.yaml", bytes: self.text.as_bytes() }],
             variables: &self.variables,
@@ -146,7 +152,7 @@ impl Case {
             },
             generation: Generation(1),
             desired: DesiredState::Running,
-            project: policy::admit(&Profile::Trusted.into(), project, &ground)?.project,
+            project: policy::admit(&profile.into(), project, &ground)?.project,
             files: self.files.clone(),
             pinned_images: BTreeMap::new(),
             key: HostKey::new([1; 32]),
@@ -156,8 +162,15 @@ impl Case {
 
 /// Brings a deployment up and commits it.
 async fn up(recorder: &Recorder, deployment: &Deployment) -> Result<(), BackendError> {
+    up_on(backend(recorder, deployment).publishing(Ipv4Addr::LOCALHOST.into(), (20000, 29999)), deployment).await
+}
+
+fn backend(recorder: &Recorder, deployment: &Deployment) -> DockerBackend {
     let pool = Subnet::new([10, 213, 0, 0].into(), 16);
-    let backend = DockerBackend::new(deployment.tenant.agent.clone(), recorder.socket.clone(), pool);
+    DockerBackend::new(deployment.tenant.agent.clone(), recorder.socket.clone(), pool)
+}
+
+async fn up_on(backend: DockerBackend, deployment: &Deployment) -> Result<(), BackendError> {
     let run = Run {
         deadline: tokio::time::Instant::now() + Duration::from_secs(30),
         progress: Progress::new(),
@@ -314,7 +327,10 @@ async fn the_engine_is_asked_what_docker_compose_asks() {
     for name in &names {
         let document = json_of(&format!("golden_api/{name}.json"));
         let project = if name == "valid-003-name-toplevel" { "shop" } else { "q8-acme" };
-        let deployment = match (Case::new(name).deployment(project), REFUSED.iter().find(|(other, _)| other == name)) {
+        let deployment = match (
+            Case::new(name).deployment(project, Profile::Trusted),
+            REFUSED.iter().find(|(other, _)| other == name),
+        ) {
             (Ok(deployment), None) => deployment,
             (Err(refusals), Some((_, field))) => {
                 assert_eq!(refusals.iter().map(|refusal| refusal.field.as_str()).collect::<Vec<_>>(), [*field]);
@@ -342,5 +358,52 @@ async fn the_engine_is_asked_what_docker_compose_asks() {
     assert!(expected > 1000, "only {expected} fields were compared");
     for (at, entry) in TOLERATED.iter().enumerate() {
         assert!(used.contains(&at), "nothing differs any more in {}{}{}", entry.document, entry.call, entry.field);
+    }
+}
+
+/// What the calls were about so far, such as `POST /containers/create`.
+fn asked(recorder: &Recorder) -> Vec<String> {
+    recorder.mutations().iter().map(|call| format!("{} {}", call.method, call.path)).collect()
+}
+
+const ONE_SERVICE: &str = "services: {web: {image: x, ports: ['20001:80']}}";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_gate_refuses_never_reaches_the_engine() {
+    let deployment = Case::of(ONE_SERVICE).deployment("q8-acme", Profile::Baseline).expect("an admitted project");
+    let recorder = Recorder::start("1.45", &[]);
+    // Nobody has said where tenants may publish, so the port that the policy let pass is refused behind it.
+    let refused = up_on(backend(&recorder, &deployment), &deployment).await.expect_err("a refusal");
+    assert!(matches!(refused, BackendError::GateRefused { .. }), "{refused}");
+    assert!(refused.to_string().contains("HostConfig.PortBindings"), "{refused}");
+    assert!(!refused.to_string().contains("20001"), "a value is told: {refused}");
+    assert_eq!(asked(&recorder), ["POST /networks/create"]);
+
+    let control = Recorder::start("1.45", &[]);
+    up(&control, &deployment).await.expect("the same where ports are published");
+    assert_eq!(
+        asked(&control),
+        ["POST /networks/create", "POST /containers/create", &format!("POST /containers/{}/start", engine::id(1))]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_engine_makes_else_is_removed_before_it_runs() {
+    let deployment = Case::of(ONE_SERVICE).deployment("q8-acme", Profile::Baseline).expect("an admitted project");
+    let twists: [(&str, Twist); 5] = [
+        ("Privileged", |host| host["Privileged"] = json!(true)),
+        ("CgroupnsMode", |host| drop(host.as_object_mut().map(|host| host.remove("CgroupnsMode")))),
+        ("PidsLimit", |host| host["PidsLimit"] = json!(null)),
+        ("CapDrop", |host| host["CapDrop"] = json!([])),
+        ("PortBindings", |host| host["PortBindings"]["80/tcp"][0]["HostIp"] = json!("0.0.0.0")),
+    ];
+    for (field, twist) in twists {
+        let recorder = Recorder::start("1.45", &[]);
+        recorder.twist(twist);
+        let refused = up(&recorder, &deployment).await.expect_err(field);
+        assert!(matches!(refused, BackendError::GateRefused { .. }), "{field}: {refused}");
+        assert!(refused.to_string().contains(field), "{field}: {refused}");
+        let removed = format!("DELETE /containers/{}", engine::id(1));
+        assert_eq!(asked(&recorder), ["POST /networks/create", "POST /containers/create", &removed], "{field}");
     }
 }

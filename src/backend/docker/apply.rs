@@ -2,10 +2,13 @@
 //! still runs. A failure before the first stop has therefore cost nothing, and after it nothing is lost: what was set aside
 //! stays until `settle`. The order is the plan's (`graph`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use bollard::models::EndpointSettings;
 
 use super::convert::{self, Surroundings};
 use super::engine::{Engine, EngineError};
+use super::gate::{Allowance, Checked, Connection, Creation, Known};
 use super::networks;
 use super::observe;
 use super::stack::Stack;
@@ -68,6 +71,8 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
     let first = stack.first_containers();
     let names = stack.names();
     let ports = stack.ports.of(slot);
+    let allowance = Allowance::of(wanted, engine.ground());
+    let known = Known { service: slot.service, number: slot.number, containers: &first, inherited: &inherited };
     let mut name = slot.name.clone();
     for attempt in 0..3 {
         let around = Surroundings {
@@ -82,22 +87,24 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
             api,
         };
         let request = convert::container(wanted, slot.service, service, &around)?;
-        match engine.create(&name, service.platform.as_deref(), request.body, request.mac_address).await {
+        let creation = Creation {
+            name: name.clone(),
+            platform: service.platform.clone(),
+            body: request.body,
+            mac_address: request.mac_address,
+        };
+        let creation = allowance.container(creation, &known)?;
+        let later: Vec<_> = request.connect_later;
+        match engine.create(creation.clone()).await {
             Ok(id) => {
-                for (network, endpoint) in request.connect_later {
-                    engine.connect(&network, &id, endpoint).await.map_err(|error| error.into_backend(doing))?;
-                }
+                connect(engine, &allowance, &id, &later).await?;
+                as_sent(engine, &allowance, (&creation, &later), &known, &id).await?;
                 return Ok(id);
             }
             Err(EngineError::Conflict(_)) if attempt < 2 => match holder(engine, wanted, slot, &name).await? {
                 Holder::MadeAlready(id) => {
-                    for (network, endpoint) in request.connect_later {
-                        match engine.connect(&network, &id, endpoint).await {
-                            // "endpoint with name … already exists in network …"
-                            Err(EngineError::Refused { status: 403, .. }) => {}
-                            other => other.map_err(|error| error.into_backend(doing))?,
-                        }
-                    }
+                    connect(engine, &allowance, &id, &later).await?;
+                    as_sent(engine, &allowance, (&creation, &later), &known, &id).await?;
                     return Ok(id);
                 }
                 Holder::LeftOver(id) => {
@@ -136,6 +143,48 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
         }
     }
     Err(BackendError::Refused { message: format!("container name {name} could not be had") })
+}
+
+/// The networks that a container joins after its creation, because the engine takes one only.
+type Later = [(String, EndpointSettings)];
+
+/// Connects a container to them; those that it is on already are no failure.
+async fn connect(
+    engine: &Engine,
+    allowance: &Allowance<'_>,
+    id: &ContainerId,
+    later: &Later,
+) -> Result<(), BackendError> {
+    for (network, endpoint) in later {
+        let connection = Connection { network: network.clone(), container: id.clone(), endpoint: endpoint.clone() };
+        match engine.connect(allowance.connection(connection)?).await {
+            // "endpoint with name … already exists in network …"
+            Err(EngineError::Refused { status: 403, .. }) => {}
+            other => other.map_err(|error| error.into_backend("making a container"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Looks at a container that was made and not started, and removes it if it is not what was asked for.
+async fn as_sent(
+    engine: &Engine,
+    allowance: &Allowance<'_>,
+    (creation, later): (&Checked<Creation>, &Later),
+    known: &Known<'_>,
+    id: &ContainerId,
+) -> Result<(), BackendError> {
+    if !allowance.confines() {
+        return Ok(());
+    }
+    let found = engine.inspect(id).await.map_err(|error| error.into_backend("looking at a container"))?;
+    let later: BTreeSet<String> = later.iter().map(|(network, _)| network.clone()).collect();
+    let verdict = allowance.container_is_as_sent(creation, &later, known, &found);
+    if verdict.is_err() {
+        let removed = anonymous::remove_with_container(engine, id).await;
+        removed.map_err(|error| error.into_backend("removing a container"))?;
+    }
+    verdict
 }
 
 /// Who holds a container name.

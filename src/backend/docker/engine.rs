@@ -11,9 +11,9 @@ use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerUpdateBody, EndpointSettings,
-    EventMessage, ExecConfig, ImageInspect, Network, NetworkConnectRequest, NetworkCreateRequest,
-    NetworkDisconnectRequest, NetworkInspect, RestartPolicy, SystemInfo, SystemVersion, Volume, VolumeCreateRequest,
+    ContainerInspectResponse, ContainerSummary, ContainerUpdateBody, EventMessage, ExecConfig, ImageInspect, Network,
+    NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, NetworkInspect, RestartPolicy, SystemInfo,
+    SystemVersion, Volume, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
@@ -25,6 +25,7 @@ use futures::{Stream, TryStreamExt as _};
 use http_body_util::{Either, Full};
 use serde_json::Value;
 
+use super::gate::{Checked, Connection, Creation, Ground};
 use super::gates::ApiVersion;
 use crate::backend::BackendError;
 use crate::domain::{ContainerId, ContainerName, ImageRef, ObjectName};
@@ -135,6 +136,7 @@ impl ExecId {
 /// One Docker Engine behind a Unix socket.
 pub(super) struct Engine {
     socket: PathBuf,
+    ground: Ground,
     client: OnceLock<Docker>,
     api_version: OnceLock<ApiVersion>,
     /// Stops that were begun and whose end nobody has seen.
@@ -169,12 +171,17 @@ fn done_if_gone(result: Result<()>) -> Result<()> {
 }
 
 impl Engine {
-    pub(super) fn at(socket: PathBuf) -> Self {
-        Self { socket, client: OnceLock::new(), api_version: OnceLock::new(), stopping: Mutex::default() }
+    pub(super) fn at(socket: PathBuf, ground: Ground) -> Self {
+        Self { socket, ground, client: OnceLock::new(), api_version: OnceLock::new(), stopping: Mutex::default() }
     }
 
     pub(super) fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// What the last gate goes by on this host.
+    pub(super) fn ground(&self) -> &Ground {
+        &self.ground
     }
 
     /// The client; it can only be made once the socket exists, which may be later than the agent's start.
@@ -226,15 +233,10 @@ impl Engine {
         within(READ, self.client()?.inspect_container(name.as_str(), None::<InspectContainerOptions>)).await
     }
 
-    pub(super) async fn create(
-        &self,
-        name: &ContainerName,
-        platform: Option<&str>,
-        body: ContainerCreateBody,
-        mac_address: Option<String>,
-    ) -> Result<ContainerId> {
+    pub(super) async fn create(&self, creation: Checked<Creation>) -> Result<ContainerId> {
+        let Creation { name, platform, body, mac_address } = creation.into_inner();
         let mut options = CreateContainerOptionsBuilder::new().name(name.as_str());
-        if let Some(platform) = platform {
+        if let Some(platform) = &platform {
             options = options.platform(platform);
         }
         let mut client = self.client()?.clone();
@@ -317,8 +319,8 @@ impl Engine {
 
     // --- commands in containers ---
 
-    pub(super) async fn create_exec(&self, id: &ContainerId, config: ExecConfig) -> Result<ExecId> {
-        let created = within(WRITE, self.client()?.create_exec(id.as_str(), config)).await?;
+    pub(super) async fn create_exec(&self, id: &ContainerId, config: Checked<ExecConfig>) -> Result<ExecId> {
+        let created = within(WRITE, self.client()?.create_exec(id.as_str(), config.into_inner())).await?;
         ExecId::parse(created.id)
     }
 
@@ -358,7 +360,8 @@ impl Engine {
         .await
     }
 
-    pub(super) async fn create_network(&self, body: NetworkCreateRequest) -> Result<String> {
+    pub(super) async fn create_network(&self, body: Checked<NetworkCreateRequest>) -> Result<String> {
+        let body = body.into_inner();
         // Before API 1.44 the engine makes two networks of one name unless it is told not to.
         let client = self.client()?.clone();
         let client = client.with_request_modifier(with_member("CheckDuplicate", Value::Bool(true), &body));
@@ -369,9 +372,10 @@ impl Engine {
         done_if_gone(within(WRITE, self.client()?.remove_network(id)).await)
     }
 
-    pub(super) async fn connect(&self, network: &str, id: &ContainerId, endpoint: EndpointSettings) -> Result<()> {
-        let body = NetworkConnectRequest { container: id.as_str().to_owned(), endpoint_config: Some(endpoint) };
-        within(WRITE, self.client()?.connect_network(network, body)).await
+    pub(super) async fn connect(&self, connection: Checked<Connection>) -> Result<()> {
+        let Connection { network, container, endpoint } = connection.into_inner();
+        let body = NetworkConnectRequest { container: container.into(), endpoint_config: Some(endpoint) };
+        within(WRITE, self.client()?.connect_network(&network, body)).await
     }
 
     pub(super) async fn disconnect(&self, network: &str, id: &ContainerId) -> Result<()> {
@@ -396,8 +400,8 @@ impl Engine {
         within(READ, self.client()?.inspect_volume(name.as_str())).await
     }
 
-    pub(super) async fn create_volume(&self, body: VolumeCreateRequest) -> Result<Volume> {
-        within(WRITE, self.client()?.create_volume(body)).await
+    pub(super) async fn create_volume(&self, body: Checked<VolumeCreateRequest>) -> Result<Volume> {
+        within(WRITE, self.client()?.create_volume(body.into_inner())).await
     }
 
     pub(super) async fn remove_volume(&self, name: &ObjectName) -> Result<()> {

@@ -8,10 +8,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::details;
 use super::engine::{Engine, EngineError};
+use super::gate::{self, Checked};
 use crate::backend::BackendError;
 use crate::backend::hooks::{self, HookEnd, PreStop};
 use crate::compose::Hook;
 use crate::domain::{ContainerId, ServiceName};
+use crate::policy::Profile;
 
 /// How often a command whose output has ended is asked for its exit code.
 const POLL: Duration = Duration::from_millis(20);
@@ -21,14 +23,15 @@ const KEPT_LINES: usize = 40;
 /// Runs `post_start`, one after the other.
 pub(super) async fn post_start(
     engine: &Engine,
+    profile: Profile,
     service: &ServiceName,
-    id: &ContainerId,
-    post_start: &[Hook],
+    (id, post_start): (&ContainerId, &[Hook]),
     deadline: Instant,
 ) -> Result<(), BackendError> {
     for (index, hook) in post_start.iter().enumerate() {
         let mut output = Vec::new();
-        match timeout_at(deadline, run(engine, id, hook, &mut output)).await {
+        let command = gate::command(profile, command(hook))?;
+        match timeout_at(deadline, run(engine, id, command, &mut output)).await {
             Ok(Ok(code)) => hooks::judge(service, index, HookEnd { code, output: details::tail(&output) })?,
             Ok(Err(EngineError::Conflict(message))) => {
                 tracing::info!(%service, %message, "a hook could not run");
@@ -46,9 +49,9 @@ pub(super) async fn post_start(
 /// Runs `pre_stop`, for at most so long. Whatever becomes of it, the container may be stopped afterwards.
 pub(super) async fn pre_stop(
     engine: &Engine,
+    profile: Profile,
     service: &ServiceName,
-    id: &ContainerId,
-    before: &PreStop,
+    (id, before): (&ContainerId, &PreStop),
     limit: Duration,
 ) {
     if before.hooks.is_empty() {
@@ -57,7 +60,9 @@ pub(super) async fn pre_stop(
     let deadline = Instant::now() + before.limit.min(limit);
     for (index, hook) in before.hooks.iter().enumerate() {
         let mut output = Vec::new();
-        match timeout_at(deadline, run(engine, id, hook, &mut output)).await {
+        // What was refused is in the log already.
+        let Ok(command) = gate::command(profile, command(hook)) else { continue };
+        match timeout_at(deadline, run(engine, id, command, &mut output)).await {
             Ok(Ok(0)) => {}
             Ok(Ok(code)) => tracing::warn!(%service, index, code, "a pre_stop hook failed"),
             Ok(Err(error)) => tracing::warn!(%service, index, %error, "a pre_stop hook could not run"),
@@ -69,13 +74,13 @@ pub(super) async fn pre_stop(
     }
 }
 
-/// Runs one command to its end and gives its exit code.
-async fn run(engine: &Engine, id: &ContainerId, hook: &Hook, output: &mut Vec<String>) -> Result<i64, EngineError> {
+/// The request for a hook.
+pub(super) fn command(hook: &Hook) -> ExecConfig {
     let environment = hook.environment.iter();
     let environment: Vec<String> = environment
         .map(|(name, value)| value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")))
         .collect();
-    let config = ExecConfig {
+    ExecConfig {
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         cmd: Some(hook.command.clone()),
@@ -84,7 +89,16 @@ async fn run(engine: &Engine, id: &ContainerId, hook: &Hook, output: &mut Vec<St
         privileged: Some(hook.privileged),
         working_dir: hook.working_dir.clone(),
         ..Default::default()
-    };
+    }
+}
+
+/// Runs one command to its end and gives its exit code.
+async fn run(
+    engine: &Engine,
+    id: &ContainerId,
+    config: Checked<ExecConfig>,
+    output: &mut Vec<String>,
+) -> Result<i64, EngineError> {
     let exec = engine.create_exec(id, config).await?;
     let mut printed = std::pin::pin!(engine.start_exec(&exec).await?);
     while let Some(piece) = printed.next().await {

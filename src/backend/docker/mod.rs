@@ -5,6 +5,7 @@
 //! gates    what the engine is too old for          refused before anything is touched
 //! convert  service -> create request               pure
 //! leases   host ports: which one a container gets, and whether it can be had
+//! gate     an independent look at every finished request
 //! stack    what the plan's tasks do here           `apply` makes; waits are driven by `watch`: the engine's events
 //! adoption what others made becomes the tenant's
 //! peers    whose addresses are tenants'       routes  what the host reaches besides
@@ -21,6 +22,7 @@ mod convert;
 mod demux;
 mod details;
 mod engine;
+mod gate;
 mod gates;
 mod hooks;
 mod images;
@@ -54,6 +56,7 @@ use async_trait::async_trait;
 use bollard::models::SystemInfo;
 
 use self::engine::{Engine, EngineError};
+use self::gate::Ground;
 use self::leases::{Claims, Leases};
 use self::networks::SubnetPool;
 use self::observe::{Container, Observed, State};
@@ -79,11 +82,20 @@ impl DockerBackend {
     pub fn new(agent: AgentId, socket: PathBuf, subnet_pool: Subnet) -> Self {
         Self {
             agent,
-            engine: Arc::new(Engine::at(socket)),
+            engine: Arc::new(Engine::at(socket, Ground { publish: None, pool: subnet_pool })),
             subnets: SubnetPool::new(subnet_pool),
             leases: Leases::default(),
             pulls: Pulls::default(),
         }
+    }
+
+    /// The address of this host on which tenants publish ports, and which ports. Without it, confined tenants publish
+    /// nothing but what they are granted.
+    #[must_use]
+    pub fn publishing(mut self, host: IpAddr, ports: (u16, u16)) -> Self {
+        let ground = Ground { publish: Some((host, ports)), ..self.engine.ground().clone() };
+        self.engine = Arc::new(Engine::at(self.engine.socket().to_owned(), ground));
+        self
     }
 
     async fn containers(&self, tenant: &TenantRef) -> Result<Vec<Container>, BackendError> {

@@ -7,11 +7,12 @@ use std::sync::Mutex;
 use bollard::models::{Ipam as EngineIpam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
 
 use super::engine::{Engine, EngineError};
+use super::gate::{Allowance, Checked};
 use super::peers::Peers;
 use super::{adoption, labels, routes};
 use crate::backend::{BackendError, Deployment};
 use crate::compose::{Ipam, Network, Volume};
-use crate::domain::ObjectKey;
+use crate::domain::{ObjectKey, ObjectName};
 
 /// Prefix length of a tenant network: 62 usable addresses.
 const SUBNET_PREFIX: u8 = 26;
@@ -48,6 +49,7 @@ impl Subnet {
         self.prefix
     }
 
+    /// Whether all of `other` lies in it.
     pub(super) fn contains(self, other: Self) -> bool {
         self.prefix <= other.prefix && self.overlaps(other)
     }
@@ -178,26 +180,18 @@ pub(super) async fn ensure_network(
         Err(EngineError::NotFound(_)) => {}
         Err(error) => return Err(error.into_backend(doing)),
     }
-    let request = |ipam: Option<EngineIpam>| NetworkCreateRequest {
-        name: network.name.as_str().to_owned(),
-        driver: network.driver.clone(),
-        internal: Some(network.internal),
-        attachable: Some(network.attachable),
-        enable_ipv4: network.enable_ipv4,
-        enable_ipv6: network.enable_ipv6,
-        ipam,
-        options: (!network.driver_opts.is_empty()).then(|| network.driver_opts.clone().into_iter().collect()),
-        labels: Some(labels::object(deployment, labels::NETWORK, key.as_str(), &spec, network.labels.clone())),
-        ..Default::default()
-    };
+    let allowance = Allowance::of(deployment, engine.ground());
     let own = network.ipam.clone().unwrap_or_default();
     // Whoever chooses a subnet or another address manager has chosen; the rest gets its subnet here, options and all.
     if !own.config.is_empty() || own.driver.as_ref().is_some_and(|driver| driver != "default") {
         let made = async {
-            engine.create_network(request(Some(engine_ipam(&own)))).await?;
-            pool.look_around(engine).await
+            engine
+                .create_network(allowance.network(request(deployment, (key, network), None))?)
+                .await
+                .map_err(|error| error.into_backend(doing))?;
+            pool.look_around(engine).await.map_err(|error| error.into_backend(doing))
         };
-        return made.await.map_err(|error| error.into_backend(doing));
+        return made.await;
     }
     let mut avoid = BTreeSet::new();
     for _ in 0..ATTEMPTS {
@@ -205,14 +199,17 @@ pub(super) async fn ensure_network(
         let Some(reservation) = reservation else {
             return Err(BackendError::HostFull { what: "subnet in Q8_AGENT_SUBNET_POOL".to_owned(), field: None });
         };
-        let config = IpamConfig { subnet: Some(reservation.subnet.to_string()), ..Default::default() };
-        let ipam = EngineIpam { config: Some(vec![config]), ..engine_ipam(&own) };
-        match engine.create_network(request(Some(ipam))).await {
-            // The engine adds a subnet of IPv6 by itself.
-            Ok(_) if network.enable_ipv6 == Some(true) => {
-                return pool.look_around(engine).await.map_err(|error| error.into_backend(doing));
+        let request = request(deployment, (key, network), Some(reservation.subnet.to_string()));
+        let request = allowance.network(request)?;
+        match engine.create_network(request.clone()).await {
+            Ok(id) => {
+                as_sent(engine, &allowance, &request, &network.name, &id).await?;
+                // The engine adds a subnet of IPv6 by itself.
+                if network.enable_ipv6 == Some(true) {
+                    pool.look_around(engine).await.map_err(|error| error.into_backend(doing))?;
+                }
+                return Ok(());
             }
-            Ok(_) => return Ok(()),
             // Somebody outside this agent took it, or a route of the host lies there.
             Err(EngineError::Refused { message, .. }) if message.to_ascii_lowercase().contains("overlap") => {
                 avoid.insert(reservation.subnet);
@@ -231,6 +228,50 @@ pub(super) async fn ensure_network(
         }
     }
     Err(BackendError::Refused { message: "no subnet of Q8_AGENT_SUBNET_POOL could be used".to_owned() })
+}
+
+/// The create request of a network, in this subnet or in those that it has chosen itself.
+pub(super) fn request(
+    deployment: &Deployment,
+    (key, network): (&ObjectKey, &Network),
+    subnet: Option<String>,
+) -> NetworkCreateRequest {
+    let spec = deployment.object_hash(network);
+    let mut ipam = engine_ipam(&network.ipam.clone().unwrap_or_default());
+    if let Some(subnet) = subnet {
+        ipam.config = Some(vec![IpamConfig { subnet: Some(subnet), ..Default::default() }]);
+    }
+    NetworkCreateRequest {
+        name: network.name.as_str().to_owned(),
+        driver: network.driver.clone(),
+        internal: Some(network.internal),
+        attachable: Some(network.attachable),
+        enable_ipv4: network.enable_ipv4,
+        enable_ipv6: network.enable_ipv6,
+        ipam: Some(ipam),
+        options: (!network.driver_opts.is_empty()).then(|| network.driver_opts.clone().into_iter().collect()),
+        labels: Some(labels::object(deployment, labels::NETWORK, key.as_str(), &spec, network.labels.clone())),
+        ..Default::default()
+    }
+}
+
+/// Looks at a network that was made, and removes it again if it is not what was asked for.
+async fn as_sent(
+    engine: &Engine,
+    allowance: &Allowance<'_>,
+    request: &Checked<NetworkCreateRequest>,
+    name: &ObjectName,
+    id: &str,
+) -> Result<(), BackendError> {
+    if !allowance.confines() {
+        return Ok(());
+    }
+    let found = engine.inspect_network(name).await.map_err(|error| error.into_backend("looking at a network"))?;
+    let verdict = allowance.network_is_as_sent(request, &found);
+    if verdict.is_err() {
+        engine.remove_network(id).await.map_err(|error| error.into_backend("removing a network"))?;
+    }
+    verdict
 }
 
 fn engine_ipam(ipam: &Ipam) -> EngineIpam {
@@ -256,6 +297,18 @@ fn taken(kind: &'static str, name: &str) -> BackendError {
     BackendError::NameTaken { kind, name: name.to_owned() }
 }
 
+/// The create request of a volume.
+pub(super) fn volume_request(deployment: &Deployment, key: &ObjectKey, volume: &Volume) -> VolumeCreateRequest {
+    let spec = deployment.object_hash(volume);
+    VolumeCreateRequest {
+        name: Some(volume.name.as_str().to_owned()),
+        driver: volume.driver.clone(),
+        driver_opts: (!volume.driver_opts.is_empty()).then(|| volume.driver_opts.clone().into_iter().collect()),
+        labels: Some(labels::object(deployment, labels::VOLUME, key.as_str(), &spec, volume.labels.clone())),
+        ..Default::default()
+    }
+}
+
 /// Makes a volume. The engine answers with an existing volume of the name, whoever owns it, so the labels of what came
 /// back decide.
 pub(super) async fn ensure_volume(
@@ -264,16 +317,13 @@ pub(super) async fn ensure_volume(
     key: &ObjectKey,
     volume: &Volume,
 ) -> Result<(), BackendError> {
-    let spec = deployment.object_hash(volume);
-    let body = VolumeCreateRequest {
-        name: Some(volume.name.as_str().to_owned()),
-        driver: volume.driver.clone(),
-        driver_opts: (!volume.driver_opts.is_empty()).then(|| volume.driver_opts.clone().into_iter().collect()),
-        labels: Some(labels::object(deployment, labels::VOLUME, key.as_str(), &spec, volume.labels.clone())),
-        ..Default::default()
-    };
+    let allowance = Allowance::of(deployment, engine.ground());
+    let body = allowance.volume(volume_request(deployment, key, volume))?;
     let made = engine.create_volume(body).await.map_err(|error| error.into_backend("making a volume"))?;
-    if labels::is_ours(&made.labels, &deployment.tenant) { Ok(()) } else { Err(taken("volume", volume.name.as_str())) }
+    if !labels::is_ours(&made.labels, &deployment.tenant) {
+        return Err(taken("volume", volume.name.as_str()));
+    }
+    allowance.volume_is_as_sent(&made)
 }
 
 /// Checks that the external networks and volumes of a project exist (Compose Specification, `external`).

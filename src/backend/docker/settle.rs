@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::convert::{self, Surroundings};
 use super::engine::{Engine, EngineError};
+use super::gate::{Allowance, Connection};
 use super::networks::{self, SubnetPool};
 use super::observe::{self, Container, Observed, State};
 use super::{adoption, anonymous, hooks, pending};
@@ -122,7 +123,11 @@ async fn bring_back(
     // After a commit, what stays was never disturbed.
     let Some(undo) = undo.filter(|_| !keep.is_empty()) else { return Ok(()) };
     for (key, network) in project.networks.iter().filter(|(_, network)| !network.external) {
-        networks::ensure_network(engine, pool, deployment, key, network).await?;
+        match networks::ensure_network(engine, pool, deployment, key, network).await {
+            // It was accepted under other rules. Without it the tenant still comes back, and says what it lacks.
+            Err(BackendError::GateRefused { .. }) => {}
+            other => other?,
+        }
     }
     let mut names: BTreeMap<ServiceName, Vec<ContainerName>> = BTreeMap::new();
     for container in keep {
@@ -131,11 +136,15 @@ async fn bring_back(
         }
     }
     for container in keep {
-        reattach(engine, deployment, &names, container).await?;
+        match reattach(engine, deployment, &names, container).await {
+            Err(BackendError::GateRefused { .. }) => {}
+            other => other?,
+        }
     }
     if deployment.desired == DesiredState::Stopped {
         return Ok(());
     }
+    let profile = deployment.project.profile();
     let ran = || keep.iter().copied().filter(|container| undo.running.contains(&container.id));
     // What was set aside before it was told to stop has ended above.
     let others = ran().filter(|container| !container.is_stopping());
@@ -149,7 +158,7 @@ async fn bring_back(
         let start = async |container: &Container| {
             engine.start(&container.id).await?;
             let limit = Instant::now() + HOOKS;
-            if let Err(error) = hooks::post_start(engine, &service, &container.id, post_start, limit).await {
+            if let Err(error) = hooks::post_start(engine, profile, &service, (&container.id, post_start), limit).await {
                 tracing::warn!(%service, %error, "a container that ran before runs again, but not its hook");
             }
             Ok(())
@@ -178,6 +187,7 @@ async fn reattach(
     let doing = "joining a network";
     let Some(service) = deployment.service(&container.service) else { return Ok(()) };
     let api = engine.api_version().await.map_err(|error| error.into_backend(doing))?;
+    let allowance = Allowance::of(deployment, engine.ground());
     let nothing = BTreeMap::new();
     let around = Surroundings {
         number: container.number,
@@ -199,7 +209,9 @@ async fn reattach(
         }
         engine.disconnect(network.name.as_str(), &container.id).await.map_err(|error| error.into_backend(doing))?;
         let Some(endpoint) = convert::endpoint(deployment, &container.service, service, key, &around) else { continue };
-        let joined = engine.connect(network.name.as_str(), &container.id, endpoint).await;
+        let connection =
+            Connection { network: network.name.as_str().to_owned(), container: container.id.clone(), endpoint };
+        let joined = engine.connect(allowance.connection(connection)?).await;
         joined.map_err(|error| error.into_backend(doing))?;
     }
     Ok(())

@@ -138,7 +138,9 @@ impl Hands for Stack<'_> {
         let first = self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(container.id.clone());
         if first && container.state == State::Running {
             let before = self.pre_stop(slot);
-            hooks::pre_stop(self.engine, slot.service, &container.id, &before, stop::patience(self.run)).await;
+            let profile = self.wanted.project.profile();
+            hooks::pre_stop(self.engine, profile, slot.service, (&container.id, &before), stop::patience(self.run))
+                .await;
         }
         let stopped = self.engine.stop_within(&container.id, stop::patience(self.run)).await;
         stopped.map_err(|error| error.into_backend("stopping a container"))
@@ -184,7 +186,8 @@ impl Hands for Stack<'_> {
 
     async fn post_start(&self, slot: Slot<'_>) -> Result<(), BackendError> {
         let (Some(id), Some(service)) = (self.id_of(slot), self.wanted.service(slot.service)) else { return Ok(()) };
-        hooks::post_start(self.engine, slot.service, &id, &service.post_start, self.run.deadline).await
+        let profile = self.wanted.project.profile();
+        hooks::post_start(self.engine, profile, slot.service, (&id, &service.post_start), self.run.deadline).await
     }
 
     async fn reach(&self, slot: Slot<'_>, goal: Goal) -> Result<(), BackendError> {

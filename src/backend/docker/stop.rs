@@ -14,6 +14,7 @@ use super::{convert, hooks, labels};
 use crate::backend::{BackendError, Deployment, PreStop, Run};
 use crate::compose::RestartPolicy;
 use crate::domain::ServiceName;
+use crate::policy::Profile;
 
 /// The time kept back for ending containers by force, unless the operation is so short that it is a quarter of it.
 const FORCE: Duration = Duration::from_secs(30);
@@ -73,6 +74,8 @@ pub(super) async fn in_order(
     let services: BTreeSet<&ServiceName> = containers.iter().map(|container| &container.service).collect();
     let stopped: BTreeMap<&ServiceName, watch::Sender<bool>> =
         services.iter().map(|name| (*name, watch::Sender::new(false))).collect();
+    // Without a deployment there are no hooks.
+    let profile = deployment.map_or(Profile::Baseline, |deployment| deployment.project.profile());
     let stop_service = async |name: &ServiceName| {
         if let Some(deployment) = deployment {
             for (other, service) in &deployment.project.project().services {
@@ -89,7 +92,7 @@ pub(super) async fn in_order(
         let before = &before;
         try_join_all(running.map(|container| async move {
             if container.state == State::Running {
-                hooks::pre_stop(engine, name, &container.id, before, patience(run)).await;
+                hooks::pre_stop(engine, profile, name, (&container.id, before), patience(run)).await;
             }
             engine.stop_within(&container.id, patience(run)).await
         }))
