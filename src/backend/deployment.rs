@@ -1,6 +1,6 @@
 //! One generation of one tenant, ready for a backend: the allowed project, the content it mounts, its hashes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Serialize;
@@ -107,6 +107,8 @@ pub struct Deployment {
     pub files: BTreeMap<ProjectPath, FileContent>,
     /// Image ids to use instead of resolving references (after a rollback).
     pub pinned_images: BTreeMap<ServiceName, String>,
+    /// The images, `repository@digest`, that this tenant has been allowed by their registry or was accepted with.
+    pub authorised_images: BTreeSet<String>,
     /// For hashes.
     pub key: HostKey,
 }

@@ -55,6 +55,7 @@ pub(crate) fn judged(rules: &TenantRules, text: &str, files: &[&str]) -> Result<
         project: admitted.project,
         files: BTreeMap::new(),
         pinned_images: BTreeMap::new(),
+        authorised_images: std::collections::BTreeSet::new(),
         key: HostKey::new([1; 32]),
     })
 }

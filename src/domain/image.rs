@@ -108,6 +108,14 @@ impl ImageRef {
         Self { text: format!("{}:latest", self.text), name_end: self.name_end }
     }
 
+    /// Repository and digest as no two ways of writing them differ: the registry in lower case and never left out, the Hub's
+    /// official images with their `library/`.
+    pub fn identity(&self, digest: &str) -> String {
+        let (registry, repository) = (self.registry().to_ascii_lowercase(), self.repository());
+        let official = registry == HUB && !repository.contains('/');
+        format!("{registry}/{}{repository}@{digest}", if official { "library/" } else { "" })
+    }
+
     /// The same repository at another digest.
     pub fn at_digest(&self, digest: &str) -> Result<Self, InvalidName> {
         Self::parse(&format!("{}@{digest}", self.name()))

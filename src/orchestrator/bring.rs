@@ -137,6 +137,7 @@ impl Orchestrator {
             loaded.warnings.extend(found.warnings);
         }
         let claim = self.claim(&record, &loaded).await?;
+        loaded.deployment.authorised_images = record.authorised_images.iter().cloned().collect();
         op.report("looking at images");
         let images = backend.prepare(&loaded.deployment, &wanted.run).await?;
         op.report("planning");
@@ -244,6 +245,7 @@ impl Orchestrator {
             fingerprint: self.fingerprint(&wanted.spec),
             adopted: deployment.tenant.adopted.clone(),
             demand: loaded.demand,
+            authorised_images: authorised(record, deployment, images),
             updated_at: jiff::Timestamp::now(),
             last_error: None,
             ..record.clone()
@@ -353,6 +355,22 @@ impl Orchestrator {
     }
 }
 
+/// How many images of one tenant are remembered; a forgotten one is asked about again.
+const AUTHORISED_IMAGES: usize = 200;
+
+/// The images that a tenant has been accepted with, those of a new generation last.
+fn authorised(record: &Record, deployment: &crate::backend::Deployment, images: &ResolvedImages) -> Vec<String> {
+    let project = deployment.project.project();
+    let now: Vec<String> = images
+        .iter()
+        .filter_map(|(name, image)| Some(project.services.get(name)?.image.identity(image.digest.as_deref()?)))
+        .collect();
+    let before = record.authorised_images.iter().filter(|image| !now.contains(image)).cloned();
+    let mut all: Vec<String> = before.chain(now.iter().cloned()).collect();
+    all.dedup();
+    all.split_off(all.len().saturating_sub(AUTHORISED_IMAGES))
+}
+
 fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &Placement) -> Record {
     let now = jiff::Timestamp::now();
     Record {
@@ -368,6 +386,7 @@ fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &P
         fingerprint: String::new(),
         adopted: Adopted::default(),
         demand: Demand::default(),
+        authorised_images: Vec::new(),
         created_at: now,
         updated_at: now,
         last_error: None,

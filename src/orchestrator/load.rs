@@ -146,6 +146,7 @@ impl Orchestrator {
             project,
             files: spec.files,
             pinned_images: spec.pinned_images,
+            authorised_images: BTreeSet::new(),
             key: self.inner.key.clone(),
         };
         Ok(Loaded { deployment, warnings, demand })

@@ -44,6 +44,9 @@ pub struct Record {
     /// What the committed generation needs, for the host's sums.
     #[serde(default)]
     pub demand: Demand,
+    /// The images, `repository@digest`, that it has been accepted with: they need not be authorised again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorised_images: Vec<String>,
     /// When the tenant was first provisioned.
     pub created_at: jiff::Timestamp,
     /// When this record was written.

@@ -187,6 +187,7 @@ impl World {
             project: admitted.project,
             files: BTreeMap::new(),
             pinned_images: BTreeMap::new(),
+            authorised_images: std::collections::BTreeSet::new(),
             key: self.key.clone(),
         }
     }

@@ -24,6 +24,11 @@ fn stack(services: &[(&str, &str, &str)]) -> String {
     format!("services:\n{}", services.iter().map(service).collect::<String>())
 }
 
+/// An agent whose policy lets images come from this registry, which is on the host's own address, and from the Hub.
+fn pulling_from(registry: &str) -> Options<'static> {
+    Options::docker(Engine::shared()).policy(&format!("registries = ['docker.io', '{registry}']"))
+}
+
 /// What the running container of a service was made from.
 async fn version(tenant: &Tenant<'_>, service: &str) -> String {
     let said = eventually("the service says its version", PATIENCE, async || {
@@ -57,7 +62,7 @@ async fn is_nowhere(agent: &Agent<'_>, tenant: &Tenant<'_>) {
 async fn an_image_is_pulled_once_by_its_tag() {
     let registry = Registry::public().await;
     registry.publish("web:1", "one").await;
-    let agent = Options::docker(Engine::shared()).start().await;
+    let agent = pulling_from(&registry.address()).start().await;
     let tenant = Tenant::new(&agent, "pull");
     let image = registry.image("web:1");
     let compose = stack(&[("a", &image, ""), ("b", &image, "")]);
@@ -87,7 +92,7 @@ async fn an_image_is_pulled_once_by_its_tag() {
 async fn pull_policies() {
     let registry = Registry::public().await;
     registry.publish("web:1", "one").await;
-    let agent = Options::docker(Engine::shared()).start().await;
+    let agent = pulling_from(&registry.address()).start().await;
     let tenant = Tenant::new(&agent, "policy");
     let with = |policy: &str| stack(&[("web", &registry.image("web:1"), &format!("pull_policy: {policy}"))]);
 
@@ -123,7 +128,7 @@ async fn an_update_follows_a_moved_tag_and_changes_that_service_only() {
     let registry = Registry::public().await;
     registry.publish("web:1", "one").await;
     registry.publish("db:1", "db").await;
-    let agent = Options::docker(Engine::shared()).start().await;
+    let agent = pulling_from(&registry.address()).start().await;
     let tenant = Tenant::new(&agent, "moved");
     let compose = stack(&[("db", &registry.image("db:1"), ""), ("web", &registry.image("web:1"), "depends_on: [db]")]);
     tenant.provision(&compose, json!({})).await;
@@ -159,7 +164,7 @@ async fn a_private_image_needs_the_right_credentials_and_they_leave_no_trace() {
     let registry = Registry::private().await;
     registry.publish("web:1", "one").await;
     let engine = Engine::shared().with_busybox().await;
-    let agent = Options::docker(engine).env("Q8_AGENT_LOG", "trace").start().await;
+    let agent = pulling_from(&registry.address()).env("Q8_AGENT_LOG", "trace").start().await;
     let tenant = Tenant::new(&agent, "private");
     let (address, image) = (registry.address(), registry.image("web:1"));
     let compose = stack(&[("web", &image, "")]);
@@ -207,7 +212,7 @@ async fn a_private_image_needs_the_right_credentials_and_they_leave_no_trace() {
 async fn the_hosts_own_credentials_open_its_registry() {
     let registry = Registry::private().await;
     registry.publish("web:1", "one").await;
-    let agent = Options::docker(Engine::shared())
+    let agent = pulling_from(&registry.address())
         .env("DOCKER_REGISTRY", registry.address())
         .env("DOCKER_REGISTRY_USERNAME", USER)
         .env("DOCKER_REGISTRY_PASSWORD", PASSWORD)
@@ -227,7 +232,7 @@ async fn the_hosts_own_credentials_open_its_registry() {
 async fn credentials_go_to_their_own_registry_only() {
     let (address, heard) = refusing().await;
     let (host, port) = address.split_once(':').expect("a port");
-    let agent = Options::docker(Engine::shared())
+    let agent = pulling_from(&address)
         .env("DOCKER_REGISTRY", "registry.example")
         .env("DOCKER_REGISTRY_USERNAME", USER)
         .env("DOCKER_REGISTRY_PASSWORD", PASSWORD)
@@ -254,7 +259,7 @@ async fn credentials_go_to_their_own_registry_only() {
 async fn what_the_registry_does_not_have_is_not_found() {
     let registry = Registry::public().await;
     registry.publish("web:1", "one").await;
-    let agent = Options::docker(Engine::shared()).start().await;
+    let agent = pulling_from(&registry.address()).start().await;
     let tenant = Tenant::new(&agent, "unknown");
     for name in ["web:2", "none:1", &format!("web@sha256:{}", "0".repeat(64))] {
         let compose = stack(&[("web", &registry.image(name), "")]);
@@ -275,7 +280,7 @@ async fn what_the_registry_does_not_have_is_not_found() {
 async fn a_registry_that_is_away_stops_nobody() {
     let mut registry = Registry::public().await;
     registry.publish("web:1", "one").await;
-    let mut agent = Options::docker(Engine::shared()).start().await;
+    let mut agent = pulling_from(&registry.address()).start().await;
     let (name, id) = {
         let tenant = Tenant::new(&agent, "away");
         tenant.provision(&stack(&[("web", &registry.image("web:1"), "")]), json!({})).await;
@@ -314,7 +319,7 @@ async fn a_registry_that_is_away_stops_nobody() {
 async fn many_tenants_share_one_pull() {
     let registry = Registry::private().await;
     registry.publish("web:1", "one").await;
-    let agent = Options::docker(Engine::shared()).start().await;
+    let agent = pulling_from(&registry.address()).start().await;
     let compose = stack(&[("web", &registry.image("web:1"), "")]);
     let tenants: Vec<Tenant<'_>> = (0..4).map(|_| Tenant::new(&agent, "share")).collect();
     let auth = credentials(&registry.address(), PASSWORD);
@@ -334,4 +339,56 @@ async fn many_tenants_share_one_pull() {
         assert_eq!(version(tenant, "web").await, "one");
         tenant.purge().await;
     }
+}
+
+#[tokio::test]
+async fn knowing_a_private_images_name_is_not_enough() {
+    let mut registry = Registry::private().await;
+    registry.publish("web:1", "one").await;
+    let agent = pulling_from(&registry.address()).start().await;
+    let compose = stack(&[("web", &registry.image("web:1"), "")]);
+    let (owner, other) = (Tenant::new(&agent, "owner"), Tenant::new(&agent, "other"));
+    let right = credentials(&registry.address(), PASSWORD);
+    provision(&agent, &owner, &compose, right.clone()).await.expect(201);
+    assert_eq!(registry.pulls("web:1"), 1);
+
+    // It is on the host now. By its tag and by its digest it is still the owner's.
+    let digest = listed(&agent, &owner).await["digest"].as_str().expect("a digest").to_owned();
+    let pinned = stack(&[("web", &format!("{}@{digest}", registry.image("web")), "")]);
+    let never = stack(&[("web", &registry.image("web:1"), "pull_policy: never")]);
+    for text in [&compose, &pinned, &never] {
+        for given in [json!({}), credentials(&registry.address(), "wrong-word-of-nobody")] {
+            provision(&agent, &other, text, given).await.refused(502, "REGISTRY_DENIED");
+            is_nowhere(&agent, &other).await;
+        }
+    }
+    // Who may have it gets what is there, and has it from then on.
+    provision(&agent, &other, &compose, right).await.expect(201);
+    assert_eq!(registry.pulls("web:1"), 1, "asked about, not pulled");
+    assert_eq!(version(&other, "web").await, "one");
+    registry.away();
+    for tenant in [&owner, &other] {
+        let same = provision(&agent, tenant, &compose, json!({})).await.expect(200);
+        assert_eq!(same["changed"], false, "{same}");
+        let more = compose.replace("stop_signal", "labels: {a: b}\n    stop_signal");
+        provision(&agent, tenant, &more, json!({})).await.expect(200);
+    }
+    // A registry that cannot be asked has not said yes.
+    let third = Tenant::new(&agent, "third");
+    provision(&agent, &third, &compose, json!({})).await.refused(502, "REGISTRY_UNAVAILABLE");
+    owner.purge().await;
+    other.purge().await;
+}
+
+#[tokio::test]
+async fn the_hosts_own_address_is_no_registry_without_a_grant() {
+    let registry = Registry::public().await;
+    registry.publish("web:1", "one").await;
+    let agent = Options::docker(Engine::shared()).start().await;
+    let tenant = Tenant::new(&agent, "loopback");
+    let compose = stack(&[("web", &registry.image("web:1"), "")]);
+    let refused = provision(&agent, &tenant, &compose, json!({})).await.refused(422, "POLICY_DENIED");
+    assert_eq!(refused["field"], "services.web.image", "{refused}");
+    assert_eq!(registry.pulls("web:1"), 0, "nobody has asked it");
+    is_nowhere(&agent, &tenant).await;
 }

@@ -155,6 +155,7 @@ impl Case {
             project: policy::admit(&profile.into(), project, &ground)?.project,
             files: self.files.clone(),
             pinned_images: BTreeMap::new(),
+            authorised_images: std::collections::BTreeSet::new(),
             key: HostKey::new([1; 32]),
         })
     }

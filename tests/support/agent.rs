@@ -26,23 +26,31 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) struct Options<'e> {
     engine: Option<&'e Engine>,
     env: BTreeMap<String, OsString>,
+    policy: Option<String>,
 }
 
 impl<'e> Options<'e> {
     /// An agent on an engine.
     pub(crate) fn docker(engine: &'e Engine) -> Self {
-        Self { engine: Some(engine), env: BTreeMap::new() }
+        Self { engine: Some(engine), env: BTreeMap::new(), policy: None }
     }
 
     /// An agent on the in-memory backend.
     pub(crate) fn memory() -> Self {
-        Options { engine: None, env: BTreeMap::new() }.env("Q8_AGENT_BACKEND", "memory")
+        Options { engine: None, env: BTreeMap::new(), policy: None }.env("Q8_AGENT_BACKEND", "memory")
     }
 
     /// Sets a variable; later ones win over the harness' own.
     #[must_use]
     pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.env.insert(String::from(name), value.into());
+        self
+    }
+
+    /// Sets a policy file with this text.
+    #[must_use]
+    pub(crate) fn policy(mut self, text: &str) -> Self {
+        self.policy = Some(text.to_owned());
         self
     }
 
@@ -53,8 +61,13 @@ impl<'e> Options<'e> {
     }
 
     /// Starts it without waiting.
-    pub(crate) fn spawn(self) -> Agent<'e> {
+    pub(crate) fn spawn(mut self) -> Agent<'e> {
         let root = tempfile::Builder::new().prefix("q8-tenants-").tempdir().expect("a temporary directory");
+        if let Some(text) = &self.policy {
+            let file = root.path().join("policy.toml");
+            std::fs::write(&file, text).expect("a policy file");
+            self.env.insert(String::from("Q8_AGENT_POLICY"), file.into());
+        }
         let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let log = root.path().join("agent.log");

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::exec::{StartExecOptions, StartExecResults};
@@ -32,6 +33,8 @@ use crate::domain::{ContainerId, ContainerName, ImageRef, ObjectName};
 
 /// Deadline of a call that only reads.
 const READ: Duration = Duration::from_secs(20);
+/// Deadline of a question to a registry.
+const REGISTRY: Duration = Duration::from_secs(60);
 /// Deadline of a call that changes something and does not wait for a process to end.
 const WRITE: Duration = Duration::from_secs(120);
 /// Deadline of the liveness probe: health must answer within 5 seconds.
@@ -412,6 +415,11 @@ impl Engine {
 
     pub(super) async fn inspect_image(&self, image: &ImageRef) -> Result<ImageInspect> {
         within(READ, self.client()?.inspect_image(image.qualified().as_str())).await
+    }
+
+    /// Asks an image's registry for it, with these credentials (`GET /distribution/{name}/json`).
+    pub(super) async fn ask_registry(&self, reference: &str, credentials: Option<DockerCredentials>) -> Result<()> {
+        within(REGISTRY, self.client()?.inspect_registry_image(reference, credentials)).await.map(drop)
     }
 
     /// An image by its id, `sha256:` and 64 hexadecimal digits; anything else is not found.

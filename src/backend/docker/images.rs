@@ -53,7 +53,7 @@ pub(super) async fn prepare(
         let mut found = Vec::new();
         // One after the other: on most engines a reference stands for one platform's image at a time.
         for (platform, services) in platforms {
-            let mut resolved = available(engine, pulls, image, platform, &services, run).await?;
+            let mut resolved = available(engine, pulls, wanted, image, platform, &services, run).await?;
             if several {
                 resolved.image.clone_from(&resolved.id);
             }
@@ -145,6 +145,7 @@ fn decide(image: &ImageRef, services: &[&Service], touched: bool, asked: bool, p
 async fn available(
     engine: &Arc<Engine>,
     pulls: &Pulls,
+    wanted: &Deployment,
     image: &ImageRef,
     platform: Option<&str>,
     users: &Users<'_>,
@@ -177,23 +178,71 @@ async fn available(
     });
     match (decide(image, &services, touched, run.pull, present.as_ref()), usable) {
         (Decision::Absent(hint), _) => return Err(not_found(hint)),
-        (Decision::Use, Some(found)) => return Ok(resolve(image, found)),
+        (Decision::Use, Some(found)) => {
+            let resolved = resolve(image, found);
+            authorise(engine, wanted, image, &resolved, first, run).await?;
+            return Ok(resolved);
+        }
         (Decision::Use, None) | (Decision::Pull, _) => {}
     }
     let credentials = credentials(image, &run.credentials);
-    let wanted = Wanted { reference, platform: platform.map(str::to_owned), credentials: credentials.cloned() };
+    let pulled = Wanted { reference, platform: platform.map(str::to_owned), credentials: credentials.cloned() };
     let puller = Arc::clone(engine);
-    let pulling = pulls.join(wanted, run.deadline, &run.progress, |wanted, steps| pull(puller, wanted, steps));
+    let pulling = pulls.join(pulled, run.deadline, &run.progress, |wanted, steps| pull(puller, wanted, steps));
     match pulling.await {
         Ok(()) => {}
         // Nobody gave credentials for a private registry: what is here was accepted before and is used.
-        Err(PullFailure::Denied) if credentials.is_none() && !is_always(&services) && usable.is_some() => {}
+        Err(PullFailure::Denied)
+            if credentials.is_none()
+                && !is_always(&services)
+                && usable.is_some_and(|found| is_authorised(wanted, image, &resolve(image, found))) => {}
         Err(PullFailure::NotFound) => return Err(not_found(" in its registry")),
         Err(failure) => return Err(failed(failure, first, image)),
     }
     match inspect(engine, image).await? {
         Some(found) if fits(&found) => Ok(resolve(image, &found)),
         _ => Err(not_found(" after the pull")),
+    }
+}
+
+/// Whether the tenant may use an image that is on the host without its registry being asked: it came from none, the tenant
+/// was accepted with it before, or all tenants are the operator's own.
+fn is_authorised(wanted: &Deployment, image: &ImageRef, resolved: &ResolvedImage) -> bool {
+    let known = |digest: &String| wanted.authorised_images.contains(&image.identity(digest));
+    !wanted.project.is_confined() || resolved.digest.as_ref().is_none_or(known)
+}
+
+/// Asks the registry whether the tenant may have what another tenant's credentials have brought to the host: else knowing
+/// the name of a private image would be enough. A registry that cannot be asked has not said yes.
+async fn authorise(
+    engine: &Engine,
+    wanted: &Deployment,
+    image: &ImageRef,
+    resolved: &ResolvedImage,
+    service: &ServiceName,
+    run: &Run,
+) -> Result<(), BackendError> {
+    let Some(digest) = resolved.digest.as_deref().filter(|_| !is_authorised(wanted, image, resolved)) else {
+        return Ok(());
+    };
+    let reference = format!("{}@{digest}", image.name());
+    run.progress.report(format!("asking the registry of {image}"));
+    let credentials = credentials(image, &run.credentials).map(engine_credentials);
+    let Err(error) = engine.ask_registry(&reference, credentials).await else { return Ok(()) };
+    let failure = match pull_failure(&error, &reference) {
+        // Which of the two it is, is nobody's business who may not have it.
+        PullFailure::NotFound => PullFailure::Denied,
+        other => other,
+    };
+    Err(failed(failure, service, image))
+}
+
+fn engine_credentials(auth: &RegistryAuth) -> DockerCredentials {
+    DockerCredentials {
+        username: Some(auth.username.clone()),
+        password: Some(auth.password.expose_secret().to_owned()),
+        serveraddress: Some(auth.registry.clone()),
+        ..Default::default()
     }
 }
 
@@ -234,7 +283,8 @@ fn resolve(image: &ImageRef, found: &ImageInspect) -> ResolvedImage {
 fn digest_of(image: &ImageRef, repo_digests: &[String]) -> Option<String> {
     repo_digests.iter().find_map(|text| {
         let other = ImageRef::parse(text).ok()?;
-        (other.name() == image.name()).then(|| other.digest().map(str::to_owned))?
+        let digest = other.digest()?;
+        (other.identity(digest) == image.identity(digest)).then(|| digest.to_owned())
     })
 }
 
@@ -257,12 +307,7 @@ async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<(), P
     if let Some(platform) = &wanted.platform {
         options = options.platform(platform);
     }
-    let credentials = wanted.credentials.as_ref().map(|auth| DockerCredentials {
-        username: Some(auth.username.clone()),
-        password: Some(auth.password.expose_secret().to_owned()),
-        serveraddress: Some(auth.registry.clone()),
-        ..Default::default()
-    });
+    let credentials = wanted.credentials.as_ref().map(engine_credentials);
     let client = engine.client().map_err(|error| pull_failure(&error, &wanted.reference))?;
     let messages = client.create_image(Some(options.build()), None, credentials);
     follow(messages, &wanted.reference, |step| steps.say(step)).await

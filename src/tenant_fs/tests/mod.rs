@@ -61,6 +61,7 @@ fn record(subdomain: &str, generation: u64) -> Record {
         fingerprint: String::from("f"),
         adopted: Adopted::default(),
         demand: crate::domain::Demand::default(),
+        authorised_images: Vec::new(),
         created_at: now,
         updated_at: now,
         last_error: Some(LastError { code: ErrorCode::ImageNotFound, message: String::from("no image"), at: now }),
