@@ -38,7 +38,7 @@ rules() {
   echo "iptables mangle $FORWARD -s $POOL -d 100.100.100.200/32 -j DROP"
   # Within one bridge packets are not routed, and are none of this rule's.
   echo "iptables mangle $FORWARD -s $POOL -d $POOL -m physdev ! --physdev-is-bridged -j DROP"
-  # Over IPv6 tenants' addresses are not of the pool, and the host itself sends from INPUT's other side.
+  # The pool is of IPv4. What the host itself sends is not forwarded, and is not stopped.
   echo "ip6tables mangle $FORWARD -d fd00:ec2::254/128 -j DROP"
   echo "ip6tables mangle $FORWARD -d fe80::/10 -j DROP"
   echo "iptables filter $INPUT -s $POOL -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
