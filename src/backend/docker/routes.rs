@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::networks::Subnet;
 
 /// All routes of all tables, without interfaces (`fib_trie`, as the kernel prints it).
-const TRIE: &str = "/proc/net/fib_trie";
+const TRIE: &str = "/proc/self/net/fib_trie";
 /// The main table, with interfaces.
-const MAIN: &str = "/proc/net/route";
+const MAIN: &str = "/proc/self/net/route";
 
 /// How often an obstacle must be seen, and the time between two looks.
 const LOOKS: usize = 5;
