@@ -268,7 +268,7 @@ pub trait Backend: Send + Sync {
     }
 
     /// Whether the addresses that it gives to tenants lead nowhere else from this host; none where it cannot tell.
-    fn is_pool_free(&self) -> Option<bool> {
+    async fn is_pool_free(&self) -> Option<bool> {
         None
     }
 

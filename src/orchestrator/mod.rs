@@ -125,7 +125,7 @@ impl Orchestrator {
         let backend: Arc<dyn Backend> = match config.backend {
             BackendName::Docker => {
                 let pool = Subnet::new(config.subnet_pool.address, config.subnet_pool.prefix);
-                docker::check_pool(pool)?;
+                docker::check_pool(pool).await?;
                 let backend = DockerBackend::new(fs.agent_id().clone(), config.docker_socket.clone(), pool);
                 Arc::new(backend.publishing(config.publish_host, config.publish_ports))
             }

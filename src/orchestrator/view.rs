@@ -104,7 +104,7 @@ impl Orchestrator {
         let verified = Verified {
             api_on_loopback: settings.listens_on.is_loopback(),
             ports_on_loopback: settings.publish_host.is_loopback(),
-            subnet_pool_is_free: backend.is_pool_free(),
+            subnet_pool_is_free: backend.is_pool_free().await,
             engine: host.as_ref().map(|host| host.guards).unwrap_or_default(),
             metadata_closed: None,
             host_closed: None,

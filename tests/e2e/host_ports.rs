@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 
 use futures::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::compose_features::inspected;
 use crate::support::agent::{Agent, Options};
@@ -23,6 +23,15 @@ fn web(more: &str) -> String {
     format!("services: {{web: {}}}", server(more))
 }
 
+/// Where the port 80 of `web` is published.
+async fn port_80(tenant: &Tenant<'_>) -> SocketAddr {
+    let status = tenant.status().await;
+    let mut endpoints = status["endpoints"].as_array().expect("a list").iter();
+    let found = endpoints.find(|endpoint| endpoint["port"] == 80).unwrap_or_else(|| panic!("{status}"));
+    let address = format!("{}:{}", found["host"].as_str().expect("a host"), found["host_port"]);
+    address.parse().expect("an address")
+}
+
 async fn agent() -> Agent<'static> {
     Options::docker(Engine::shared().with_busybox().await).start().await
 }
@@ -34,7 +43,7 @@ async fn a_port_without_a_number_stays_the_same() {
     {
         let tenant = Tenant::new(&agent, "lease");
         tenant.provision(&web("hostname: one, ports: ['80', '81/udp']"), json!({})).await;
-        address = tenant.endpoint("web").await;
+        address = port_80(&tenant).await;
         assert_eq!(page(address, "/name").await.text().trim(), "one");
         let all = inspected(&tenant).await;
         let bound = &all["web-1"]["HostConfig"]["PortBindings"];
@@ -46,7 +55,7 @@ async fn a_port_without_a_number_stays_the_same() {
         for verb in ["stop", "start", "restart"] {
             tenant.act(verb, "").await.expect(200);
         }
-        assert_eq!(tenant.endpoint("web").await, address);
+        assert_eq!(port_80(&tenant).await, address);
         let before = tenant.container("web-1").await;
         let more = web("hostname: two, ports: ['80', '81/udp', '82']");
         tenant.update(json!({"compose_content": more})).await.expect(200);
@@ -80,9 +89,9 @@ async fn a_port_without_a_number_moves_when_the_new_container_starts_first() {
         web(&format!("hostname: {name}, ports: ['80'], deploy: {{update_config: {{order: start-first}}}}"))
     };
     tenant.provision(&text("one"), json!({})).await;
-    let before = tenant.endpoint("web").await;
+    let before = port_80(&tenant).await;
     tenant.update(json!({"compose_content": text("two")})).await.expect(200);
-    let after = tenant.endpoint("web").await;
+    let after = port_80(&tenant).await;
     assert_ne!(after, before);
     assert_eq!(page(after, "/name").await.text().trim(), "two");
     tenant.purge().await;
@@ -140,7 +149,7 @@ async fn a_taken_port_is_refused_before_anything_is_touched() {
     let agent = agent().await;
     let (one, two) = (Tenant::new(&agent, "first"), Tenant::new(&agent, "second"));
     one.provision(&web("hostname: one, ports: ['80']"), json!({})).await;
-    let address: SocketAddr = one.endpoint("web").await;
+    let address: SocketAddr = port_80(&one).await;
     let text = web(&format!("hostname: two, ports: ['81', '{}:80']", address.port()));
     let secrets = [one.name.as_str(), one.id.as_str()];
     refused(&agent, &two, &text, "services.web.ports[1]", &secrets).await;
@@ -171,12 +180,7 @@ async fn a_port_that_is_taken_while_a_tenant_is_stopped() {
     let agent = agent().await;
     let tenant = Tenant::new(&agent, "late");
     tenant.provision(&web("hostname: one, ports: ['81', '80']"), json!({})).await;
-    let endpoint = |status: &Value| {
-        let endpoints = status["endpoints"].as_array().expect("a list").clone();
-        let found = endpoints.into_iter().find(|endpoint| endpoint["port"] == 80).expect("port 80");
-        u16::try_from(found["host_port"].as_u64().expect("a number")).expect("a port")
-    };
-    let port = endpoint(&tenant.status().await);
+    let port = port_80(&tenant).await.port();
     tenant.act("stop", "").await.expect(200);
     let listener =
         crate::support::eventually("the port is free", PATIENCE, async || TcpListener::bind(("127.0.0.1", port)).ok())
@@ -188,6 +192,6 @@ async fn a_port_that_is_taken_while_a_tenant_is_stopped() {
     assert!(told["error"].as_str().is_some_and(|text| text.contains(&port.to_string())), "{told}");
     drop(listener);
     tenant.act("start", "").await.expect(200);
-    assert_eq!(endpoint(&tenant.status().await), port);
+    assert_eq!(port_80(&tenant).await.port(), port);
     tenant.purge().await;
 }

@@ -8,6 +8,7 @@ mod adoption;
 mod answers;
 mod compose_features;
 mod disk;
+mod firewall;
 mod host_ports;
 mod managed_by_labels;
 mod neighbours;

@@ -18,7 +18,7 @@ fn start(routes: &[&str], pool: &str) -> (String, bool) {
     script.push_str("exec \"$0\" serve 2>&1");
     let mut agent = Command::new("unshare")
         .args(["--net", "sh", "-c", &script, BINARY])
-        .env("Q8_AGENT_ADMIN_TOKEN", "0123456789abcdef0123456789abcdef")
+        .env("Q8_AGENT_ADMIN_TOKEN", format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()))
         .env("Q8_AGENT_TENANTS_ROOT", root.path().join("tenants"))
         .env("Q8_AGENT_SUBNET_POOL", pool)
         // The engine need not be there when the agent starts.

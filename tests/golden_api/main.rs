@@ -43,6 +43,12 @@ const TOLERATED: &[Tolerated] = &[
     tolerated("", "", "/Labels/com.docker.compose.version", "the version of the tool that made it"),
     tolerated("", "", "/Labels/com.docker.compose.config-hash", "each tool's own hash; newer ones hash networks too"),
     tolerated("", "networks/create", "/IPAM/Config", "the engine's own pool ends at 30 networks: the agent has one"),
+    tolerated(
+        "valid-009-ports-long",
+        "containers/create",
+        "/HostConfig/PortBindings/83/tcp/0/HostPort",
+        "a port of a range is chosen once and not by the engine at every start",
+    ),
     tolerated("valid-037-include", "containers/create", "/HostConfig/Binds", "Mounts: Binds make a missing source"),
     tolerated("valid-037-include", "containers/create", "/HostConfig/Mounts", "the mount in place of the bind"),
     tolerated("valid-030-configs-secrets", "archive", "", "mounted files have the owner and mode that was asked for"),

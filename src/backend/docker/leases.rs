@@ -420,6 +420,18 @@ pub(super) fn label(mappings: &[PortMapping], ports: &BTreeMap<usize, u16>) -> S
     held.collect::<Vec<_>>().join(",")
 }
 
+/// The place in a service's `ports` that a container has this host port by, read from its label or, where that says nothing,
+/// from what the file asks for.
+pub(super) fn place_of(port: u16, mappings: &[PortMapping], label: &str) -> Option<usize> {
+    let named = label.split(',').filter_map(|text| text.parse::<Held>().ok()).find(|held| held.port == port);
+    let has = |mapping: &PortMapping, held: Held| {
+        (mapping.target, mapping.protocol, mapping.host_ip) == (held.target, held.protocol, held.address)
+    };
+    let in_range = |mapping: &PortMapping| mapping.host_ports().is_some_and(|(low, high)| (low..=high).contains(&port));
+    let labelled = named.and_then(|held| mappings.iter().position(|mapping| has(mapping, held)));
+    labelled.or_else(|| mappings.iter().position(in_range))
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -483,6 +495,21 @@ mod tests {
         for text in ["", "20000->80/tcp", "*:20000-80/tcp", "*:70000->80/tcp", "*:1->80", "*:1->80/icmp", "a:1->80/tcp"]
         {
             assert_eq!(text.parse::<Held>(), Err(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_place_of_a_port() {
+        let wanted = wanted("a: {image: x, ports: ['9000-9003:90', '127.0.0.1:9000-9003:91', '80:80']}");
+        let ports = &wanted.project.project().services[&ServiceName::parse("a").unwrap()].ports;
+        for (port, label, place) in [
+            (9001, "127.0.0.1:9001->91/tcp,*:9000->90/tcp", Some(1)),
+            (9000, "127.0.0.1:9001->91/tcp,*:9000->90/tcp", Some(0)),
+            (9001, "", Some(0)),
+            (80, "", Some(2)),
+            (81, "*:81->1/tcp", None),
+        ] {
+            assert_eq!(place_of(port, ports, label), place, "{port} {label}");
         }
     }
 

@@ -305,8 +305,11 @@ impl Backend for DockerBackend {
         self.subnets.peers().contains(address)
     }
 
-    fn is_pool_free(&self) -> Option<bool> {
-        routes::are_the_hosts().then(|| check_pool(self.subnets.pool()).is_ok())
+    async fn is_pool_free(&self) -> Option<bool> {
+        if !routes::are_the_hosts() {
+            return None;
+        }
+        Some(check_pool(self.subnets.pool()).await.is_ok())
     }
 
     async fn host(&self) -> Result<HostInfo, BackendError> {

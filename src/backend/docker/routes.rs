@@ -3,13 +3,18 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use super::networks::Subnet;
 
 /// All routes of all tables, without interfaces (`fib_trie`, as the kernel prints it).
-const TRIE: &str = "/proc/net/fib_trie";
+const TRIE: &str = "/proc/self/net/fib_trie";
 /// The main table, with interfaces.
-const MAIN: &str = "/proc/net/route";
+const MAIN: &str = "/proc/self/net/route";
+
+/// How often an obstacle must be seen, and the time between two looks.
+const LOOKS: usize = 5;
+const BETWEEN: Duration = Duration::from_millis(200);
 
 /// One IPv4 route, or an address of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +54,21 @@ pub struct PoolOverlap {
 }
 
 /// Checks a pool against the routes that this process sees: the host's, if it is in the host's network namespace.
-pub fn check_pool(pool: Subnet) -> Result<(), PoolOverlap> {
-    judge(pool, &of_this_host())
+///
+/// A bridge that the engine is just making or removing has an address, but no route: what is an obstacle stays one.
+pub async fn check_pool(pool: Subnet) -> Result<(), PoolOverlap> {
+    let mut routes = of_this_host();
+    let mut lasting = obstacles(pool, &routes);
+    for _ in 1..LOOKS {
+        if lasting.is_empty() {
+            break;
+        }
+        tokio::time::sleep(BETWEEN).await;
+        routes = of_this_host();
+        let now = obstacles(pool, &routes);
+        lasting.retain(|route| now.contains(route));
+    }
+    judge(pool, &lasting, &routes)
 }
 
 /// The routes of this network namespace, the default routes left out. A table that cannot be read has none.
@@ -101,15 +119,17 @@ fn parse_line(line: &str) -> Option<Route> {
     Some(Route { subnet: Subnet::new(destination.into(), prefix), interface })
 }
 
-/// Networks of tenants are there when the agent starts again: bridges of the engine within the pool are no obstacle.
-fn judge(pool: Subnet, routes: &[Route]) -> Result<(), PoolOverlap> {
+/// The routes that a pool overlaps. Networks of tenants are there when the agent starts again: bridges of the engine within
+/// the pool are no obstacle.
+fn obstacles(pool: Subnet, routes: &[Route]) -> Vec<Route> {
     let bridges: Vec<Subnet> =
         routes.iter().filter(|route| route.is_bridge()).map(|r| r.subnet).filter(|s| pool.contains(*s)).collect();
-    let obstacle = routes
-        .iter()
-        .filter(|route| route.subnet.overlaps(pool))
-        .find(|route| !bridges.iter().any(|bridge| bridge.contains(route.subnet)));
-    match obstacle {
+    let overlapping = routes.iter().filter(|route| route.subnet.overlaps(pool));
+    overlapping.filter(|route| !bridges.iter().any(|bridge| bridge.contains(route.subnet))).cloned().collect()
+}
+
+fn judge(pool: Subnet, obstacles: &[Route], routes: &[Route]) -> Result<(), PoolOverlap> {
+    match obstacles.first() {
         None => Ok(()),
         Some(route) => Err(PoolOverlap { pool, route: route.to_string(), proposal: propose(routes) }),
     }
@@ -194,7 +214,9 @@ mod tests {
             ),
         ] {
             let routes: Vec<Route> = routes.iter().map(|text| route(text)).collect();
-            let told = judge(Subnet::parse(pool).unwrap(), &routes).map_or_else(|e| e.to_string(), |()| String::new());
+            let pool = Subnet::parse(pool).unwrap();
+            let told =
+                judge(pool, &obstacles(pool, &routes), &routes).map_or_else(|e| e.to_string(), |()| String::new());
             let expected = match message.split_once(" … ") {
                 Some((overlap, proposal)) => format!("{pool} {overlap} to which this host has a route; {proposal}"),
                 None => String::new(),

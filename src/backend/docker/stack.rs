@@ -11,7 +11,7 @@ use super::leases::Claims;
 use super::networks::SubnetPool;
 use super::observe::{Container, Observed, State};
 use super::watch::{self, Watch};
-use super::{apply, convert, hooks, start, stop};
+use super::{apply, convert, hooks, labels, leases, start, stop};
 use crate::backend::converge::is_one_shot;
 use crate::backend::execute::{Goal, Hands, execute};
 use crate::backend::plan::Slot;
@@ -174,14 +174,17 @@ impl Hands for Stack<'_> {
             try_join_all(replaced.into_iter().map(|other| self.stop(other))).await?;
             started = self.engine.start(&id).await;
         }
-        let ports = self.wanted.service(slot.service).map_or(&[][..], |service| &service.ports);
-        started.map_err(|error| {
-            let failure = start::failure(error, slot.service, ports, &self.ports.of(slot));
-            if let BackendError::PortTaken { port, .. } = failure {
-                self.ports.refused(port);
-            }
-            failure
-        })
+        let Err(error) = started else { return Ok(()) };
+        let mut failure = start::failure(error, slot.service);
+        if let (BackendError::PortTaken { port, at, .. }, Some(service)) =
+            (&mut failure, self.wanted.service(slot.service))
+        {
+            self.ports.refused(*port);
+            let label =
+                self.engine.inspect(&id).await.ok().and_then(|found| found.config?.labels?.remove(labels::PORTS));
+            *at = leases::place_of(*port, &service.ports, &label.unwrap_or_default());
+        }
+        Err(failure)
     }
 
     async fn post_start(&self, slot: Slot<'_>) -> Result<(), BackendError> {

@@ -1,10 +1,7 @@
 //! Why the engine could not start a container.
 
-use std::collections::BTreeMap;
-
 use super::engine::EngineError;
 use crate::backend::{BackendError, FailureDetails};
-use crate::compose::PortMapping;
 use crate::domain::ServiceName;
 
 pub(super) fn is_port_in_use(error: &EngineError) -> bool {
@@ -20,14 +17,8 @@ fn says_port_in_use(message: &str) -> bool {
     message.contains("port is already allocated") || message.contains("address already in use")
 }
 
-/// Why a container could not be started, read from the engine's message because its status does not tell. `mappings` are
-/// the ports of its service, `leased` those that were chosen for it.
-pub(super) fn failure(
-    error: EngineError,
-    service: &ServiceName,
-    mappings: &[PortMapping],
-    leased: &BTreeMap<usize, u16>,
-) -> BackendError {
+/// Why a container could not be started, read from the engine's message because its status does not tell.
+pub(super) fn failure(error: EngineError, service: &ServiceName) -> BackendError {
     let text = match &error {
         EngineError::NotFound(message) | EngineError::Conflict(message) => message.clone(),
         EngineError::Refused { message, .. } => message.clone(),
@@ -36,11 +27,7 @@ pub(super) fn failure(
     tracing::warn!(%service, error = %text, "a container could not be started");
     let port = says_port_in_use(&text);
     if let (true, Some(port)) = (port, published_port(&text)) {
-        let range =
-            |mapping: &PortMapping| mapping.host_ports().is_some_and(|(low, high)| (low..=high).contains(&port));
-        let leased = leased.iter().find(|(_, leased)| **leased == port).map(|(at, _)| *at);
-        let at = leased.or_else(|| mappings.iter().position(range));
-        return BackendError::PortTaken { service: service.clone(), at, port };
+        return BackendError::PortTaken { service: service.clone(), at: None, port };
     }
     if text.contains("no space left on device") {
         return BackendError::NoSpace;
