@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
@@ -178,7 +179,7 @@ impl Config {
             )?,
             backend,
             docker_socket: docker_socket(backend, docker.docker_host)?,
-            policy: policy(agent.policy.as_deref())?,
+            policy: policy(agent.policy.as_deref())?.with_most_open_files(most_open_files()),
             max_tenants: checked("Q8_AGENT_MAX_TENANTS", agent.max_tenants, 200, "a number from 1 to 10000", |text| {
                 values::digits(text).filter(|count| (1..=10_000).contains(count))
             })?,
@@ -340,6 +341,12 @@ pub fn policy(text: Option<&str>) -> Result<Rules, ConfigError> {
     let file =
         std::fs::read_to_string(text).map_err(|error| ConfigError::Unreadable { name: NAME, kind: error.kind() })?;
     Rules::parse(&file).map_err(ConfigError::Policy)
+}
+
+/// The hard limit of open files (setrlimit(2)) that this process was started with. The engine of this host has the same,
+/// unless somebody has configured one of them.
+fn most_open_files() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
 fn docker_socket(backend: BackendName, host: Option<String>) -> Result<PathBuf, ConfigError> {

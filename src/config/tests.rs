@@ -20,7 +20,10 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.tenants_root, Path::new("/opt/tenants"));
     assert_eq!(config.docker_socket, Path::new("/var/run/docker.sock"));
-    assert_eq!((config.backend, config.policy.clone()), (BackendName::Docker, Profile::Baseline.into()));
+    assert_eq!(
+        (config.backend, config.policy.clone()),
+        (BackendName::Docker, Rules::from(Profile::Baseline).with_most_open_files(most_open_files()))
+    );
     assert!(config.registry.is_none());
     // Setting every default by hand changes nothing, so `--help` tells the truth.
     let by_hand: Vec<_> = SETTINGS

@@ -91,7 +91,7 @@ fn judge_service(
         links: _,
         external_links,
         mounts,
-        tmpfs: _,
+        tmpfs,
         volumes_from,
         configs: _,
         secrets: _,
@@ -180,6 +180,7 @@ fn judge_service(
     }
     usage::judge_resources(&field, service, resources, &rules.defaults, verdict);
     usage::judge_ulimits(&field, ulimits, verdict);
+    usage::judge_tmpfs(&field, tmpfs, verdict);
     usage::judge_environment(&field, environment, verdict);
     usage::judge_healthcheck(&field, healthcheck.as_ref(), verdict);
     usage::judge_stop(&field, stop_signal.as_deref(), *stop_grace_period, verdict);

@@ -190,6 +190,16 @@ impl Rules {
         self.profile
     }
 
+    /// For a host on which no process may have more open files than this: the engine cannot start a container with more,
+    /// so the default is not more. What a file says stays.
+    #[must_use]
+    pub fn with_most_open_files(mut self, most: u64) -> Self {
+        if self.defaults.nofile == Defaults::default().nofile {
+            self.defaults.nofile = self.defaults.nofile.min(most);
+        }
+        self
+    }
+
     /// How much of the host the tenants may have together.
     pub fn host(&self) -> HostShare {
         self.host

@@ -176,6 +176,10 @@ fn ulimit(project: &mut Project, name: &str, limit: i64) {
     web(project).ulimits.insert(text(name), Ulimit { soft: limit, hard: limit, is_single: true });
 }
 
+fn tmpfs(project: &mut Project, options: &str) {
+    web(project).tmpfs.push(TmpfsMount { path: text("/t"), options: text(options) });
+}
+
 fn check_every(project: &mut Project, interval: std::time::Duration) {
     web(project).healthcheck = Some(Healthcheck { interval: Some(interval), ..Healthcheck::default() });
 }
@@ -245,6 +249,9 @@ const REFUSED: &[Case] = &[
     ),
     (Baseline, |p| web(p).resources.shm_size = Some(20 << 30), "services.web.shm_size shm-size"),
     (Baseline, |p| ulimit(p, "nofile", -1), "services.web.ulimits.nofile ulimit"),
+    (Baseline, |p| tmpfs(p, "size=1m,bind"), "services.web.tmpfs[0] tmpfs-option"),
+    (Baseline, |p| tmpfs(p, "rshared"), "services.web.tmpfs[0] tmpfs-option"),
+    (Baseline, |p| tmpfs(p, "dev"), "services.web.tmpfs[0] tmpfs-option"),
     (Baseline, |p| ulimit(p, "rtprio", 99), "services.web.ulimits.rtprio ulimit"),
     (Baseline, |p| ulimit(p, "nice", 40), "services.web.ulimits.nice ulimit"),
     (
@@ -452,6 +459,8 @@ const ACCEPTED: &[fn(&mut Project)] = &[
     },
     |p| ulimit(p, "nofile", 1 << 20),
     |p| ulimit(p, "memlock", -1),
+    |p| tmpfs(p, "rw,noexec,nosuid,size=64m,mode=1777,uid=1000"),
+    |p| tmpfs(p, ""),
     |p| check_every(p, std::time::Duration::from_millis(500)),
     |p| check_every(p, std::time::Duration::ZERO),
     |p| web(p).stop_signal = Some(text("SIGRTMIN+3")),
@@ -751,6 +760,21 @@ capabilities = ["ALL"]
     assert_eq!(confined.cap_drop, ["MKNOD"]);
     assert_eq!(confined.mounts[0].read_only, Some(true));
     assert_eq!(admitted.warnings.len(), 1);
+}
+
+/// The example of the repository is a policy file, and has what holds without it where it says so.
+#[test]
+fn the_example_is_a_policy_file() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/policy.toml")).unwrap();
+    let rules = Rules::parse(&text).unwrap();
+    assert_eq!(rules.of_any().defaults, Defaults::default());
+    assert_eq!(rules.host(), HostShare::default());
+    let limits = crate::domain::Limits { nano_cpus: None, memory: None, ..rules.of_any().limits };
+    assert_eq!(limits, crate::domain::Limits::DEFAULT);
+    let of = |tenant: &str| rules.of(&crate::domain::Subdomain::parse(tenant).unwrap());
+    assert_eq!(of("internal-tools").profile, Profile::Trusted);
+    assert_eq!(of("acme").grants.ports, [(443, 443), (8000, 8099), (25, 25)]);
+    assert_eq!(of("acme").limits.memory, Some(32 << 30));
 }
 
 #[test]

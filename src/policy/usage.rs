@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::limits::{Defaults, positive};
 use super::verdict::Verdict;
-use crate::compose::{Healthcheck, Resources, Service, Ulimit};
+use crate::compose::{Healthcheck, Resources, Service, TmpfsMount, Ulimit};
 
 /// What a healthcheck costs is a process each time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -111,6 +111,45 @@ pub(super) fn judge_ulimits(field: &str, ulimits: &BTreeMap<String, Ulimit>, ver
             field,
             "ulimit",
             "at most 1048576 open files",
+        );
+    }
+}
+
+/// Options of a `tmpfs` entry (tmpfs(5), mount(8)). Others make another kind of mount of it, or another's memory.
+const TMPFS_OPTIONS: &[&str] = &[
+    "async",
+    "atime",
+    "diratime",
+    "exec",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "relatime",
+    "ro",
+    "rw",
+    "strictatime",
+    "suid",
+    "sync",
+];
+/// Those that have a value.
+const TMPFS_VALUES: &[&str] = &["gid", "mode", "nr_blocks", "nr_inodes", "size", "uid"];
+
+/// The memory of a tmpfs counts as its container's, so its size may be any.
+pub(super) fn judge_tmpfs(field: &str, mounts: &[TmpfsMount], verdict: &mut Verdict) {
+    for (index, mount) in mounts.iter().enumerate() {
+        let known = |option: &str| match option.split_once('=') {
+            Some((name, _)) => TMPFS_VALUES.contains(&name),
+            None => option.is_empty() || TMPFS_OPTIONS.contains(&option),
+        };
+        verdict.refuse_if(
+            !mount.options.split(',').all(known),
+            format!("{field}.tmpfs[{index}]"),
+            "tmpfs-option",
+            &format!("{}, and values for {}", TMPFS_OPTIONS.join(", "), TMPFS_VALUES.join(", ")),
         );
     }
 }

@@ -134,6 +134,8 @@ const HARMLESS: &[&str] = &[
     "volumes: ['./data/a:/a', './data/b:/b:ro', './conf:/conf', {type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 448}}]",
     "volumes: [{type: volume, source: v, target: /s, volume: {nocopy: true, labels: {x: y}}}]",
     "tmpfs: ['/x', '/y:size=1m,noexec,mode=1777']",
+    "tmpfs: ['/x:bind']",
+    "tmpfs: ['/x:rshared']",
     "volumes_from: ['c', 'b:ro']",
     "configs: [k]",
     "configs: [{source: k, target: /s, mode: 256, uid: '7'}]",
