@@ -164,8 +164,8 @@ async fn a_taken_port_is_refused_before_anything_is_touched() {
     two.purge().await;
 
     // Somebody on the host has it, or another service of the same file wants it.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
+    let port = crate::support::publishable_port();
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
     refused(&agent, &two, &web(&format!("ports: ['{port}:80']")), "services.web.ports[0]", &[]).await;
     drop(listener);
     let twice = format!("services: {{a: {0}, b: {0}}}", server(&format!("ports: ['{port}:80']")));

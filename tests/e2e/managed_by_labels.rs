@@ -68,7 +68,7 @@ async fn every_object_says_whose_it_is_and_docker_compose_can_manage_it() {
     assert_eq!(containers.keys().collect::<Vec<_>>(), ["db-1", "other-1", "web-1", "web-2"]);
     for (name, labels) in &containers {
         let own: &[&str] = if name == "db-1" { &["org.example.own"] } else { &[] };
-        exactly(labels, &[&COMPOSE, &OWNERSHIP, own], name);
+        exactly(labels, &[&COMPOSE, &OWNERSHIP, &["dev.q8.ports"], own], name);
         owned(labels, &agent, &tenant, "1");
         let (service, number) = name.split_once('-').expect("a number");
         for (label, value) in [

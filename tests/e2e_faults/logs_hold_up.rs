@@ -150,7 +150,8 @@ async fn a_reader_that_takes_nothing_costs_nothing() {
     let base = resident(agent.pid());
     let (begun, mut most, mut read, mut slowest) = (Instant::now(), 0, 0_u64, Duration::ZERO);
     let mut asked = Instant::now();
-    while begun.elapsed() < Duration::from_secs(10) {
+    // Long enough to fill whatever is kept for those who do not read, and however slow the machine is.
+    while begun.elapsed() < Duration::from_secs(10) || read < 20_000 {
         for _ in 0..500 {
             reader.next(LONG).await.expect("it goes on");
             read += 1;
@@ -164,7 +165,6 @@ async fn a_reader_that_takes_nothing_costs_nothing() {
             asked = Instant::now();
         }
     }
-    assert!(read > 20_000, "the reader got {read} lines only");
     assert!(most < base + 64 * MIB, "from {} to {} MiB", base / MIB, most / MIB);
     assert!(slowest < Duration::from_secs(2), "status took {slowest:?}");
     drop((stalled, stalled_too, reader));

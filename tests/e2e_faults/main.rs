@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod auditor;
 mod scene;
 
 mod broken_updates_roll_back;
@@ -12,6 +13,7 @@ mod many_at_once;
 mod refusals_change_nothing;
 mod secrets_stay_secret;
 mod stops_gracefully;
+mod storm;
 mod the_agent_is_killed;
 mod the_disk_says_no;
 mod the_engine_goes_away;

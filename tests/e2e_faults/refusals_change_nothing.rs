@@ -68,7 +68,16 @@ fn refusals() -> Vec<Refusal> {
     denied(&mut all, "a capability", with("cap_add: [SYS_ADMIN]"), "services.web.cap_add[0]", 6);
     denied(&mut all, "the host's network", with("network_mode: host"), "services.web.network_mode", 6);
     denied(&mut all, "the host's processes", with("pid: host"), "services.web.pid", 6);
-    denied(&mut all, "a foreign name", with("container_name: nginx"), "services.web.container_name", 6);
+    denied(&mut all, "a port of the host's own", with("ports: ['80:80']"), "services.web.ports[0]", 6);
+    let local = json!({"compose_content": stack(&[("web", &[&["image: localhost:5000/x"]])], "")});
+    all.push(Refusal {
+        what: "a registry on the host",
+        change: local,
+        status: 422,
+        code: "POLICY_DENIED",
+        field: Some("services.web.image"),
+        line: Some(3),
+    });
     for bind in [
         "/:/host",
         "/etc:/host:ro",
@@ -105,6 +114,9 @@ fn refusals() -> Vec<Refusal> {
     all.push(missing("a dead registry", &["image: 127.0.0.1:1/none:1"], "REGISTRY_UNAVAILABLE"));
     all
 }
+
+/// The dead registry is on the host's own address.
+const REGISTRIES: &str = "registries = ['docker.io', '127.0.0.1:1']";
 
 /// Disk and engine as they are.
 async fn picture(engine: &Engine, agent: &Agent<'_>) -> (Tree, BTreeMap<String, String>) {
@@ -165,7 +177,7 @@ async fn all_are_refused(engine: &Engine, agent: &Agent<'_>, path: &str, good: &
 #[tokio::test]
 async fn of_a_tenant_that_is_not_there() {
     let engine = Engine::shared().with_busybox().await;
-    let agent = Options::docker(engine).start().await;
+    let agent = Options::docker(engine).policy(REGISTRIES).start().await;
     let name = unique("refused");
     let good = request(&name, &stack(&[("web", &[SLEEPS])], ""));
     all_are_refused(engine, &agent, PROVISION, &good).await;
@@ -181,7 +193,7 @@ async fn of_a_tenant_that_is_not_there() {
 #[tokio::test]
 async fn of_a_tenant_that_runs() {
     let engine = Engine::shared().with_busybox().await;
-    let agent = Options::docker(engine).start().await;
+    let agent = Options::docker(engine).policy(REGISTRIES).start().await;
     let name = unique("runs");
     let compose =
         stack(&[("web", &[SLEEPS, &["volumes: ['store:/store', './page:/page:ro']"]])], "volumes: {store: {}}\n");

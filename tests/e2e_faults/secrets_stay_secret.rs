@@ -68,6 +68,7 @@ async fn whatever_happens() {
     let (registry, asked) = refusing().await;
     let agent = Options::docker(engine)
         .env("Q8_AGENT_LOG", "trace")
+        .policy(&format!("registries = ['docker.io', '{registry}']"))
         .env("Q8_AGENT_READ_TOKEN", READ_TOKEN)
         .env("DOCKER_REGISTRY", "registry.example")
         .env("DOCKER_REGISTRY_USERNAME", "host")
@@ -128,7 +129,7 @@ async fn whatever_happens() {
         "depends_on: [\"${KEY}\"]",
         "networks: [\"${KEY}\"]",
         "volumes: [\"/${KEY}:/x\"]",
-        "container_name: ${KEY}",
+        "hostname: \"${KEY} x\"",
         "user: ${MISSING:?${KEY}}",
         "cap_add: [\"${KEY}\"]",
         "network_mode: ${KEY}",

@@ -22,6 +22,12 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_q8-agent");
 /// Longest wait for an answer that is not a stream.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Where this process' agents get their subnets: another test run's engine may share this machine's routes, and two bridges
+/// with one subnet do not work.
+pub(crate) fn subnet_pool() -> String {
+    format!("10.{}.0.0/16", 193 + std::process::id() % 16)
+}
+
 /// How an agent is to be started.
 pub(crate) struct Options<'e> {
     engine: Option<&'e Engine>,
@@ -103,8 +109,7 @@ impl Agent<'_> {
         command.env("Q8_AGENT_ADMIN_TOKEN", &self.token).env("Q8_AGENT_TENANTS_ROOT", self.root());
         if let Some(engine) = self.engine {
             command.env("DOCKER_HOST", engine.host());
-            // Another test run's engine may share this machine's routes, and two bridges with one subnet do not work.
-            command.env("Q8_AGENT_SUBNET_POOL", format!("10.{}.0.0/16", 193 + std::process::id() % 16));
+            command.env("Q8_AGENT_SUBNET_POOL", subnet_pool());
         }
         // The whole suite is a test that no secret is logged, so everything is.
         command.env("Q8_AGENT_LOG", "trace").envs(&self.env);

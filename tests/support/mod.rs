@@ -25,6 +25,21 @@ pub(crate) fn unique(prefix: &str) -> String {
     format!("{prefix}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A port that a stack may fix, free a moment ago, and given to no other test of this process. It lies where the agents of
+/// tests, which begin at a place of their own, seldom look for one.
+pub(crate) fn publishable_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..1000 {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port =
+            29_000 + u16::try_from((std::process::id().wrapping_mul(61).wrapping_add(step)) % 1000).expect("small");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port from 29000 to 29999");
+}
+
 /// Repeats `check` until it gives a value; fails with `what` when `limit` is over.
 pub(crate) async fn eventually<T>(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;

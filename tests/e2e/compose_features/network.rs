@@ -1,11 +1,13 @@
 //! Who reaches whom: aliases, networks, published ports, extra hosts, and never another tenant.
 
 use std::net::Ipv4Addr;
+use std::process::Command;
 
 use serde_json::json;
 
 use super::{agent, inspected, nothing_is_left, report, reports};
-use crate::support::http;
+use crate::support::agent::subnet_pool;
+use crate::support::{http, publishable_port};
 use crate::tenant::{Tenant, page};
 
 /// Serves its own name.
@@ -71,10 +73,45 @@ networks:
     nothing_is_left(&agent, &[&one, &two]).await;
 }
 
+/// The firewall's rule between tenants, as `scripts/firewall.sh` has it, for this process' tenants. Other tests make networks
+/// all the time, and the engine takes its own rule out for a moment each time.
+struct Wall(Vec<String>);
+
+impl Wall {
+    fn build() -> Self {
+        let pool = subnet_pool();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/firewall.sh");
+        let mut show = Command::new("bash");
+        show.args([script, "show"]).env("Q8_AGENT_SUBNET_POOL", &pool);
+        let shown = String::from_utf8(show.output().expect("bash starts").stdout).expect("UTF-8");
+        let line = shown.lines().find(|line| line.contains(&format!("-d {pool} "))).expect("a rule between tenants");
+        let rule = line.split_once("-A Q8-FORWARD ").expect("in the chain of forwarded packets").1;
+        let wall = Self(rule.split(' ').map(str::to_owned).collect());
+        wall.iptables("-I");
+        wall
+    }
+
+    fn iptables(&self, action: &str) {
+        let mut command = Command::new("iptables");
+        command
+            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+            .args(["-w", "-t", "mangle", action, "FORWARD"])
+            .args(&self.0);
+        assert!(command.status().expect("iptables starts").success(), "{command:?}");
+    }
+}
+
+impl Drop for Wall {
+    fn drop(&mut self) {
+        self.iptables("-D");
+    }
+}
+
 /// Names are no wall: not even the address of another tenant's container leads to it.
 #[tokio::test]
 async fn addresses_of_other_tenants_lead_nowhere() {
     let agent = agent().await;
+    let _wall = Wall::build();
     let (one, two) = (Tenant::new(&agent, "wall-one"), Tenant::new(&agent, "wall-two"));
     two.provision(&format!("services: {{secret: {}}}", server("hostname: the-secret")), json!({})).await;
     let networks = &inspected(&two).await["secret-1"]["NetworkSettings"]["Networks"];
@@ -103,7 +140,7 @@ services:
 async fn published_ports_answer_where_the_status_says() {
     let agent = agent().await;
     let tenant = Tenant::new(&agent, "ports");
-    let (fixed, beside) = (free_port(), free_port());
+    let (fixed, beside) = (publishable_port(), publishable_port());
     let any = server(r#"hostname: any, ports: ["80"]"#);
     let chosen = server(&format!(r#"hostname: chosen, ports: ["127.0.0.1:{fixed}:80"]"#));
     // It takes its time to stop, so that its port is still held when the others are ready.
@@ -191,10 +228,4 @@ services:
     }
     assert_eq!(report(&tenant, "shares").await[0], "10.1.2.5\tdb.example");
     nothing_is_left(&agent, &[&tenant]).await;
-}
-
-/// A port outside the range from which the agent gives ports, free a moment ago.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("it has an address").port()
 }
