@@ -186,9 +186,9 @@ async fn available(
         (Decision::Use, None) | (Decision::Pull, _) => {}
     }
     let credentials = credentials(image, &run.credentials);
-    let pulled = Wanted { reference, platform: platform.map(str::to_owned), credentials: credentials.cloned() };
+    let asked = Wanted { reference, platform: platform.map(str::to_owned), credentials: credentials.cloned() };
     let puller = Arc::clone(engine);
-    let pulling = pulls.join(pulled, run.deadline, &run.progress, |wanted, steps| pull(puller, wanted, steps));
+    let pulling = pulls.join(asked, run.deadline, &run.progress, |wanted, steps| pull(puller, wanted, steps));
     match pulling.await {
         Ok(()) => {}
         // Nobody gave credentials for a private registry: what is here was accepted before and is used.
