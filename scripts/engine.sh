@@ -12,7 +12,8 @@
 # DIR defaults to $Q8_ENGINE_DIR, else ${XDG_RUNTIME_DIR:-/tmp}/q8-engine.
 # Q8_ENGINE_NETWORK=host (default) publishes ports on this machine's 127.0.0.1. Two engines in one network namespace do
 # not get on: the second one to start empties the isolation rules of the first. So an engine beside another one is
-# started with Q8_ENGINE_NETWORK=own: bridges, rules and published ports are then in a namespace of its own.
+# started with Q8_ENGINE_NETWORK=own: bridges, rules and published ports are then in a namespace of its own. It has no default
+# bridge (docker0) unless Q8_ENGINE_DEFAULT_BRIDGE is set: where another engine runs there would be two.
 #
 # Q8_ENGINE_ROOT=/some/root takes dockerd, containerd and what they start from a root that was unpacked and not installed, as
 # scripts/newer-engine.sh makes one; what it does not have comes from this machine. The directory remembers it.
@@ -184,9 +185,11 @@ start_dockerd() {
   local path=$PATH
   [ -z "$ROOT" ] || path=$ROOT/usr/sbin:$ROOT/usr/bin:$path
   # --bridge=none: no docker0, so nothing to clash over; tenants' networks are bridges of their own all the same.
+  local bridge=(--bridge=none)
+  [ -z "${Q8_ENGINE_DEFAULT_BRIDGE:-}" ] || bridge=()
   entrance || die "the engine's namespaces are gone"
   "${ENTER[@]}" env "PATH=$path" dockerd --config-file "$DIR/daemon.json" --data-root "$DIR/data" --exec-root "$DIR/exec" --pidfile "$DIR/dockerd.pid" \
-    --host "unix://$SOCKET" --bridge=none --default-address-pool "base=$pool,size=24" --log-level warn "${cgroup[@]}" \
+    --host "unix://$SOCKET" "${bridge[@]}" --default-address-pool "base=$pool,size=24" --log-level warn "${cgroup[@]}" \
     </dev/null >>"$DIR/dockerd.log" 2>&1 9>&- &
   local launcher=$! end=$((SECONDS + 60))
   echo $launcher >"$DIR/launcher.pid"

@@ -160,7 +160,7 @@ services:
     });
     let provision = tenant.body(&compose, &json!({"files": {"no-mkdir.json": profile.to_string()}}));
     agent.post("/v1/tenants/provision", &provision).await.expect(201);
-    // The test engine has no default bridge on which to look for the name.
+    // The test engine may have no default bridge on which to look for the name.
     let linked = format!("q8-{}-linked-1", tenant.name);
     let links = inspect(engine, &linked).await["HostConfig"]["Links"].clone();
     let wanted = format!("/q8-{}-old-1:/{linked}/aged", tenant.name);
