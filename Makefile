@@ -20,7 +20,7 @@ test: format clippy
 	scripts/with-engine.sh cargo test --locked
 
 test-engines:
-	scripts/test-engines.sh --test harness --test backend_conformance --test e2e --test e2e_faults --test templates --test stacks --test image --test compose_cli
+	scripts/test-engines.sh --test harness --test backend_conformance --test e2e --test e2e_faults --test templates --test stacks --test image --test escapes --test compose_cli
 
 # In no other run: it needs the docker compose that the script fetches.
 interop:

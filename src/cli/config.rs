@@ -110,10 +110,12 @@ fn project(arguments: &ConfigArguments) -> Result<(String, Vec<String>), Command
     let also = variables.get("COMPOSE_PROFILES").map(String::as_str).unwrap_or_default();
     let also = also.split(',').filter(|profile| !profile.is_empty()).map(str::to_owned);
     let profiles: BTreeSet<String> = arguments.profile.iter().cloned().chain(also).collect();
+    // What an agent is asked to judge comes with its files: nothing else is there for it.
+    let request = RequestDisk { directory: &directory };
     let loaded = compose::load(&LoadInput {
         documents: &documents,
         variables: &variables,
-        files: &Disk,
+        files: if arguments.policy.is_some() { &request } else { &Disk },
         profiles: &profiles,
         project: &name,
         names_the_project: false,
@@ -239,6 +241,18 @@ struct Disk;
 impl Files for Disk {
     fn read(&self, path: &str) -> Option<Cow<'_, [u8]>> {
         std::fs::read(path).ok().map(Cow::Owned)
+    }
+}
+
+/// Those of them that could be files of a request: `.env`, and what lies below the project directory.
+struct RequestDisk<'a> {
+    directory: &'a str,
+}
+
+impl Files for RequestDisk<'_> {
+    fn read(&self, path: &str) -> Option<Cow<'_, [u8]>> {
+        let inside = path.strip_prefix(self.directory)?.strip_prefix('/')?;
+        (inside == ".env" || ProjectPath::parse(inside).is_ok()).then(|| Disk.read(path))?
     }
 }
 

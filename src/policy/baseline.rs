@@ -2,7 +2,7 @@
 //! escapes that were tried on a real engine.
 
 use super::verdict::Verdict;
-use super::{Ground, TenantRules, binds, images, labels, network, objects, privileges, usage};
+use super::{Ground, TenantRules, binds, images, inside, labels, network, objects, privileges, usage};
 use crate::compose::{BlkioConfig, Deploy, Hook, MountSource, Project, PullPolicy, Service, VolumesFromSource};
 use crate::domain::ServiceName;
 
@@ -64,6 +64,7 @@ fn judge_service(
         annotations,
         user: _,
         group_add,
+        // Judged with the mounts' targets.
         working_dir: _,
         hostname,
         domainname,
@@ -179,6 +180,7 @@ fn judge_service(
         verdict.refuse_if(names_devices, at("blkio_config"), "device", "weight alone: devices are the host's");
     }
     usage::judge_resources(&field, service, resources, &rules.defaults, verdict);
+    inside::judge(&field, service, verdict);
     usage::judge_ulimits(&field, ulimits, verdict);
     usage::judge_tmpfs(&field, tmpfs, verdict);
     usage::judge_environment(&field, environment, verdict);
@@ -216,8 +218,17 @@ fn judge_service(
         let field = at(&format!("volumes[{index}]"));
         match &mount.source {
             MountSource::Bind { .. } => binds::judge_baseline(grants, project, ground, &field, mount, verdict),
-            MountSource::Volume { key: _, nocopy: _, subpath: _, labels, propagation: _, selinux: _ }
-            | MountSource::Anonymous { nocopy: _, labels } => {
+            MountSource::Volume { key: _, nocopy: _, subpath, labels, propagation: _, selinux: _ } => {
+                let leaves = |path: &String| path.starts_with('/') || path.split('/').any(|part| part == "..");
+                verdict.refuse_if(
+                    subpath.as_ref().is_some_and(leaves),
+                    field.as_str(),
+                    "volume-subpath",
+                    "a path inside the volume, without ..",
+                );
+                labels::judge_reserved(&field, labels, grants, verdict);
+            }
+            MountSource::Anonymous { nocopy: _, labels } => {
                 labels::judge_reserved(&field, labels, grants, verdict);
             }
             MountSource::Tmpfs { size: _, mode: _ } => {}

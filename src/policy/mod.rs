@@ -8,6 +8,7 @@ mod binds;
 mod confine;
 mod file;
 mod images;
+mod inside;
 mod labels;
 mod limits;
 mod network;

@@ -41,9 +41,19 @@ pub(super) fn judge_memberships(field: &str, networks: &BTreeMap<ObjectKey, Serv
             driver_opts,
             priority: _,
             gw_priority: _,
-            interface_name: _,
+            interface_name,
         } = membership;
         let at = |attribute: &str| format!("{field}.networks.{key}.{attribute}");
+        let plain = |name: &String| {
+            (1..=15).contains(&name.len())
+                && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
+        };
+        verdict.refuse_if(
+            !interface_name.as_ref().is_none_or(plain),
+            at("interface_name"),
+            "interface-name",
+            "1 to 15 letters, digits, dots, _ and -",
+        );
         verdict.refuse_if(ipv4_address.is_some(), at("ipv4_address"), "fixed-address", ADDRESS);
         verdict.refuse_if(ipv6_address.is_some(), at("ipv6_address"), "fixed-address", ADDRESS);
         verdict.refuse_if(!link_local_ips.is_empty(), at("link_local_ips"), "link-local", ADDRESS);

@@ -176,6 +176,11 @@ fn ulimit(project: &mut Project, name: &str, limit: i64) {
     web(project).ulimits.insert(text(name), Ulimit { soft: limit, hard: limit, is_single: true });
 }
 
+fn mounted_at(project: &mut Project, target: &str) {
+    bind(project, "data", None);
+    web(project).mounts[0].target = text(target);
+}
+
 fn tmpfs(project: &mut Project, options: &str) {
     web(project).tmpfs.push(TmpfsMount { path: text("/t"), options: text(options) });
 }
@@ -249,6 +254,18 @@ const REFUSED: &[Case] = &[
     ),
     (Baseline, |p| web(p).resources.shm_size = Some(20 << 30), "services.web.shm_size shm-size"),
     (Baseline, |p| ulimit(p, "nofile", -1), "services.web.ulimits.nofile ulimit"),
+    (Baseline, |p| web(p).working_dir = Some(text("/proc/self/fd/8")), "services.web.working_dir working-dir"),
+    (Baseline, |p| web(p).working_dir = Some(text("/x/../proc/./self")), "services.web.working_dir working-dir"),
+    (
+        Baseline,
+        |p| web(p).pre_stop = vec![Hook { working_dir: Some(text("/proc/self/fd/8")), ..Hook::default() }],
+        "services.web.pre_stop[0].working_dir working-dir",
+    ),
+    (Baseline, |p| mounted_at(p, "/"), "services.web.volumes[0] mount-target"),
+    (Baseline, |p| mounted_at(p, "/proc"), "services.web.volumes[0] mount-target"),
+    (Baseline, |p| mounted_at(p, "/proc/sys"), "services.web.volumes[0] mount-target"),
+    (Baseline, |p| mounted_at(p, "/dev"), "services.web.volumes[0] mount-target"),
+    (Baseline, |p| mounted_at(p, "/x/../sys"), "services.web.volumes[0] mount-target"),
     (Baseline, |p| tmpfs(p, "size=1m,bind"), "services.web.tmpfs[0] tmpfs-option"),
     (Baseline, |p| tmpfs(p, "rshared"), "services.web.tmpfs[0] tmpfs-option"),
     (Baseline, |p| tmpfs(p, "dev"), "services.web.tmpfs[0] tmpfs-option"),
@@ -461,6 +478,9 @@ const ACCEPTED: &[fn(&mut Project)] = &[
     |p| ulimit(p, "memlock", -1),
     |p| tmpfs(p, "rw,noexec,nosuid,size=64m,mode=1777,uid=1000"),
     |p| tmpfs(p, ""),
+    |p| mounted_at(p, "/dev/shm"),
+    |p| mounted_at(p, "/processed"),
+    |p| web(p).working_dir = Some(text("/app/proc")),
     |p| check_every(p, std::time::Duration::from_millis(500)),
     |p| check_every(p, std::time::Duration::ZERO),
     |p| web(p).stop_signal = Some(text("SIGRTMIN+3")),
