@@ -13,6 +13,7 @@ mod host_ports;
 mod managed_by_labels;
 mod neighbours;
 mod pulls;
+mod quotas;
 mod subnet_pool;
 mod tenant;
 mod the_whole_life;
