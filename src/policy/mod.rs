@@ -7,6 +7,8 @@ mod baseline;
 mod binds;
 mod confine;
 mod file;
+#[cfg(test)]
+mod fuzz;
 mod images;
 mod inside;
 mod labels;
