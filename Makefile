@@ -1,12 +1,13 @@
 # One word each. `demo` and `test` start a private Docker Engine unless DOCKER_HOST names one; that needs root.
 
-.PHONY: help demo test test-engines interop lint bench engine image clean
+.PHONY: help demo test test-engines interop fuzz lint bench engine image clean
 
 help:
 	@echo "make demo          provision, update and tear down a tenant of three services, step by step"
 	@echo "make test          formatting, lints, all tests on a real engine"
 	@echo "make test-engines  the tests that need an engine, on the distribution's and on a newer one that is fetched"
 	@echo "make interop       the real docker compose, which is fetched, on what the agent has made"
+	@echo "make fuzz          ten minutes of made-up input for every reader of input, two at a time (SECONDS=60: one minute)"
 	@echo "make lint          formatting, lints, and dependencies if cargo-deny is there"
 	@echo "make bench         the benchmarks"
 	@echo "make engine        start a private engine and say how to use it (scripts/engine.sh stop ends it)"
@@ -25,6 +26,12 @@ test-engines:
 # In no other run: it needs the docker compose that the script fetches.
 interop:
 	scripts/test-engines.sh --test compose_cli
+
+# Every run begins somewhere else; FIRST=… with the number that a finding was told with begins there.
+SECONDS = 600
+FIRST = $(shell date +%s)000000
+fuzz:
+	Q8_FUZZ_SECONDS=$(SECONDS) Q8_FUZZ_SEED=$(FIRST) cargo test --locked --lib fuzz_ -- --test-threads=2 --nocapture
 
 bench:
 	scripts/with-engine.sh cargo bench --locked

@@ -26,3 +26,6 @@ pub mod orchestrator;
 pub mod policy;
 pub mod telemetry;
 pub mod tenant_fs;
+
+#[cfg(test)]
+mod fuzz;

@@ -41,16 +41,20 @@ pub(super) fn parse(body: &[u8]) -> Result<Value<'_>, ApiError> {
     }
     match serde_json::from_str::<&RawValue>(body) {
         Ok(raw) => Ok(Value { body, text: raw.get(), path: String::new() }),
-        Err(error) => Err(syntax_error(&error)),
+        Err(error) => Err(syntax_error(body, &error)),
     }
 }
 
-/// `serde_json` describes broken syntax without quoting the text, but adds the place, which has fields of its own.
-fn syntax_error(error: &serde_json::Error) -> ApiError {
+/// `serde_json` describes broken syntax without quoting the text, but adds the place, which has fields of its own. It
+/// counts columns in bytes, and from 0 where a line end is what is wrong.
+fn syntax_error(body: &str, error: &serde_json::Error) -> ApiError {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let place = Location { line: number(error.line()), column: number(error.column()) };
+    let line = body.split('\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let behind = line.char_indices().filter(|(at, _)| *at >= error.column()).count();
+    let column = line.chars().count() - behind + error.column().saturating_sub(line.len());
+    let place = Location { line: number(error.line()), column: number(column.max(1)) };
     ApiError::invalid(format!("the body is not JSON: {what}")).at(Some(place))
 }
 
@@ -262,7 +266,12 @@ pub(super) fn quoted(key: &str) -> String {
     if short.len() < key.len() {
         short.push('…');
     }
-    serde_json::Value::from(short).to_string()
+    let mut text = String::new();
+    for c in serde_json::Value::from(short).to_string().chars() {
+        // JSON leaves these as they are; to a terminal they may be commands.
+        if c.is_control() { text.push_str(&format!("\\u{:04x}", u32::from(c))) } else { text.push(c) }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -285,6 +294,9 @@ mod tests {
             (b"{} canary", (1, 4)),
             (b"{\"a\":\"canary\n\"}", (1, 12)),
             (b"{\"a\":01}", (1, 7)),
+            ("{\"ä😀\": x}".as_bytes(), (1, 8)),
+            ("{\"ä😀".as_bytes(), (1, 4)),
+            (b"{\"a\":\n\n", (3, 1)),
         ] {
             let error = parse(body).and_then(|value| value.object().map(|_| ())).unwrap_err();
             assert_eq!(place(&error), at, "{:?}: {}", body.escape_ascii().to_string(), error.message);
@@ -325,6 +337,11 @@ mod tests {
         let message = root.finish().unwrap_err().message;
         let wanted = "is not a field here; there are compose_content, id; did you mean `compose_content`?";
         assert_eq!(message, wanted);
+    }
+
+    #[test]
+    fn keys_are_shown_without_control_characters() {
+        assert_eq!(quoted("a\u{9b}2J\u{7f}\n\"ä"), r#""a\u009b2J\u007f\n\"ä""#);
     }
 
     #[test]

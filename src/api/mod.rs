@@ -13,6 +13,8 @@ mod auth;
 mod body;
 mod error;
 mod front;
+#[cfg(test)]
+mod fuzz;
 mod handlers;
 mod json;
 mod logs;

@@ -142,4 +142,6 @@ pub fn start_order(project: &Project) -> Vec<crate::domain::ServiceName> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -59,10 +59,10 @@ fn trees(bytes: &[u8], file: u16) -> Result<Vec<Arc<Node>>, Fault> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     survey(text)?;
 
-    let mut builder = Builder::new(file);
+    let mut builder = Builder::new(file, end_of(text));
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|error| scan_fault(&error))?;
+        let (event, span) = event.map_err(|error| scan_fault(&error, builder.end))?;
         builder.take(event, span)?;
     }
     if builder.roots.is_empty() {
@@ -71,14 +71,14 @@ fn trees(bytes: &[u8], file: u16) -> Result<Vec<Arc<Node>>, Fault> {
     Ok(builder.roots)
 }
 
-fn scan_fault(error: &ScanError) -> Fault {
+fn scan_fault(error: &ScanError, end: Location) -> Fault {
     let reason = match error.info() {
         "while parsing node, found unknown anchor" => {
             "this alias names an anchor that is not defined before it".to_owned()
         }
         other => format!("this is not YAML: {other}"),
     };
-    Fault::new(location(*error.marker()), reason)
+    Fault::new(location(*error.marker()).min(end), reason)
 }
 
 /// One linear look at the text before the scanner sees it: control characters, and flow collections that would make the
@@ -139,6 +139,15 @@ fn location_of(bytes: &[u8], offset: usize) -> Location {
     Location { line: number(line), column: number(column) }
 }
 
+/// The end of a text, with the line ends that YAML has.
+fn end_of(text: &str) -> Location {
+    let lone = text.bytes().filter(|&byte| byte == b'\r').count() - text.matches("\r\n").count();
+    let Location { line, column: _ } = location_of(text.as_bytes(), text.len());
+    let last = text.rsplit(['\n', '\r']).next().unwrap_or_default().chars().count() + 1;
+    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    Location { line: line.saturating_add(number(lone)), column: number(last) }
+}
+
 /// What may still be read.
 struct Budget {
     nodes: u32,
@@ -181,6 +190,8 @@ enum Items {
 
 struct Builder {
     file: u16,
+    /// Where the text ends. The scanner takes the end of a last line for a line end.
+    end: Location,
     frames: Vec<Frame>,
     /// By the parser's anchor number; none while the anchored collection is still open.
     anchors: Vec<Option<Arc<Node>>>,
@@ -192,9 +203,10 @@ struct Builder {
 }
 
 impl Builder {
-    fn new(file: u16) -> Self {
+    fn new(file: u16, end: Location) -> Self {
         Self {
             file,
+            end,
             frames: Vec::new(),
             anchors: Vec::new(),
             roots: Vec::new(),
@@ -205,7 +217,7 @@ impl Builder {
     }
 
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Fault> {
-        let place = Place { file: self.file, location: location(span.start) };
+        let place = Place { file: self.file, location: location(span.start).min(self.end) };
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) => {

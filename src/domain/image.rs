@@ -48,7 +48,10 @@ impl ImageRef {
             None => (before_digest, None),
         };
         let (registry, repository) = split_registry(name);
-        let good = registry.is_none_or(is_registry)
+        // distribution/reference `reference.go`: NameTotalLengthMax, of the name with nothing left out.
+        let left_out = if registry.is_some() { "" } else { "docker.io/library/" };
+        let good = left_out.len() + name.len() <= 255
+            && registry.is_none_or(is_registry)
             && repository.split('/').all(is_path_component)
             && tag.is_none_or(is_tag)
             && digest.is_none_or(is_digest)
@@ -143,16 +146,13 @@ fn is_registry(host: &str) -> bool {
         })
 }
 
-/// Lower-case words joined by `.`, `_`, `__` or dashes.
+/// Lower-case words joined by `.`, `_`, `__` or dashes, and by no two of them at once.
 fn is_path_component(component: &str) -> bool {
-    let word = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let bytes = component.as_bytes();
-    !bytes.is_empty()
-        && word(bytes[0])
-        && word(bytes[bytes.len() - 1])
-        && bytes.iter().all(|&c| word(c) || matches!(c, b'.' | b'_' | b'-'))
-        && !component.contains("..")
-        && !component.contains("___")
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let mut joints = component.split(is_word).filter(|joint| !joint.is_empty());
+    component.starts_with(is_word)
+        && component.ends_with(is_word)
+        && joints.all(|joint| matches!(joint, "." | "_" | "__") || joint.bytes().all(|c| c == b'-'))
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -210,6 +210,7 @@ mod tests {
             ("registry-1.docker.io/x/y:1", "docker.io", "registry-1.docker.io/x/y", Some("1")),
             (&format!("r.example/x@{digest}"), "r.example", "r.example/x", None),
             (&format!("x:1@{digest}"), "docker.io", "x", Some("1")),
+            ("a--b/c__d.e_f", "docker.io", "a--b/c__d.e_f", Some("latest")),
         ] {
             let image = ImageRef::parse(text).expect(text);
             assert_eq!((image.registry(), image.name(), image.tag()), (registry, name, tag), "{text}");
@@ -252,6 +253,12 @@ mod tests {
             "a@sha256:1",
             "-a",
             "a:b:c",
+            "a._b",
+            "a-.b",
+            &"a".repeat(238),
+            &format!("r.example/{}", "a".repeat(246)),
+            "a___b",
+            "a..b",
             "a\n",
             "host:port/x",
             "sha256:",

@@ -6,6 +6,8 @@
 
 mod adopted;
 mod error_code;
+#[cfg(test)]
+mod fuzz;
 mod image;
 mod limits;
 mod names;

@@ -7,6 +7,8 @@ mod baseline;
 mod binds;
 mod confine;
 mod file;
+#[cfg(test)]
+mod fuzz;
 mod images;
 mod inside;
 mod labels;
@@ -143,16 +145,16 @@ fn confined(rules: &TenantRules, mut project: Project, ground: &Ground<'_>, mut 
     Admitted { project, warnings: verdict.warnings }
 }
 
-/// A size as Docker reads it in options: `10m`, `1g`, `512`; none for anything else.
+/// A size as Docker reads it in options: `10m`, `1GiB`, `512`; none for anything else.
 fn size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let power = match text[digits.len()..].to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
+    let power = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
         _ => return None,
     };
-    digits.parse::<u64>().ok()?.checked_mul(1 << (10 * power))
+    let plain = digits.bytes().all(|c| c.is_ascii_digit());
+    digits.parse::<u64>().ok().filter(|_| plain)?.checked_mul(1 << (10 * power))
 }

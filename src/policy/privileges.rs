@@ -132,6 +132,12 @@ pub(super) fn judge_logging(field: &str, logging: Option<&Logging>, defaults: &D
             "at most 256 MiB for all files of a container together (max-size times max-file)",
         ),
     }
+    verdict.refuse_if(
+        !matches!(given("mode"), None | Some("blocking" | "non-blocking")),
+        at("mode"),
+        "logging-mode",
+        "blocking or non-blocking",
+    );
     let buffer = given("max-buffer-size").map_or(Some(0), size);
     verdict.refuse_if(
         buffer.is_none_or(|bytes| bytes > LOG_BUFFER),

@@ -236,6 +236,9 @@ const REFUSED: &[Case] = &[
         |p| log_to(p, "local", &[("mode", "non-blocking"), ("max-buffer-size", "1g")]),
         "services.web.logging.options.max-buffer-size logging-size",
     ),
+    (Baseline, |p| log_to(p, "local", &[("mode", "non-blockin")]), "services.web.logging.options.mode logging-mode"),
+    (Baseline, |p| log_to(p, "local", &[("max-size", "+1m")]), "services.web.logging.options.max-size logging-size"),
+    (Baseline, |p| log_to(p, "local", &[("max-size", "1mi")]), "services.web.logging.options.max-size logging-size"),
     // What all share.
     (Baseline, |p| web(p).resources.pids = Some(-1), "services.web.pids_limit unlimited"),
     (Baseline, |p| web(p).resources.memory = Some(-1), "services.web.mem_limit unlimited"),

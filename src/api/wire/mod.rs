@@ -11,6 +11,8 @@
 //! to the other. So what can be read in two ways does not reach hyper.
 
 mod chunks;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 mod head;
 

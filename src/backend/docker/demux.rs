@@ -137,6 +137,9 @@ fn stamp(message: &[u8]) -> (Option<jiff::Timestamp>, usize) {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

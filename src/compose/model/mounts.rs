@@ -33,7 +33,7 @@ pub enum MountSource {
         nocopy: bool,
         subpath: Option<String>,
         labels: BTreeMap<String, String>,
-        /// Options of a bind, which the short syntax may have here: printed, without effect on a volume.
+        /// Options of a bind, which may stand here too: printed, without effect on a volume.
         propagation: Option<String>,
         /// As `propagation`.
         selinux: Option<String>,

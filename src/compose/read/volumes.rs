@@ -166,8 +166,8 @@ impl Long {
                 nocopy: self.nocopy,
                 subpath: self.subpath,
                 labels: self.labels,
-                propagation: None,
-                selinux: None,
+                propagation: self.propagation,
+                selinux: self.selinux,
             },
             ("volume", None) => MountSource::Anonymous { nocopy: self.nocopy, labels: self.labels },
             ("bind", Some((_, path))) => MountSource::Bind {

@@ -47,6 +47,21 @@ fn text_becomes_a_tree() {
 }
 
 #[test]
+fn no_place_is_behind_the_end() {
+    for (text, line, column) in [
+        ("? ", 1, 3),
+        ("a: [b,", 1, 7),
+        ("a: {b: ", 1, 8),
+        ("a:\n  b: {c\n", 3, 1),
+        ("a: b\r? ", 2, 3),
+        ("a: b\r\n? ", 2, 3),
+    ] {
+        let error = read(text).map(|_| ()).expect_err(text);
+        assert_eq!(error.location, Some(Location { line, column }), "{text:?}: {error}");
+    }
+}
+
+#[test]
 fn merge_keys_add_what_is_not_there() {
     for (text, tree) in [
         ("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n", "{a:{x:1,y:2},b:{y:3,x:1}}"),

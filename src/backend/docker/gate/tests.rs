@@ -1,6 +1,8 @@
 //! Whatever the policy admits passes the gate; whatever is changed in it to something hostile does not; and what an engine
 //! makes of a request has to be what was asked for.
 
+mod fuzz;
+
 use std::cell::Cell;
 
 use bollard::models::HostConfig;
