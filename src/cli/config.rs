@@ -281,4 +281,37 @@ mod tests {
         };
         assert!(project(&arguments).unwrap_err().to_string().starts_with("/no/such/file.yaml: "));
     }
+
+    #[test]
+    fn a_policy_sees_what_a_request_could_bring() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("compose.yaml");
+        let judged = |text: &str, policy: &str| {
+            std::fs::write(&file, text).unwrap();
+            project(&ConfigArguments {
+                file: vec![file.clone()],
+                env_file: Vec::new(),
+                format: Format::Json,
+                project_name: Some("q8-acme".to_owned()),
+                profile: Vec::new(),
+                policy: Some(policy.to_owned()),
+            })
+        };
+        std::fs::create_dir(directory.path().join("conf")).unwrap();
+        std::fs::write(directory.path().join("conf/site"), "x").unwrap();
+        let good = "services:\n  a:\n    image: x\n    volumes: ['./conf:/c:ro']\n";
+        let (text, warnings) = judged(good, "baseline").unwrap();
+        assert!(text.contains("no-new-privileges:true") && warnings.is_empty(), "{text} {warnings:?}");
+        assert!(!judged(good, "trusted").unwrap().0.contains("no-new-privileges"));
+        let bad = "services:\n  a:\n    image: x\n    privileged: true\n    pid: host\n";
+        let told = judged(bad, "baseline").unwrap_err().to_string();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines.len(), 2, "{told}");
+        assert!(lines[0].contains("compose.yaml:4:") && lines[0].contains("services.a.privileged: refused"), "{told}");
+        let many = "services:\n  a: {image: x, scale: 61}\n";
+        assert!(judged(many, "baseline").unwrap_err().to_string().contains("limits.containers: 61 of at most 60"));
+        let outside = "services:\n  a: {image: x, env_file: /etc/hostname}\n";
+        assert!(judged(outside, "baseline").unwrap_err().to_string().contains("services.a.env_file"));
+        assert!(judged(good, "lax").unwrap_err().to_string().contains("Q8_AGENT_POLICY must be baseline"));
+    }
 }
