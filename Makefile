@@ -37,7 +37,7 @@ bench:
 	scripts/with-engine.sh cargo bench --locked
 
 lint: format clippy
-	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: dependencies are not checked"; fi
+	@if command -v cargo-deny >/dev/null; then scripts/deny.sh; else echo "cargo-deny is not installed: dependencies are not checked"; fi
 
 .PHONY: format clippy
 format:

@@ -215,8 +215,9 @@ fn grants(key: &str, text: &GrantsText) -> Result<Grants, PolicyFileError> {
             |text| {
                 let upper = text.to_ascii_uppercase();
                 let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-                let good =
-                    !name.is_empty() && name.bytes().all(|c| c.is_ascii_uppercase() || c == b'_' || c.is_ascii_digit());
+                let good = !name.is_empty()
+                    && !name.starts_with("CAP_")
+                    && name.bytes().all(|c| c.is_ascii_uppercase() || c == b'_' || c.is_ascii_digit());
                 good.then(|| name.to_owned())
             },
         )?,

@@ -805,6 +805,7 @@ fn a_policy_file_has_no_unknown_keys_and_no_impossible_values() {
     for (text, told) in [
         ("profil = \"baseline\"", "unknown field `profil`"),
         ("profile = \"lax\"", "unknown variant `lax`"),
+        ("[grants]\ncapabilities = [\"CAP_CAP_CHOWN\"]", "grants.capabilities[0]: must be a capability"),
         ("[grants]\ncapability = []", "unknown field `capability`"),
         ("[tenants.acme.grant]\nports = []", "unknown field `grant`"),
         ("[tenants.acme.defaults]\ncpus = 1", "unknown field `defaults`"),
