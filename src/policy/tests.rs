@@ -102,6 +102,12 @@ fn bind(project: &mut Project, source: &str, read_only: Option<bool>) {
     web(project).mounts.push(bind_at(&source, read_only));
 }
 
+fn anonymous(project: &mut Project, label: &str) {
+    let mount =
+        Mount { source: MountSource::Anonymous { nocopy: false, labels: map(&[(label, "x")]) }, ..bind_at("/x", None) };
+    web(project).mounts.push(mount);
+}
+
 fn propagated(project: &mut Project, mode: &str) {
     bind(project, "data", None);
     if let MountSource::Bind { propagation, .. } = &mut web(project).mounts[0].source {
@@ -448,6 +454,7 @@ const REFUSED: &[Case] = &[
         "networks.default.labels.dev.q8.agent reserved-label",
     ),
     (Both, |p| volume(p).labels = map(&[("dev.q8.id", "x")]), "volumes.files.labels.dev.q8.id reserved-label"),
+    (Both, |p| anonymous(p, "dev.q8.tenant"), "services.web.volumes[0].labels.dev.q8.tenant reserved-label"),
     (
         Baseline,
         |p| web(p).labels = map(&[("traefik.enable", "x")]),

@@ -27,6 +27,9 @@ pub(super) fn judge(project: &Project, ground: &Ground<'_>, verdict: &mut Verdic
             let foreign = matches!(mount.source, MountSource::Foreign { .. });
             verdict.refuse_if(foreign, format!("{field}.volumes[{at}]"), "mount-type", CANNOT);
             binds::judge_trusted(project, ground, &format!("{field}.volumes[{at}]"), mount, verdict);
+            if let MountSource::Volume { labels, .. } | MountSource::Anonymous { labels, .. } = &mount.source {
+                labels::judge(&format!("{field}.volumes[{at}]"), labels, labels::OWNERSHIP, verdict);
+            }
         }
     }
     for (key, network) in &project.networks {
