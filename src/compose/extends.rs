@@ -81,7 +81,8 @@ impl Resolver<'_, '_> {
         };
         let Some(found) = others.get(&base.service).cloned() else {
             let hint = suggest::hint(&base.service, others.entries().unwrap_or_default().iter().map(|e| &*e.key));
-            let reason = format!("service `{}` does not exist there{hint}", base.service);
+            // Not the name: it may be a variable's value.
+            let reason = format!("names a service that does not exist there{hint}");
             return Err(self.assembly.error(place, &field, reason));
         };
         chain.push(key.clone());

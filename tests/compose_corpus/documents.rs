@@ -109,7 +109,7 @@ fn invalid_documents_are_refused_for_the_right_reason() {
         ("025-bad-interpolation2", "services.a.image: this `$` begins no valid variable"),
         ("026-cast-failure", "services.a.ports[0].target: must be a whole number"),
         ("029-bytes-bad", "services.a.mem_limit: must be a number of bytes"),
-        ("033-extends-missing-service", "services.a.extends: service `nope` does not exist there"),
+        ("033-extends-missing-service", "services.a.extends: names a service that does not exist there"),
         ("034-extends-missing-file", "services.a.extends.file: there is no such file"),
         ("035-extends-cycle", "services.a.extends: services extend each other: a -> b -> a"),
         ("036-include-missing", "include[0]: there is no such file"),

@@ -187,7 +187,11 @@ fn extends_and_include_say_what_is_wrong_and_in_which_file() {
     let main = "services:\n  a: {extends: {file: l.yaml, service: b}}\n";
     let include = "include: [l.yaml]\nservices: {a: {image: x}}\n";
     for (text, file, message) in [
-        (main, "services: {c: {image: x}}", "compose.yaml:2:7: services.a.extends: service `b` does not exist there"),
+        (
+            main,
+            "services: {c: {image: x}}",
+            "compose.yaml:2:7: services.a.extends: names a service that does not exist there",
+        ),
         (main, "volumes: {}", "compose.yaml:2:23: services.a.extends.file: the file has no services"),
         (main, "services: {b: {imag: x}}", "l.yaml:1:16: services.a.imag: is not an attribute"),
         (main, "services: {b: {image: '${X!}'}}", "l.yaml:1:23: services.b.image: this `$` begins no valid"),
