@@ -67,6 +67,11 @@ impl World {
 
     /// The request for `a`, with its connections, as `convert` makes it.
     fn request(&self, api: (u32, u32)) -> (Creation, Vec<Connection>) {
+        self.try_request(api).unwrap()
+    }
+
+    /// The same, where the backend may say that it cannot.
+    fn try_request(&self, api: (u32, u32)) -> Result<(Creation, Vec<Connection>), BackendError> {
         let name = ContainerName::parse("q8-acme-a-1").unwrap();
         let around = Surroundings {
             number: 1,
@@ -80,12 +85,12 @@ impl World {
             api,
         };
         let of_service = self.deployment.service(&self.a).unwrap();
-        let request = convert::container(&self.deployment, &self.a, of_service, &around).unwrap();
+        let request = convert::container(&self.deployment, &self.a, of_service, &around)?;
         let later = request.connect_later.into_iter();
         let connections = later.map(|(network, endpoint)| Connection { network, container: id("a"), endpoint });
         let platform = of_service.platform.clone();
         let creation = Creation { name, platform, body: request.body, mac_address: request.mac_address };
-        (creation, connections.collect())
+        Ok((creation, connections.collect()))
     }
 
     fn judge(&self, creation: &Creation) -> Verdict {
