@@ -174,7 +174,8 @@ pub struct Demand {
     pub nano_cpus: u64,
     pub memory: u64,
     pub pids: u64,
-    /// Bytes that the host has to keep for it: reservations, else limits, else a default.
+    /// Bytes that the host has to keep for it: limits, or reservations that are larger, else a default. The author of a stack
+    /// chooses both, so the smaller of them is no promise.
     pub reserved_memory: u64,
     /// Billionths of a CPU, likewise.
     pub reserved_nano_cpus: u64,

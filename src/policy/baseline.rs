@@ -28,6 +28,7 @@ pub(super) fn judge(rules: &TenantRules, project: &Project, ground: &Ground<'_>,
     binds::judge_nesting(project, verdict);
     objects::judge_baseline(&rules.grants, project, verdict);
     objects::judge_contents(project, ground, verdict);
+    usage::judge_references(project, verdict);
 }
 
 const BUILD: &str = "an image from a registry: nothing is built on this host";
@@ -81,13 +82,13 @@ fn judge_service(
         absent_dependencies: _,
         healthcheck,
         ports,
-        expose: _,
+        expose,
         network_mode,
         networks,
         mac_address,
         dns,
-        dns_search: _,
-        dns_opt: _,
+        dns_search,
+        dns_opt,
         extra_hosts,
         links: _,
         external_links,
@@ -168,7 +169,7 @@ fn judge_service(
     }
     if let Some(blkio) = blkio_config {
         let BlkioConfig {
-            weight: _,
+            weight,
             weight_device,
             device_read_bps,
             device_write_bps,
@@ -177,10 +178,18 @@ fn judge_service(
         } = blkio;
         let rates = [device_read_bps, device_write_bps, device_read_iops, device_write_iops];
         let names_devices = !weight_device.is_empty() || rates.iter().any(|rates| !rates.is_empty());
+        verdict.refuse_if(
+            weight.is_some_and(|weight| weight > 500),
+            at("blkio_config.weight"),
+            "blkio-weight",
+            "at most 500, which is everybody's weight",
+        );
         verdict.refuse_if(names_devices, at("blkio_config"), "device", "weight alone: devices are the host's");
     }
     usage::judge_resources(&field, service, resources, &rules.defaults, verdict);
     inside::judge(&field, service, verdict);
+    usage::judge_exposed(&field, expose, verdict);
+    usage::judge_labels(&field, labels, verdict);
     usage::judge_ulimits(&field, ulimits, verdict);
     usage::judge_tmpfs(&field, tmpfs, verdict);
     usage::judge_environment(&field, environment, verdict);
@@ -210,6 +219,7 @@ fn judge_service(
     network::judge_ports(ground, grants, &field, ports, verdict);
     network::judge_extra_hosts(&field, extra_hosts, verdict);
     network::judge_dns(&field, dns, verdict);
+    network::judge_resolver(&field, dns_search, dns_opt, verdict);
     for (attribute, host) in [("hostname", hostname), ("domainname", domainname)] {
         network::judge_hostname(at(attribute), host.as_deref(), verdict);
     }

@@ -101,7 +101,7 @@ pub(super) fn judge_baseline(
     mount: &Mount,
     verdict: &mut Verdict,
 ) {
-    let MountSource::Bind { source, create_host_path: _, propagation, selinux, recursive: _ } = &mount.source else {
+    let MountSource::Bind { source, create_host_path: _, propagation, selinux, recursive } = &mount.source else {
         return;
     };
     let read_write = mount.read_only == Some(false);
@@ -134,6 +134,12 @@ pub(super) fn judge_baseline(
         (Place::Agent, _) => verdict.refuse(field, "bind-agent", IN_PROJECT),
         (Place::Outside | Place::Unclean, _) => verdict.refuse(field, "bind-outside", IN_PROJECT),
     }
+    verdict.refuse_if(
+        recursive.as_ref().is_some_and(|mode| mode == "writable"),
+        field,
+        "bind-recursive",
+        "enabled, disabled or readonly: what is mounted below is read-only too",
+    );
     let propagates = propagation.as_ref().is_some_and(|mode| !matches!(mode.as_str(), "rprivate" | "private"));
     verdict.refuse_if(propagates, field, "bind-propagation", "rprivate or private");
 }

@@ -66,9 +66,12 @@ pub fn demand(project: &Project, defaults: &Defaults) -> Demand {
             (&mut demand.pids, positive(limits.pids).unwrap_or(defaults.pids)),
             (
                 &mut demand.reserved_memory,
-                positive(limits.memory_reservation).or(memory).unwrap_or(defaults.reserved_memory),
+                memory.unwrap_or(defaults.reserved_memory).max(positive(limits.memory_reservation).unwrap_or(0)),
             ),
-            (&mut demand.reserved_nano_cpus, positive(reserved_cpus).or(cpus).unwrap_or(defaults.reserved_nano_cpus)),
+            (
+                &mut demand.reserved_nano_cpus,
+                cpus.unwrap_or(defaults.reserved_nano_cpus).max(positive(reserved_cpus).unwrap_or(0)),
+            ),
         ] {
             *sum = sum.saturating_add(times(more));
         }

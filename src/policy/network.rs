@@ -97,6 +97,7 @@ pub(super) fn judge_ports(
 
 pub(super) fn judge_extra_hosts(field: &str, hosts: &BTreeMap<String, Vec<String>>, verdict: &mut Verdict) {
     for (host, addresses) in hosts {
+        judge_hostname(format!("{field}.extra_hosts"), Some(host), verdict);
         let reachable = |text: &String| is_reachable(text.trim_start_matches('[').trim_end_matches(']'));
         verdict.refuse_if(
             !addresses.iter().all(reachable),
@@ -130,6 +131,17 @@ pub(super) fn judge_dns(field: &str, servers: &[String], verdict: &mut Verdict) 
             "dns",
             "IP addresses of servers that are neither the host's own nor link-local",
         );
+    }
+}
+
+/// Both become lines of the container's resolv.conf.
+pub(super) fn judge_resolver(field: &str, search: &[String], options: &[String], verdict: &mut Verdict) {
+    for (index, domain) in search.iter().enumerate() {
+        judge_hostname(format!("{field}.dns_search[{index}]"), Some(domain), verdict);
+    }
+    for (index, option) in options.iter().enumerate() {
+        let plain = option.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b':' | b'.'));
+        verdict.refuse_if(!plain, format!("{field}.dns_opt[{index}]"), "dns-option", "options of resolv.conf(5)");
     }
 }
 

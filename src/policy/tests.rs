@@ -182,6 +182,37 @@ fn ulimit(project: &mut Project, name: &str, limit: i64) {
     web(project).ulimits.insert(text(name), Ulimit { soft: limit, hard: limit, is_single: true });
 }
 
+fn expose(project: &mut Project, ports: (u16, u16)) {
+    web(project).expose.push(Exposed { text: text("x"), ports, protocol: Protocol::Tcp });
+}
+
+fn weight(project: &mut Project, weight: u16) {
+    web(project).blkio_config = Some(BlkioConfig { weight: Some(weight), ..BlkioConfig::default() });
+}
+
+fn recursive(project: &mut Project, mode: &str) {
+    bind(project, "data", None);
+    if let MountSource::Bind { recursive, .. } = &mut web(project).mounts[0].source {
+        *recursive = Some(text(mode));
+    }
+}
+
+/// One large file, mounted for so many owners.
+fn many_references(project: &mut Project) {
+    let content = FileSource::Content("x".repeat(1 << 20));
+    project.secrets.get_mut("token").unwrap().source = content;
+    web(project).secrets = (0..65)
+        .map(|uid| FileReference {
+            source: key("token"),
+            target: format!("/run/secrets/{uid}"),
+            written_target: None,
+            uid: Some(uid),
+            gid: None,
+            mode: None,
+        })
+        .collect();
+}
+
 fn mounted_at(project: &mut Project, target: &str) {
     bind(project, "data", None);
     web(project).mounts[0].target = text(target);
@@ -235,7 +266,29 @@ const REFUSED: &[Case] = &[
     (Baseline, |p| log_to(p, "local", &[("path", "/x")]), "services.web.logging.options.path logging-option"),
     (Baseline, |p| log_to(p, "json-file", &[("max-size", "-1")]), "services.web.logging.options.max-size logging-size"),
     (Baseline, |p| log_to(p, "local", &[("max-size", "1g")]), "services.web.logging.options.max-size logging-size"),
-    (Baseline, |p| log_to(p, "local", &[("max-file", "100")]), "services.web.logging.options.max-size logging-size"),
+    (Baseline, |p| log_to(p, "local", &[("max-file", "21")]), "services.web.logging.options.max-file logging-size"),
+    (Baseline, |p| log_to(p, "local", &[("max-size", "1")]), "services.web.logging.options.max-size logging-size"),
+    (Baseline, |p| expose(p, (1, 257)), "services.web.expose expose"),
+    (
+        Baseline,
+        |p| {
+            web(p).labels.insert(text("a"), "x".repeat(70_000));
+        },
+        "services.web.labels labels-size",
+    ),
+    (Baseline, |p| web(p).dns_search = texts(&["x\nnameserver 1.2.3.4"]), "services.web.dns_search[0] hostname"),
+    (Baseline, |p| web(p).dns_opt = texts(&["a b"]), "services.web.dns_opt[0] dns-option"),
+    (
+        Baseline,
+        |p| {
+            web(p).extra_hosts.insert(text("a\nb"), texts(&["10.0.0.1"]));
+        },
+        "services.web.extra_hosts hostname",
+    ),
+    (Baseline, |p| weight(p, 501), "services.web.blkio_config.weight blkio-weight"),
+    (Baseline, |p| network(p).enable_ipv6 = Some(true), "networks.default.enable_ipv6 ipv6"),
+    (Baseline, |p| recursive(p, "writable"), "services.web.volumes[0] bind-recursive"),
+    (Baseline, |p| many_references(p), "services configs-size"),
     (Baseline, |p| log_to(p, "local", &[("max-file", "0")]), "services.web.logging.options.max-file logging-size"),
     (
         Baseline,
@@ -857,7 +910,7 @@ fn sums_are_limited() {
     let demand = demand(&asked, &rules.of_any().defaults);
     assert_eq!((demand.services, demand.containers, demand.networks, demand.volumes), (2, 4, 1, 1));
     assert_eq!((demand.nano_cpus, demand.memory), (3_250_000_000, 1 << 30));
-    assert_eq!((demand.reserved_memory, demand.reserved_nano_cpus), ((3 << 20) + (32 << 20), 310_000_000));
+    assert_eq!((demand.reserved_memory, demand.reserved_nano_cpus), ((96 << 20) + (32 << 20), 310_000_000));
     let told = |limits: crate::domain::Limits| {
         limits
             .exceeded_by(&demand)
@@ -873,7 +926,8 @@ fn sums_are_limited() {
         ["containers 4/3", "cpus 3.25/1.5", "memory 1073741824 bytes/1 bytes"]
     );
     assert_eq!(told(TenantRules::from(Profile::Baseline).limits), [""; 0]);
-    assert_eq!(TenantRules::from(Profile::Trusted).limits, crate::domain::Limits::default());
+    let trusted = crate::domain::Limits { containers: Some(1000), ..crate::domain::Limits::default() };
+    assert_eq!(TenantRules::from(Profile::Trusted).limits, trusted);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::limits::{Defaults, positive};
 use super::verdict::Verdict;
-use crate::compose::{Healthcheck, Resources, Service, TmpfsMount, Ulimit};
+use crate::compose::{Exposed, Healthcheck, Project, Resources, Service, TmpfsMount, Ulimit};
 
 /// What a healthcheck costs is a process each time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -152,6 +152,47 @@ pub(super) fn judge_tmpfs(field: &str, mounts: &[TmpfsMount], verdict: &mut Verd
             &format!("{}, and values for {}", TMPFS_OPTIONS.join(", "), TMPFS_VALUES.join(", ")),
         );
     }
+}
+
+/// Exposed ports of one container: the engine tells all of them whenever containers are listed.
+const EXPOSED: u32 = 256;
+/// Bytes of one service's labels, for the same reason.
+const LABEL_BYTES: usize = 64 << 10;
+/// References to configs and secrets in one project, and bytes of the files that are written for them.
+const REFERENCES: usize = 200;
+const REFERENCE_BYTES: usize = 64 << 20;
+
+pub(super) fn judge_exposed(field: &str, exposed: &[Exposed], verdict: &mut Verdict) {
+    let ports: u32 = exposed.iter().map(|one| u32::from(one.ports.1.saturating_sub(one.ports.0)) + 1).sum();
+    verdict.refuse_if(
+        ports > EXPOSED,
+        format!("{field}.expose"),
+        "expose",
+        "256 ports in all: they need not be exposed",
+    );
+}
+
+pub(super) fn judge_labels(field: &str, labels: &BTreeMap<String, String>, verdict: &mut Verdict) {
+    let bytes: usize = labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+    verdict.refuse_if(bytes > LABEL_BYTES, format!("{field}.labels"), "labels-size", "64 KiB of names and values");
+}
+
+/// Each owner and mode of a config or secret is a file of its own.
+pub(super) fn judge_references(project: &Project, verdict: &mut Verdict) {
+    let (mut count, mut bytes) = (0_usize, 0_usize);
+    for service in project.services.values() {
+        for (references, objects) in [(&service.configs, &project.configs), (&service.secrets, &project.secrets)] {
+            count += references.len();
+            let sizes = references.iter().filter_map(|one| Some(objects.get(&one.source)?.source.bytes()?.len()));
+            bytes = sizes.fold(bytes, usize::saturating_add);
+        }
+    }
+    verdict.refuse_if(
+        count > REFERENCES || bytes > REFERENCE_BYTES,
+        "services",
+        "configs-size",
+        "200 references to configs and secrets, and 64 MiB of content counted for each of them",
+    );
 }
 
 pub(super) fn judge_environment(field: &str, variables: &BTreeMap<String, Option<String>>, verdict: &mut Verdict) {

@@ -96,9 +96,11 @@ async fn all_tenants_together() {
     first.update(json!({"compose_content": grown})).await.refused(409, "HOST_FULL");
     first.update(json!({"compose_content": small.replace("64m", "32m")})).await.expect(200);
     made[1].0.purge().await;
-    // What is reserved counts, not what may be used at most.
-    let reserving = stack(&[("a", "mem_limit: 512m, mem_reservation: 64m")]);
+    // A small reservation is no way around it: the limit is what may be used.
+    let reserving = stack(&[("a", "mem_limit: 512m, mem_reservation: 8m")]);
     let (status, told) = provision(&agent, refused[0].0, &reserving, json!({})).await;
+    assert_eq!((status, &told["code"]), (409, &json!("HOST_FULL")), "{told}");
+    let (status, told) = provision(&agent, refused[0].0, &small, json!({})).await;
     assert_eq!(status, 201, "{told}");
     let (status, told) = provision(&agent, refused[1].0, &stack(&[("a", "mem_limit: 1000g")]), json!({})).await;
     assert_eq!((status, &told["code"]), (409, &json!("HOST_FULL")), "{told}");

@@ -369,3 +369,35 @@ async fn a_link_that_flips_during_updates_moves_no_host_file() {
     purge(&agent, engine, &name).await;
     assert_eq!(state_of(&file), before, "the teardown went through the link");
 }
+
+/// A volume that was made with options while stacks were trusted, or by somebody else, is mounted by no stranger's container:
+/// neither kept under stricter rules nor taken over.
+#[tokio::test]
+async fn a_volume_with_options_is_not_kept_for_strangers() {
+    let engine = Engine::shared().with_busybox().await;
+    let agent = confining(engine).await;
+    let host = canary(&agent).parent().expect("its directory").display().to_string();
+    let name = unique("kept");
+    let volume = bollard::models::VolumeCreateRequest {
+        name: Some(format!("q8-{name}_v")),
+        driver_opts: Some(
+            [("type", "none"), ("o", "bind"), ("device", &host)].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        ),
+        labels: Some(
+            [("com.docker.compose.project", format!("q8-{name}")), ("com.docker.compose.volume", "v".to_owned())]
+                .map(|(k, v)| (k.to_owned(), v))
+                .into(),
+        ),
+        ..Default::default()
+    };
+    engine.docker().create_volume(volume).await.expect("a volume");
+    let reads = r#"command: ["sh", "-c", "cat /v/canary; exec sleep 3600"]"#;
+    let text = stack(&[("a", &[&[reads, "stop_signal: SIGKILL", "volumes: ['v:/v']"]])], "volumes: {v: {}}\n");
+    let mut body = request(&name, &text);
+    body["adopt"] = json!(true);
+    let refused = agent.post(PROVISION, &body).await.refused(422, "UNSUPPORTED_ON_BACKEND");
+    assert_eq!(refused["field"], "volumes.v", "{refused}");
+    assert!(!agent.root().join(&name).exists());
+    let options = None::<bollard::query_parameters::RemoveVolumeOptions>;
+    engine.docker().remove_volume(&format!("q8-{name}_v"), options).await.expect("it is nobody's");
+}

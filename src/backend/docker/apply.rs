@@ -244,6 +244,7 @@ pub(super) async fn plan(
     run: &Run,
 ) -> Result<Plan, BackendError> {
     networks::check_external(engine, wanted).await?;
+    networks::check_kept(engine, wanted).await?;
     let mut observed =
         observe::tenant(engine, &wanted.tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
     nesting::check(wanted, &observed)?;

@@ -326,6 +326,36 @@ pub(super) async fn ensure_volume(
     allowance.volume_is_as_sent(&made)
 }
 
+/// Checks what is there already under the names of a confined project's volumes and networks: it may have been made under
+/// other rules, or by somebody else and be taken over, and its driver or options may reach the host.
+pub(super) async fn check_kept(engine: &Engine, deployment: &Deployment) -> Result<(), BackendError> {
+    if !deployment.project.is_confined() {
+        return Ok(());
+    }
+    let refused = |field: String, allowed: &str| {
+        Err(BackendError::Unsupported { field, reason: format!("what is there under its name is not {allowed}") })
+    };
+    let project = deployment.project.project();
+    let volumes = project.volumes.iter().filter(|(_, volume)| !volume.external).map(async |(key, volume)| match engine
+        .inspect_volume(&volume.name)
+        .await
+    {
+        Ok(found) if found.driver == "local" && found.options.is_empty() => Ok(()),
+        Ok(_) => refused(format!("volumes.{key}"), "a local volume without options"),
+        Err(EngineError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error.into_backend("looking at a volume")),
+    });
+    let networks = project.networks.iter().filter(|(_, network)| !network.external).map(async |(key, network)| {
+        match engine.inspect_network(&network.name).await {
+            Ok(found) if found.driver.as_deref() == Some("bridge") => Ok(()),
+            Ok(_) => refused(format!("networks.{key}"), "a bridge"),
+            Err(EngineError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error.into_backend("looking at a network")),
+        }
+    });
+    futures::try_join!(futures::future::try_join_all(volumes), futures::future::try_join_all(networks)).map(drop)
+}
+
 /// Checks that the external networks and volumes of a project exist (Compose Specification, `external`).
 pub(super) async fn check_external(engine: &Engine, deployment: &Deployment) -> Result<(), BackendError> {
     let missing = |field: String| BackendError::Unsupported {
