@@ -263,7 +263,7 @@ async fn refusals_have_their_status_their_code_and_their_place() {
     agent.post(provision, &heir.body(STACK, &json!({}))).await.refused(409, "ID_MISMATCH");
     agent.post(provision, &tenant.body(&"#".repeat(70_000), &json!({}))).await.refused(413, "PAYLOAD_TOO_LARGE");
     for (compose, code, field, line, column) in [
-        ("services:\n  web: [", "COMPOSE_INVALID", None, Some(3), Some(1)),
+        ("services:\n  web: [", "COMPOSE_INVALID", None, Some(2), Some(9)),
         ("services: {}\n", "COMPOSE_INVALID", None, Some(1), Some(1)),
         (
             "services:\n  web:\n    image: x\n    imagee: y\n",
