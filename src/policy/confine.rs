@@ -2,6 +2,7 @@
 //! defaults are.
 
 use super::limits::{Defaults, nano_cpus, positive};
+use super::privileges::capability_name;
 use super::restricted::is_all;
 use super::verdict::Verdict;
 use super::{Ground, TenantRules, binds};
@@ -65,10 +66,7 @@ fn name_becomes_alias(project: &str, name: &ServiceName, service: &mut Service, 
 
 fn drop_privileges(service: &mut Service) {
     let says = |capabilities: &[String], wanted: &str| {
-        capabilities.iter().any(|capability| {
-            let upper = capability.to_ascii_uppercase();
-            is_all(&upper) || upper.strip_prefix("CAP_").unwrap_or(&upper) == wanted
-        })
+        capabilities.iter().any(|capability| is_all(capability) || capability_name(capability) == wanted)
     };
     for dropped in DROPPED {
         if !says(&service.cap_drop, dropped) && !says(&service.cap_add, dropped) {

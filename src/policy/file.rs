@@ -213,12 +213,11 @@ fn grants(key: &str, text: &GrantsText) -> Result<Grants, PolicyFileError> {
             &text.capabilities,
             "a capability such as SYS_PTRACE, or ALL",
             |text| {
-                let upper = text.to_ascii_uppercase();
-                let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
+                let name = super::privileges::capability_name(text);
                 let good = !name.is_empty()
                     && !name.starts_with("CAP_")
                     && name.bytes().all(|c| c.is_ascii_uppercase() || c == b'_' || c.is_ascii_digit());
-                good.then(|| name.to_owned())
+                good.then_some(name)
             },
         )?,
         binds,

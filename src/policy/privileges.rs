@@ -64,10 +64,16 @@ const LOG_FILE_BYTES: u64 = 64 << 10;
 /// The most that the engine may hold back of one container's log, in bytes.
 const LOG_BUFFER: u64 = 4 << 20;
 
+/// A capability in capitals and without its `CAP_`, as the engine compares them.
+pub(super) fn capability_name(text: &str) -> String {
+    let upper = text.to_ascii_uppercase();
+    upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
+}
+
 pub(super) fn judge_capabilities(field: &str, added: &[String], grants: &Grants, verdict: &mut Verdict) {
     for (index, capability) in added.iter().enumerate() {
-        let upper = capability.to_ascii_uppercase();
-        let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        let name = capability_name(capability);
+        let name = name.as_str();
         verdict.refuse_if(
             !CAPABILITIES.contains(&name) && !grants.capabilities.contains(name),
             format!("{field}.cap_add[{index}]"),

@@ -1,6 +1,7 @@
 //! What `restricted` adds to `baseline`: Pod Security Standards, "Restricted", and no variable that nobody has set.
 
 use super::Ground;
+use super::privileges::capability_name;
 use super::verdict::Verdict;
 use crate::compose::Project;
 
@@ -20,9 +21,8 @@ pub(super) fn judge(project: &Project, ground: &Ground<'_>, verdict: &mut Verdic
         let root = service.user.as_deref().is_none_or(may_be_root);
         verdict.refuse_if(root, at("user"), "non-root", "a user by its number, not 0, such as \"1000:1000\"");
         for (index, capability) in service.cap_add.iter().enumerate() {
-            let upper = capability.to_ascii_uppercase();
             verdict.refuse_if(
-                upper.strip_prefix("CAP_").unwrap_or(&upper) != CAPABILITY,
+                capability_name(capability) != CAPABILITY,
                 at(&format!("cap_add[{index}]")),
                 "capability",
                 CAPABILITY,
