@@ -1,0 +1,272 @@
+//! Metrics for Prometheus, in a registry of this agent's own.
+//!
+//! What happens is counted where it happens; what *is* (memory, tenants by state) is written into the gauges when somebody
+//! asks, by [`Metrics::text`]. The number of series is bounded: labels are words of the source, except for `subdomain`,
+//! whose series the caller bounds. `docs/metrics.md` has them all, and a test holds it to that.
+
+mod present;
+mod registry;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family as Series;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+pub use present::{Fact, Present};
+pub use registry::{Family, FamilyKind};
+
+use self::present::Gauges;
+use self::registry::{Filling, Histograms, quick, slow};
+
+/// The labels of a series, each name with its value.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+/// A family without labels, which says nothing until something is known.
+type Sole<M> = Series<Labels<0>, M>;
+
+/// All metrics of one agent. Made once in `main` and handed to the rooms; counting takes no lock that is held long.
+pub struct Metrics {
+    registry: Registry,
+    families: Vec<Family>,
+    requests: Series<Labels<3>, Counter>,
+    request_time: Histograms<Labels<2>>,
+    connections: Gauge,
+    connections_refused: Counter,
+    failed_logins: Counter,
+    log_streams: Gauge,
+    operations: Series<Labels<2>, Counter>,
+    operation_time: Histograms<Labels<2>>,
+    step_time: Histograms<Labels<1>>,
+    running: Gauge,
+    recoveries: Series<Labels<1>, Counter>,
+    engine_time: Histograms<Labels<1>>,
+    engine_errors: Series<Labels<2>, Counter>,
+    pulls: Series<Labels<1>, Counter>,
+    pull_time: Histograms<Labels<1>>,
+    pull_bytes: Counter,
+    event_lag: Sole<Gauge<f64, std::sync::atomic::AtomicU64>>,
+    restart_loops: Counter,
+    gauges: Mutex<Gauges>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut all = Filling::default();
+        let quick: fn() -> _ = quick;
+        let slow: fn() -> _ = slow;
+        Self {
+            requests: all.add(
+                "q8_agent_http_requests",
+                "Requests answered, by route template, method and class of status (none: the client went away first)",
+                Series::default(),
+            ),
+            request_time: all.add(
+                "q8_agent_http_request_duration_seconds",
+                "Time from a request's head to the head of its answer, by route template and method",
+                Series::new_with_constructor(quick),
+            ),
+            connections: all.add("q8_agent_http_connections", "Open connections", Gauge::default()),
+            connections_refused: all.add(
+                "q8_agent_http_connections_refused",
+                "Connections that were refused because all places were taken",
+                Counter::default(),
+            ),
+            failed_logins: all.add(
+                "q8_agent_http_failed_logins",
+                "Requests with a wrong token, or without one",
+                Counter::default(),
+            ),
+            log_streams: all.add("q8_agent_log_streams", "Log streams that are being served", Gauge::default()),
+            operations: all.add(
+                "q8_agent_operations",
+                "Operations that have ended, by kind and outcome (ok, or the error code)",
+                Series::default(),
+            ),
+            operation_time: all.add(
+                "q8_agent_operation_duration_seconds",
+                "Duration of operations, by kind and outcome (ok or failed)",
+                Series::new_with_constructor(slow),
+            ),
+            step_time: all.add(
+                "q8_agent_operation_step_duration_seconds",
+                "Duration of the steps of operations",
+                Series::new_with_constructor(slow),
+            ),
+            running: all.add("q8_agent_operations_running", "Operations that hold their tenant's lock", Gauge::default()),
+            recoveries: all.add(
+                "q8_agent_recoveries",
+                "Attempts to finish or undo what an operation left open, by outcome (ok or failed)",
+                Series::default(),
+            ),
+            engine_time: all.add(
+                "q8_agent_engine_call_duration_seconds",
+                "Duration of calls to the engine, by call",
+                Series::new_with_constructor(quick),
+            ),
+            engine_errors: all.add(
+                "q8_agent_engine_call_errors",
+                "Calls to the engine that failed, by call and reason",
+                Series::default(),
+            ),
+            pulls: all.add("q8_agent_image_pulls", "Image pulls that have ended, by outcome", Series::default()),
+            pull_time: all.add(
+                "q8_agent_image_pull_duration_seconds",
+                "Duration of image pulls, by outcome",
+                Series::new_with_constructor(slow),
+            ),
+            pull_bytes: all.add(
+                "q8_agent_image_pull_bytes",
+                "Bytes of layers that pulls have downloaded",
+                Counter::default(),
+            ),
+            event_lag: all.add(
+                "q8_agent_event_lag_seconds",
+                "How long the last event of the engine took to be taken in",
+                Series::default(),
+            ),
+            restart_loops: all.add(
+                "q8_agent_restart_loops",
+                "Containers that were found to restart again and again",
+                Counter::default(),
+            ),
+            gauges: Mutex::new(Gauges::new(&mut all)),
+            registry: all.registry,
+            families: all.families,
+        }
+    }
+}
+
+/// Something that is being counted as long as this lives.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Counted {
+    fn begin(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    /// All families there are, in the order of the text.
+    pub fn families(&self) -> &[Family] {
+        &self.families
+    }
+
+    /// A request has its answer (or will never have one: no status).
+    pub fn request(&self, route: &'static str, method: &'static str, status: Option<u16>, took: Duration) {
+        let class = match status.map(|status| status / 100) {
+            None => "none",
+            Some(1) => "1xx",
+            Some(2) => "2xx",
+            Some(3) => "3xx",
+            Some(4) => "4xx",
+            Some(_) => "5xx",
+        };
+        self.requests.get_or_create(&[("route", route), ("method", method), ("status", class)]).inc();
+        if status.is_some() {
+            self.request_time.get_or_create(&[("route", route), ("method", method)]).observe(took.as_secs_f64());
+        }
+    }
+
+    /// A connection is open.
+    pub fn connection(&self) -> Counted {
+        Counted::begin(&self.connections)
+    }
+
+    /// A connection found no place.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
+    }
+
+    /// A request had a wrong token, or none.
+    pub fn login_failed(&self) {
+        self.failed_logins.inc();
+    }
+
+    /// A log stream is being served.
+    pub fn log_stream(&self) -> Counted {
+        Counted::begin(&self.log_streams)
+    }
+
+    /// An operation has its tenant's lock.
+    pub fn operation(&self) -> Counted {
+        Counted::begin(&self.running)
+    }
+
+    /// An operation has ended: `code` is the error's, none when it succeeded.
+    pub fn operation_ended(&self, kind: &'static str, code: Option<&'static str>, took: Duration) {
+        self.operations.get_or_create(&[("kind", kind), ("outcome", code.unwrap_or("ok"))]).inc();
+        let outcome = if code.is_none() { "ok" } else { "failed" };
+        self.operation_time.get_or_create(&[("kind", kind), ("outcome", outcome)]).observe(took.as_secs_f64());
+    }
+
+    /// One step of an operation has ended, in whatever way. `step` is a word of the source.
+    pub fn step(&self, step: &'static str, took: Duration) {
+        self.step_time.get_or_create(&[("step", step)]).observe(took.as_secs_f64());
+    }
+
+    /// An attempt to finish or undo what an operation left open has ended.
+    pub fn recovered(&self, good: bool) {
+        self.recoveries.get_or_create(&[("outcome", if good { "ok" } else { "failed" })]).inc();
+    }
+
+    /// A call to the engine has ended: `failure` says why it failed, a word of the source.
+    pub fn engine_call(&self, call: &'static str, failure: Option<&'static str>, took: Duration) {
+        self.engine_time.get_or_create(&[("call", call)]).observe(took.as_secs_f64());
+        if let Some(reason) = failure {
+            self.engine_errors.get_or_create(&[("call", call), ("reason", reason)]).inc();
+        }
+    }
+
+    /// A pull has ended: `failure` says why it failed, a word of the source.
+    pub fn pull(&self, failure: Option<&'static str>, took: Duration) {
+        let outcome = [("outcome", failure.unwrap_or("ok"))];
+        self.pulls.get_or_create(&outcome).inc();
+        self.pull_time.get_or_create(&outcome).observe(took.as_secs_f64());
+    }
+
+    /// A pull has downloaded bytes.
+    pub fn pulled_bytes(&self, bytes: u64) {
+        self.pull_bytes.inc_by(bytes);
+    }
+
+    /// An event of the engine was taken in so long after it had happened.
+    pub fn event_lag(&self, lag: Duration) {
+        self.event_lag.get_or_create(&[]).set(lag.as_secs_f64());
+    }
+
+    /// A container was found to restart again and again.
+    pub fn restart_loop(&self) {
+        self.restart_loops.inc();
+    }
+
+    /// The text for Prometheus (text format 0.0.4), with the gauges as things are now.
+    pub fn text(&self, present: &Present) -> String {
+        // Two who ask at once must not read each other's half-written gauges.
+        let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        gauges.show(present);
+        let mut text = String::with_capacity(16 << 10);
+        prometheus_text::encode(&mut text, &self.registry).expect("a string takes everything");
+        text
+    }
+}
+
+
+#[cfg(test)]
+mod tests;
