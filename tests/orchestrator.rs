@@ -32,7 +32,7 @@ impl Host {
         let root = tempfile::tempdir().expect("a directory");
         let fs = TenantFs::open(root.path()).expect("the root is usable");
         let backend = Arc::new(MemoryBackend::new(fs.agent_id().clone(), HostKey::new(fs.host_key())));
-        let agent = Orchestrator::with_backend(&config(root.path(), settings), fs, backend.clone());
+        let agent = Orchestrator::with_backend(&config(root.path(), settings), fs, backend.clone(), Arc::default());
         agent.take_stock().await.expect("it takes stock");
         Self { root, backend, agent }
     }
@@ -329,7 +329,7 @@ async fn what_a_backend_forgets_is_applied_again_at_start() {
     drop((agent, backend));
     let fs = until("the old agent lets go of the root", async || TenantFs::open(root.path()).ok()).await;
     let backend = Arc::new(MemoryBackend::new(fs.agent_id().clone(), HostKey::new(fs.host_key())));
-    let agent = Orchestrator::with_backend(&config(root.path(), &[]), fs, backend.clone());
+    let agent = Orchestrator::with_backend(&config(root.path(), &[]), fs, backend.clone(), Arc::default());
     agent.take_stock().await.expect("it takes stock");
     let host = Host { root, backend, agent };
     let running = || host.containers().iter().filter(|(_, _, running)| *running).count();

@@ -42,7 +42,7 @@ pub(crate) async fn agent(engine: &Engine, root: &Path) -> Orchestrator {
     ];
     let settings = settings.into_iter().map(|(name, value)| (OsString::from(name), value));
     let config = Config::from_env(settings).expect("the settings are valid");
-    Orchestrator::open(&config).await.expect("the agent starts")
+    Orchestrator::open(&config, std::sync::Arc::default()).await.expect("the agent starts")
 }
 
 /// Services that do nothing, with a volume each and one network, and end at once when they are stopped.

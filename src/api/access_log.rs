@@ -16,6 +16,7 @@ use hyper::{Method, StatusCode};
 use super::respond::{Body, X_REQUEST_ID};
 use super::wire::Exchange;
 use crate::domain::ErrorCode;
+use crate::telemetry::Metrics;
 
 /// Names one request in answers and in the log.
 #[derive(Debug, Clone)]
@@ -54,6 +55,7 @@ pub(super) struct Entry {
     started: Instant,
     /// Told of the end: the connection waits for its next request.
     exchange: Arc<Exchange>,
+    metrics: Arc<Metrics>,
     pub(super) route: &'static str,
     pub(super) code: Option<ErrorCode>,
     status: Option<StatusCode>,
@@ -62,13 +64,20 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(method: Method, peer: IpAddr, request_id: RequestId, exchange: Arc<Exchange>) -> Self {
+    pub(super) fn new(
+        method: Method,
+        peer: IpAddr,
+        request_id: RequestId,
+        exchange: Arc<Exchange>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             method,
             peer,
             request_id,
             started: Instant::now(),
             exchange,
+            metrics,
             route: "-",
             code: None,
             status: None,
@@ -79,6 +88,12 @@ impl Entry {
 
     pub(super) fn peer(&self) -> IpAddr {
         self.peer
+    }
+
+    /// Counts it, once: with its status as soon as there is one, so that a stream is not as slow as it is long.
+    fn count(&self) {
+        let status = self.status.map(|status| status.as_u16());
+        self.metrics.request(self.route, method_name(&self.method), status, self.started.elapsed());
     }
 }
 
@@ -104,6 +119,9 @@ fn word(code: ErrorCode) -> Option<String> {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.exchange.end();
+        if self.status.is_none() {
+            self.count();
+        }
         // Probes come every few seconds for the whole life of the agent.
         let probe = matches!(self.route, "/health" | "/live" | "/ready") && self.status == Some(StatusCode::OK);
         let code = self.code.and_then(word);
@@ -138,6 +156,7 @@ pub(super) struct Logged {
 impl Logged {
     pub(super) fn new(body: Body, mut entry: Entry, status: StatusCode) -> Self {
         entry.status = Some(status);
+        entry.count();
         // An empty body, and any body of an answer to HEAD, is never asked for a frame.
         entry.complete = body.is_end_stream() || entry.method == Method::HEAD;
         Self { body, entry }

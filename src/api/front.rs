@@ -21,6 +21,7 @@ use super::respond::{Answer, X_REQUEST_ID};
 use super::router::{self, Route};
 use super::wire::{Exchange, Refusal};
 use crate::domain::ErrorCode;
+use crate::telemetry::Metrics;
 
 /// A request that has been let in.
 pub(super) struct Call {
@@ -46,11 +47,23 @@ pub(super) struct Front<E> {
     tokens: LiveTokens,
     failed_logins: FailedLogins,
     endpoints: E,
+    metrics: Arc<Metrics>,
 }
 
 impl<E: Endpoints> Front<E> {
     pub(super) fn new(tokens: LiveTokens, endpoints: E) -> Self {
-        Self { tokens, failed_logins: FailedLogins::default(), endpoints }
+        Self { tokens, failed_logins: FailedLogins::default(), endpoints, metrics: Arc::default() }
+    }
+
+    /// Counts requests and connections there.
+    #[must_use]
+    pub(super) fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Where requests and connections are counted.
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Whether a connection from this address is closed unread.
@@ -67,7 +80,8 @@ impl<E: Endpoints> Front<E> {
         exchange: Arc<Exchange>,
     ) -> Response<Logged> {
         let request_id = RequestId::of(request.headers());
-        let mut entry = Entry::new(request.method().clone(), peer, request_id.clone(), exchange);
+        let mut entry =
+            Entry::new(request.method().clone(), peer, request_id.clone(), exchange, Arc::clone(&self.metrics));
         // A panic leaves at most the entry's route unset; the endpoints guard their own state.
         // The span lets every event of this request, a panic's too, be found under its id.
         let span = tracing::info_span!("request", request_id = request_id.as_str());
@@ -113,6 +127,7 @@ impl<E: Endpoints> Front<E> {
         if error.code != ErrorCode::Unauthorized {
             return error;
         }
+        self.metrics.login_failed();
         match self.failed_logins.count(Peer::of(peer)) {
             Ok(()) => error,
             Err(wait) => ApiError::new(ErrorCode::RateLimited, "too many failed logins from this address")

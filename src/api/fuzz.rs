@@ -25,7 +25,10 @@ const PATHS: &[(&str, &str)] = &[
     ("GET", "/v1/tenants/status/*"),
     ("GET", "/v1/tenants/logs/*"),
     ("GET", "/v1/tenants/images/*"),
+    ("GET", "/v1/tenants/stats/*"),
     ("GET", "/v1/system/info"),
+    ("GET", "/v1/system/stats"),
+    ("GET", "/metrics"),
 ];
 
 #[test]
@@ -94,14 +97,17 @@ fn name_in(route: &Route) -> Option<&str> {
         | Route::Teardown(name)
         | Route::Status(name)
         | Route::Logs(name)
-        | Route::Images(name) => Some(name.as_str()),
+        | Route::Images(name)
+        | Route::TenantStats(name) => Some(name.as_str()),
         Route::Health
         | Route::Live
         | Route::Ready
         | Route::Provision
         | Route::Update
         | Route::Tenants
-        | Route::Info => None,
+        | Route::Info
+        | Route::SystemStats
+        | Route::Metrics => None,
     }
 }
 

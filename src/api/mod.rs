@@ -98,8 +98,9 @@ pub struct ApiSettings {
 /// closed, log streams ended, running requests answered.
 pub async fn serve(listener: TcpListener, settings: ApiSettings, orchestrator: Orchestrator, stop: CancellationToken) {
     let limits = Arc::new(settings.limits);
+    let metrics = Arc::clone(orchestrator.metrics());
     let endpoints = handlers::Handlers::new(orchestrator, Arc::clone(&limits), stop.clone());
-    let front = Arc::new(front::Front::new(settings.tokens, endpoints));
+    let front = Arc::new(front::Front::new(settings.tokens, endpoints).counting(metrics));
     server::run(listener, front, limits, stop).await;
 }
 

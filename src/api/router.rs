@@ -25,7 +25,10 @@ pub(super) enum Route {
     Status(Subdomain),
     Logs(Subdomain),
     Images(Subdomain),
+    TenantStats(Subdomain),
     Info,
+    SystemStats,
+    Metrics,
 }
 
 impl Route {
@@ -46,7 +49,10 @@ impl Route {
             Self::Status(_) => "/v1/tenants/status/{subdomain}",
             Self::Logs(_) => "/v1/tenants/logs/{subdomain}",
             Self::Images(_) => "/v1/tenants/images/{subdomain}",
+            Self::TenantStats(_) => "/v1/tenants/stats/{subdomain}",
             Self::Info => "/v1/system/info",
+            Self::SystemStats => "/v1/system/stats",
+            Self::Metrics => "/metrics",
         }
     }
 }
@@ -86,13 +92,16 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Get, ["v1", "tenants", "status", tenant]) => named(tenant, Route::Status),
         (Verb::Get, ["v1", "tenants", "logs", tenant]) => named(tenant, Route::Logs),
         (Verb::Get, ["v1", "tenants", "images", tenant]) => named(tenant, Route::Images),
+        (Verb::Get, ["v1", "tenants", "stats", tenant]) => named(tenant, Route::TenantStats),
         (Verb::Get, ["v1", "system", "info"]) => Ok(Route::Info),
+        (Verb::Get, ["v1", "system", "stats"]) => Ok(Route::SystemStats),
+        (Verb::Get, ["metrics"]) => Ok(Route::Metrics),
         (
             _,
-            ["health" | "live" | "ready"]
+            ["health" | "live" | "ready" | "metrics"]
             | ["v1", "tenants"]
-            | ["v1", "tenants", "status" | "logs" | "images", _]
-            | ["v1", "system", "info"],
+            | ["v1", "tenants", "status" | "logs" | "images" | "stats", _]
+            | ["v1", "system", "info" | "stats"],
         ) => Err(ApiError::method_not_allowed("GET, HEAD")),
         (
             _,
@@ -129,7 +138,10 @@ mod tests {
             ("GET", Route::Status(acme())),
             ("GET", Route::Logs(acme())),
             ("GET", Route::Images(acme())),
+            ("GET", Route::TenantStats(acme())),
             ("GET", Route::Info),
+            ("GET", Route::SystemStats),
+            ("GET", Route::Metrics),
         ] {
             let path = route.template().replace("{subdomain}", "acme");
             for asked in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {
@@ -149,7 +161,7 @@ mod tests {
         fn nothing_but_a_route_is_a_route(
             path in proptest::prop_oneof![
                 "\\PC{0,40}",
-                "(/|//|/v1|/V1|/tenants|/system|/info|/status|/logs|/stop|/provision|/health|/live|/acme|/a-b|%2f|\\.\\.|;x|#|\\\\){0,6}",
+                "(/|//|/v1|/V1|/tenants|/system|/info|/stats|/metrics|/status|/logs|/stop|/provision|/health|/live|/acme|/a-b|%2f|\\.\\.|;x|#|\\\\){0,6}",
             ],
             post in proptest::bool::ANY,
         ) {

@@ -56,6 +56,7 @@ pub(super) async fn run<E: Endpoints>(
             Ok((stream, peer)) => {
                 let exchange = Exchange::new();
                 let Some(place) = door.admit(Peer::of(peer.ip()), &exchange) else {
+                    front.metrics().connection_refused();
                     if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
                         connections.spawn(refuse(stream, permit));
                     }
@@ -63,7 +64,9 @@ pub(super) async fn run<E: Endpoints>(
                 };
                 let (front, limits) = (Arc::clone(&front), Arc::clone(&limits));
                 let (stop, cut_off) = (stop.clone(), cut_off.clone());
+                let open = front.metrics().connection();
                 connections.spawn(async move {
+                    let _open = open;
                     tokio::select! {
                         () = connection(stream, peer, exchange, place, front, limits, stop) => {}
                         () = cut_off.cancelled() => tracing::warn!(peer = %peer.ip(), "a request was cut off at the end"),

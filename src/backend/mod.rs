@@ -18,6 +18,7 @@ mod rolling;
 pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub mod docker;
 pub mod memory;
@@ -27,9 +28,11 @@ pub use error::{BackendError, FailureDetails};
 pub use hooks::PreStop;
 pub use logs::{LogLine, LogQuery, LogStream, LogStreamKind, Tail};
 pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNote, Until, Work};
+pub use usage::{ContainerUsage, Holdings, Used, VolumeSize};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -153,6 +156,9 @@ pub struct HostInfo {
     pub cpus: Option<u64>,
     /// Bytes of memory; none when it cannot be seen.
     pub memory: Option<u64>,
+    /// Where it keeps images and volumes, as it names the place; it need not be visible from here.
+    #[serde(skip)]
+    pub data_root: Option<PathBuf>,
     /// What stands between its containers and the host.
     #[serde(skip)]
     pub guards: Guards,
@@ -261,6 +267,15 @@ pub trait Backend: Send + Sync {
     /// The log lines of the tenant's containers, merged by time as far as the waiting is bounded. Dropping the stream
     /// ends the reading.
     async fn logs(&self, tenant: &TenantRef, query: &LogQuery) -> Result<LogStream, BackendError>;
+
+    /// What one tenant's containers use now, or all tenants', those that do not run included.
+    async fn usage(&self, tenant: Option<&TenantRef>) -> Result<Vec<ContainerUsage>, BackendError>;
+
+    /// What it holds, and what is left for tenants. Dearer than [`Self::health`]: asked seldom.
+    async fn holdings(&self) -> Result<Holdings, BackendError>;
+
+    /// The sizes of all tenants' volumes; none when it cannot tell. May take minutes and be hard on the disks.
+    async fn volume_sizes(&self) -> Result<Option<Vec<VolumeSize>>, BackendError>;
 
     /// Whether an address is a tenant's on this host, as far as is known without asking anybody.
     fn is_tenant_address(&self, _address: IpAddr) -> bool {

@@ -1,6 +1,7 @@
 //! `q8-agent serve`: settings, log, orchestrator, listener; then signals until the end.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
@@ -70,7 +71,7 @@ async fn serve(config: Config) -> Result<ExitCode, ServeError> {
     let mut hang_ups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
     // Signals count from here on: opening may take a while, and stopping meanwhile is what the operator wants.
     let orchestrator = tokio::select! {
-        opened = Orchestrator::open(&config) => opened?,
+        opened = Orchestrator::open(&config, Arc::default()) => opened?,
         () = stops.next() => return Ok(ExitCode::SUCCESS),
     };
     let address = config.listen;

@@ -114,7 +114,8 @@ impl Orchestrator {
         let mut tenant = self.tenant_ref(&record);
         // What an earlier generation replaced is gone: the operation that took it over has ended.
         tenant.adopted.containers.clear();
-        let mut loaded = self.load(tenant, wanted.spec.clone(), next, record.desired).await?;
+        let loading = self.load(tenant, wanted.spec.clone(), next, record.desired);
+        let mut loaded = self.timed("load", loading).await?;
         if wanted.kind == OperationKind::Update && !wanted.spec.pinned_images.is_empty() {
             // A pin is what one reference stood for. It says nothing about another one.
             let before = self.committed(&record).await?;
@@ -132,16 +133,16 @@ impl Orchestrator {
         }
         if wanted.adopt {
             op.report("looking for what there is to take over");
-            let found = backend.adoptable(&loaded.deployment).await?;
+            let found = self.timed("adopt", backend.adoptable(&loaded.deployment)).await?;
             loaded.deployment.tenant.adopted.extend(found.adopted);
             loaded.warnings.extend(found.warnings);
         }
         let claim = self.claim(&record, &loaded).await?;
         loaded.deployment.authorised_images = record.authorised_images.iter().cloned().collect();
         op.report("looking at images");
-        let images = backend.prepare(&loaded.deployment, &wanted.run).await?;
+        let images = self.timed("prepare", backend.prepare(&loaded.deployment, &wanted.run)).await?;
         op.report("planning");
-        let plan = backend.plan(&loaded.deployment, &images, &wanted.run).await?;
+        let plan = self.timed("plan", backend.plan(&loaded.deployment, &images, &wanted.run)).await?;
         let live = !record.kept && record.generation != Generation::NONE;
         let mut warnings = loaded.warnings.clone();
         warnings.extend(plan.warnings.iter().cloned());
@@ -215,26 +216,25 @@ impl Orchestrator {
             self.disk(move |fs| fs.may_create(&tenant)).await?;
         }
         let first = record.clone();
-        let staged = self
-            .disk(move |fs| {
-                let tenant = &first.subdomain;
-                if first.generation == Generation::NONE {
-                    fs.create(&first)?;
-                }
-                fs.begin(tenant, &journal)?;
-                fs.stage(tenant, target, &stored)
-            })
-            .await;
+        let staging = self.disk(move |fs| {
+            let tenant = &first.subdomain;
+            if first.generation == Generation::NONE {
+                fs.create(&first)?;
+            }
+            fs.begin(tenant, &journal)?;
+            fs.stage(tenant, target, &stored)
+        });
+        let staged = self.timed("stage", staging).await;
         let result = async {
             staged?;
-            self.place_files(deployment).await?;
+            self.timed("place_files", self.place_files(deployment)).await?;
             let applying = backend.apply(deployment, images, plan, &wanted.run);
-            Ok::<_, Error>(applying.await?)
+            Ok::<_, Error>(self.timed("apply", applying).await?)
         }
         .await;
         if let Err(error) = result {
             op.report("undoing");
-            self.undo(record, &error, &plan.undo).await;
+            self.timed("undo", self.undo(record, &error, &plan.undo)).await;
             return Err(error);
         }
         op.report("committing");
@@ -250,7 +250,7 @@ impl Orchestrator {
             last_error: None,
             ..record.clone()
         };
-        if let Err(failed) = self.commit_generation(&committed).await {
+        if let Err(failed) = self.timed("commit", self.commit_generation(&committed)).await {
             if failed.may_stand {
                 // The operation stays open: the record decides as soon as the disk answers.
                 self.recover_later(op.tenant().clone());
@@ -262,7 +262,7 @@ impl Orchestrator {
         let loaded = Arc::new(loaded);
         self.remember(op.tenant(), &loaded);
         op.report("removing what was replaced");
-        let settled = self.settle_and_end(&committed, &loaded).await;
+        let settled = self.timed("settle", self.settle_and_end(&committed, &loaded)).await;
         if let Err(error) = settled {
             // The change is committed and stands; what is left over goes as soon as the backend answers.
             tracing::warn!(tenant = %op.tenant(), %error, "could not settle yet");

@@ -21,7 +21,8 @@ impl Orchestrator {
         }
         self.open_journal(op, &record, OperationKind::Restart, service.as_ref(), false).await?;
         let run = op.run(Vec::new());
-        let restarted = self.backend(record.backend)?.restart(&loaded.deployment, service.as_ref(), &run).await;
+        let restarting = self.backend(record.backend)?.restart(&loaded.deployment, service.as_ref(), &run);
+        let restarted = self.timed("restart", restarting).await;
         self.close(op, &record, restarted.map_err(Error::from)).await?;
         Ok(Done { status: "restarted", subdomain: record.subdomain })
     }
@@ -59,8 +60,10 @@ impl Orchestrator {
         let loaded = self.committed(&record).await?;
         let (backend, run) = (self.backend(record.backend)?, op.run(Vec::new()));
         let done = match desired {
-            DesiredState::Stopped => backend.stop(&loaded.deployment, service.as_ref(), &run).await,
-            DesiredState::Running => backend.start(&loaded.deployment, service.as_ref(), &run).await,
+            DesiredState::Stopped => self.timed("stop", backend.stop(&loaded.deployment, service.as_ref(), &run)).await,
+            DesiredState::Running => {
+                self.timed("start", backend.start(&loaded.deployment, service.as_ref(), &run)).await
+            }
         };
         self.close(op, &record, done.map_err(Error::from)).await?;
         Ok(Done { status, subdomain: record.subdomain })
@@ -96,7 +99,8 @@ impl Orchestrator {
             _ => self.committed(record).await.ok(),
         };
         let deployment = loaded.as_deref().map(|loaded| &loaded.deployment);
-        let removed = backend.remove(&self.tenant_ref(record), deployment, purge, &op.run(Vec::new())).await?;
+        let (tenant, run) = (self.tenant_ref(record), op.run(Vec::new()));
+        let removed = self.timed("remove", backend.remove(&tenant, deployment, purge, &run)).await?;
         let tenant = record.subdomain.clone();
         if purge {
             op.report("deleting files");

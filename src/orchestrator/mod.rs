@@ -24,6 +24,7 @@ mod operations;
 mod recover;
 mod requests;
 mod room;
+mod stats;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ mod view;
 pub use answers::*;
 pub use error::{Error, HostFull, LocatedRefusal};
 pub use requests::*;
+pub use stats::*;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -54,6 +56,7 @@ use crate::backend::{Backend, HostKey, TenantRef};
 use crate::config::Config;
 use crate::domain::{BackendName, Generation, OperationKind, RegistryAuth, ServiceName, Subdomain};
 use crate::policy::Rules;
+use crate::telemetry::Metrics;
 use crate::tenant_fs::{FsError, Record, TenantFs};
 
 /// The agent's work, behind the HTTP API. Cheap to clone. Mutations run to their end even if the caller goes away.
@@ -81,6 +84,8 @@ struct Inner {
     stopping: CancellationToken,
     tasks: TaskTracker,
     started: Instant,
+    stats: stats::Stats,
+    metrics: Arc<Metrics>,
 }
 
 /// The settings that the orchestrator itself obeys.
@@ -117,7 +122,7 @@ pub enum StartError {
 impl Orchestrator {
     /// Opens the tenants root and takes stock. Tenants with an open operation stay locked while they are recovered in
     /// the background; the backend need not be reachable yet.
-    pub async fn open(config: &Config) -> Result<Self, StartError> {
+    pub async fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let root = config.tenants_root.clone();
         let opened = tokio::task::spawn_blocking(move || TenantFs::open(&root)).await;
         let fs = opened.map_err(|_| StartError::Interrupted)??;
@@ -127,12 +132,13 @@ impl Orchestrator {
                 let pool = Subnet::new(config.subnet_pool.address, config.subnet_pool.prefix);
                 docker::check_pool(pool).await?;
                 let backend = DockerBackend::new(fs.agent_id().clone(), config.docker_socket.clone(), pool);
-                Arc::new(backend.publishing(config.publish_host, config.publish_ports))
+                let backend = backend.publishing(config.publish_host, config.publish_ports);
+                Arc::new(backend.counting(Arc::clone(&metrics)))
             }
             BackendName::Memory => Arc::new(MemoryBackend::new(fs.agent_id().clone(), key.clone())),
             BackendName::Aci => return Err(StartError::Backend(BackendName::Aci)),
         };
-        let orchestrator = Self::with_backend(config, fs, backend);
+        let orchestrator = Self::with_backend(config, fs, backend, metrics);
         orchestrator.take_stock().await?;
         let first_look = orchestrator.clone();
         // From then on the backend knows whose addresses are tenants' before anything is asked of it.
@@ -141,7 +147,7 @@ impl Orchestrator {
     }
 
     /// As [`Self::open`], on a backend that the caller made. Nothing is recovered until [`Self::take_stock`].
-    pub fn with_backend(config: &Config, fs: TenantFs, backend: Arc<dyn Backend>) -> Self {
+    pub fn with_backend(config: &Config, fs: TenantFs, backend: Arc<dyn Backend>, metrics: Arc<Metrics>) -> Self {
         let settings = Settings {
             default_backend: backend.name(),
             policy: config.policy.clone(),
@@ -168,8 +174,15 @@ impl Orchestrator {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             started: Instant::now(),
+            stats: stats::Stats::default(),
+            metrics,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Where this agent counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
     }
 
     /// Lets running operations end, for so long at most; new ones are refused from now on. What has not ended by then
@@ -240,6 +253,8 @@ impl Orchestrator {
             let settings = &this.inner.settings;
             let op = this.inner.operations.begin(tenant, kind, settings.busy_wait, settings.operation_timeout).await?;
             let (id, tenant, begun) = (op.id(), op.tenant().clone(), Instant::now());
+            let metrics = &this.inner.metrics;
+            let _running = metrics.operation();
             match this.finish_open_operation(&op).await {
                 // What cannot be finished can still be torn down: nothing of it is needed for that.
                 Err(error) if kind == OperationKind::Teardown && !error.is_backend_away() => {
@@ -249,6 +264,8 @@ impl Orchestrator {
             }
             let result = mutation(this.clone(), op).await;
             let duration_ms = begun.elapsed().as_millis();
+            metrics.operation_ended(kind, result.as_ref().err().map(Error::code), begun.elapsed());
+            this.inner.stats.changed();
             match &result {
                 Ok(_) => tracing::info!(operation = %id, %tenant, ?kind, duration_ms, "operation succeeded"),
                 Err(error) => {
@@ -262,6 +279,14 @@ impl Orchestrator {
             tracing::error!(%error, "an operation ended abnormally");
             Err(Error::Internal)
         })
+    }
+
+    /// One step of an operation, timed under its name.
+    async fn timed<T>(&self, step: &'static str, work: impl Future<Output = T>) -> T {
+        let begun = Instant::now();
+        let done = work.await;
+        self.inner.metrics.step(step, begun.elapsed());
+        done
     }
 
     /// Runs a call of `tenant_fs` off the async workers.

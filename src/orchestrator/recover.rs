@@ -91,6 +91,13 @@ impl Orchestrator {
     }
 
     async fn recover(&self, op: &Op) -> Result<(), Error> {
+        let recovered = self.try_to_recover(op).await;
+        self.inner.metrics.recovered(recovered.is_ok());
+        self.inner.stats.changed();
+        recovered
+    }
+
+    async fn try_to_recover(&self, op: &Op) -> Result<(), Error> {
         self.finish_open_operation(op).await?;
         match self.record(op.tenant()).await? {
             Some(record) if record.generation == Generation::NONE => self.put_back(&record, None).await,

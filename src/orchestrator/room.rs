@@ -8,7 +8,7 @@ use super::error::HostFull;
 use super::load::Loaded;
 use super::{Error, Orchestrator};
 use crate::domain::{Demand, Generation, NANO_CPUS, Quantity, Subdomain};
-use crate::tenant_fs::Record;
+use crate::tenant_fs::{Listed, Record};
 
 /// What operations have been promised and no record says yet.
 #[derive(Default)]
@@ -31,7 +31,8 @@ impl Drop for Claim {
 }
 
 impl Claims {
-    fn open(&self) -> BTreeMap<Subdomain, Demand> {
+    /// What is promised right now.
+    pub(super) fn open(&self) -> BTreeMap<Subdomain, Demand> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -57,20 +58,8 @@ impl Orchestrator {
         let claims = &self.inner.claims;
         let _one_at_a_time = claims.choosing.lock().await;
         let tenants = self.disk(crate::tenant_fs::TenantFs::tenants).await?;
-        let mut others: BTreeMap<Subdomain, Demand> = tenants
-            .into_iter()
-            .filter_map(|(tenant, record)| match record {
-                Ok(record) if record.kept || record.generation == Generation::NONE => None,
-                Ok(record) => Some((tenant, record.demand)),
-                // It takes a slot whatever it needs.
-                Err(_) => Some((tenant, Demand::default())),
-            })
-            .collect();
-        for (tenant, claimed) in claims.open() {
-            let entry = others.entry(tenant).or_default();
-            entry.reserved_memory = entry.reserved_memory.max(claimed.reserved_memory);
-            entry.reserved_nano_cpus = entry.reserved_nano_cpus.max(claimed.reserved_nano_cpus);
-        }
+        let mut others = demands(tenants);
+        promise(&mut others, claims.open());
         others.remove(&record.subdomain);
 
         let sum = |part: fn(&Demand) -> u64| others.values().map(part).fold(0, u64::saturating_add);
@@ -93,6 +82,26 @@ impl Orchestrator {
         let open = Arc::clone(&claims.open);
         open.lock().unwrap_or_else(PoisonError::into_inner).insert(record.subdomain.clone(), demand);
         Ok(Some(Claim { tenant: record.subdomain.clone(), open }))
+    }
+}
+
+/// What each tenant that takes a slot needs, by the records.
+pub(super) fn demands(tenants: Vec<Listed>) -> BTreeMap<Subdomain, Demand> {
+    let taking = tenants.into_iter().filter_map(|(tenant, record)| match record {
+        Ok(record) if record.kept || record.generation == Generation::NONE => None,
+        Ok(record) => Some((tenant, record.demand)),
+        // It takes a slot whatever it needs.
+        Err(_) => Some((tenant, Demand::default())),
+    });
+    taking.collect()
+}
+
+/// Adds what has been promised: to a tenant that is being changed the larger of what it has and what it is to have.
+pub(super) fn promise(demands: &mut BTreeMap<Subdomain, Demand>, claims: BTreeMap<Subdomain, Demand>) {
+    for (tenant, claimed) in claims {
+        let entry = demands.entry(tenant).or_default();
+        entry.reserved_memory = entry.reserved_memory.max(claimed.reserved_memory);
+        entry.reserved_nano_cpus = entry.reserved_nano_cpus.max(claimed.reserved_nano_cpus);
     }
 }
 

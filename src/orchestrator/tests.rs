@@ -21,7 +21,7 @@ impl House {
             ("Q8_AGENT_TENANTS_ROOT", path.to_str().unwrap()),
         ];
         let config = Config::from_env(variables.into_iter().map(|(name, value)| (name.into(), value.into()))).unwrap();
-        Self { orchestrator: Orchestrator::open(&config).await.unwrap(), root }
+        Self { orchestrator: Orchestrator::open(&config, std::sync::Arc::default()).await.unwrap(), root }
     }
 
     async fn provision(&self, compose: &str) -> Provisioned {

@@ -73,7 +73,7 @@ impl Dir {
     }
 
     /// The names in it, without `.` and `..`.
-    pub(super) fn names(&self) -> Result<impl Iterator<Item = Result<CString>>> {
+    pub(super) fn names(&self) -> Result<impl Iterator<Item = Result<CString>> + use<>> {
         let entries = fs::Dir::read_from(&self.0)?;
         Ok(entries
             .map(|entry| Ok(entry?.file_name().to_owned()))

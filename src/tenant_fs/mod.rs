@@ -27,6 +27,7 @@ mod host;
 mod project_files;
 mod record;
 mod sealed;
+mod size;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ mod workshop;
 
 pub use error::FsError;
 pub use record::{Journal, LastError, RECORD_VERSION, Record, StoredGeneration};
+pub use size::DirectorySize;
 pub use tenant::Listed;
 
 use std::path::{Path, PathBuf};
@@ -64,6 +66,11 @@ impl TenantFs {
     /// 32 random bytes made at first start.
     pub fn host_key(&self) -> [u8; 32] {
         self.host.key
+    }
+
+    /// The tenants root.
+    pub fn root(&self) -> &Path {
+        &self.host.path
     }
 
     /// The tenant's directory as the engine must see it: absolute, without a trailing slash.

@@ -16,6 +16,7 @@ impl Handlers {
         let (query, timestamps) = query::logs(call.query.as_deref(), jiff::Timestamp::now())?;
         let format = format(&call.headers, timestamps);
         let place = self.log_streams.take(tenant).map_err(|why| ApiError::new(ErrorCode::RateLimited, why))?;
+        let place = (place, self.orchestrator.metrics().log_stream());
         let lines = self.reading(self.orchestrator.logs(tenant, &query)).await?;
         let body = relay(lines, format, call.request_id.clone(), self.stop.clone(), place);
         let mut answer = respond::with_type(StatusCode::OK, format.content_type(), body);

@@ -71,7 +71,10 @@ impl Endpoints for Handlers {
             Route::Status(tenant) => self.status(&tenant, &call).await,
             Route::Logs(tenant) => self.logs(&tenant, &call).await,
             Route::Images(tenant) => self.images(&tenant, &call).await,
+            Route::TenantStats(tenant) => self.tenant_stats(&tenant, &call).await,
             Route::Info => self.info(&call).await,
+            Route::SystemStats => self.system_stats(&call).await,
+            Route::Metrics => self.metrics(&call).await,
         }
     }
 }

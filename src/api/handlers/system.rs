@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http_body_util::{BodyExt as _, Full};
 use hyper::StatusCode;
 use serde::Serialize;
 use tokio::time::timeout;
@@ -47,6 +48,20 @@ impl Handlers {
             Ok(info) => Ok(respond::json(StatusCode::OK, &info)),
             Err(_) => Err(ApiError::new(ErrorCode::BackendUnavailable, "the backend does not answer")),
         }
+    }
+
+    /// From memory: nothing here waits for a hanging engine longer than the orchestrator's own patience.
+    pub(super) async fn system_stats(&self, call: &Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        let body = Full::new(self.orchestrator.system_stats().await.json()).boxed_unsync();
+        Ok(respond::with_type(StatusCode::OK, "application/json", body))
+    }
+
+    pub(super) async fn metrics(&self, call: &Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        let text = self.orchestrator.metrics_text().await;
+        let body = Full::new(text.into()).boxed_unsync();
+        Ok(respond::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body))
     }
 
     async fn readiness(&self) -> Readiness {

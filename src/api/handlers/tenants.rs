@@ -69,4 +69,9 @@ impl Handlers {
         let images = self.reading(self.orchestrator.images(tenant)).await?;
         Ok(respond::json(StatusCode::OK, &json!({ "subdomain": tenant, "images": images })))
     }
+
+    pub(super) async fn tenant_stats(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        Ok(respond::json(StatusCode::OK, &self.reading(self.orchestrator.tenant_stats(tenant)).await?))
+    }
 }

@@ -4,32 +4,38 @@
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::{
-    ContainerInspectResponse, ContainerSummary, ContainerUpdateBody, EventMessage, ExecConfig, ImageInspect, Network,
-    NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, NetworkInspect, RestartPolicy, SystemInfo,
-    SystemVersion, Volume, VolumeCreateRequest,
+    ContainerInspectResponse, ContainerStatsResponse, ContainerSummary, ContainerUpdateBody, EventMessage, ExecConfig,
+    ImageInspect, ImageSummary, Network, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
+    NetworkInspect, RestartPolicy, SystemInfo, SystemVersion, Volume, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-    ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-    RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    ListImagesOptions, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveVolumeOptions, RenameContainerOptionsBuilder, StartContainerOptions, StatsOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
-use futures::{Stream, TryStreamExt as _};
-use http_body_util::{Either, Full};
+use bytes::Bytes;
+use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use http_body_util::{BodyExt as _, Either, Empty, Full, Limited};
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::gate::{Checked, Connection, Creation, Ground};
 use super::gates::ApiVersion;
 use crate::backend::BackendError;
 use crate::domain::{ContainerId, ContainerName, ImageRef, ObjectName};
+use crate::telemetry::Metrics;
 
 /// Deadline of a call that only reads.
 const READ: Duration = Duration::from_secs(20);
@@ -37,6 +43,10 @@ const READ: Duration = Duration::from_secs(20);
 const REGISTRY: Duration = Duration::from_secs(60);
 /// Deadline of a call that changes something and does not wait for a process to end.
 const WRITE: Duration = Duration::from_secs(120);
+/// Deadline of a call for which the engine walks through its disks.
+const WALK: Duration = Duration::from_secs(900);
+/// The longest answer, in bytes, that is taken where bollard does not read it.
+const LONGEST_BODY: usize = 16 << 20;
 /// Deadline of the liveness probe: health must answer within 5 seconds.
 const PING: Duration = Duration::from_secs(4);
 /// What bollard itself waits for response headers: longer than any stop grace period that an operation allows.
@@ -111,6 +121,18 @@ fn with_member<T: serde::Serialize>(
 }
 
 impl EngineError {
+    /// The reason as metrics name it; none for what is no failure.
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused { status: 304, .. } => None,
+            Self::NotFound(_) => Some("not_found"),
+            Self::Conflict(_) => Some("conflict"),
+            Self::Refused { .. } => Some("refused"),
+            Self::Timeout => Some("timeout"),
+            Self::Unreachable(_) => Some("unreachable"),
+        }
+    }
+
     /// For the client: what happened, without the engine's own words, which may hold host paths. Those are logged here.
     pub(super) fn into_backend(self, doing: &str) -> BackendError {
         tracing::warn!(error = %self, doing, "engine call failed");
@@ -144,15 +166,25 @@ pub(super) struct Engine {
     api_version: OnceLock<ApiVersion>,
     /// Stops that were begun and whose end nobody has seen.
     stopping: Mutex<BTreeSet<ContainerId>>,
+    metrics: Arc<Metrics>,
 }
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-async fn within<T>(limit: Duration, call: impl Future<Output = std::result::Result<T, Error>>) -> Result<T> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(result) => result.map_err(EngineError::from),
-        Err(_) => Err(EngineError::Timeout),
+/// One `GET` on a connection of its own, for answers that bollard cannot read. The path is a word of the source.
+async fn get(socket: &Path, path: &'static str) -> Result<Bytes> {
+    let failed = |error: &dyn std::fmt::Display| EngineError::Unreachable(error.to_string());
+    let stream = UnixStream::connect(socket).await.map_err(|error| failed(&error))?;
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| failed(&error))?;
+    let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
+    let request = hyper::Request::get(path).header(hyper::header::HOST, "localhost").body(Empty::<Bytes>::new());
+    let answer = sender.send_request(request.map_err(|error| failed(&error))?).await.map_err(|error| failed(&error))?;
+    if !answer.status().is_success() {
+        return Err(EngineError::Refused { status: answer.status().as_u16(), message: path.to_owned() });
     }
+    let body = Limited::new(answer.into_body(), LONGEST_BODY).collect().await.map_err(|error| failed(&error))?;
+    Ok(body.to_bytes())
 }
 
 /// A repeat of something that is done already is done.
@@ -175,7 +207,41 @@ fn done_if_gone(result: Result<()>) -> Result<()> {
 
 impl Engine {
     pub(super) fn at(socket: PathBuf, ground: Ground) -> Self {
-        Self { socket, ground, client: OnceLock::new(), api_version: OnceLock::new(), stopping: Mutex::default() }
+        let (client, api_version, stopping) = (OnceLock::new(), OnceLock::new(), Mutex::default());
+        Self { socket, ground, client, api_version, stopping, metrics: Arc::default() }
+    }
+
+    /// Counts its calls there.
+    #[must_use]
+    pub(super) fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Where its calls are counted.
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// A call under a deadline, counted under its name.
+    async fn within<T>(
+        &self,
+        name: &'static str,
+        limit: Duration,
+        call: impl Future<Output = std::result::Result<T, Error>>,
+    ) -> Result<T> {
+        let begun = Instant::now();
+        let result = match tokio::time::timeout(limit, call).await {
+            Ok(result) => result.map_err(EngineError::from),
+            Err(_) => Err(EngineError::Timeout),
+        };
+        self.count(name, begun, &result);
+        result
+    }
+
+    /// Counts a call that is not made through [`Self::within`].
+    fn count<T>(&self, name: &'static str, begun: Instant, result: &Result<T>) {
+        let failure = result.as_ref().err().and_then(EngineError::reason);
+        self.metrics.engine_call(name, failure, begun.elapsed());
     }
 
     pub(super) fn socket(&self) -> &Path {
@@ -193,16 +259,21 @@ impl Engine {
             return Ok(client);
         }
         let path = self.socket.to_string_lossy();
-        let client = Docker::connect_with_unix(&path, CLIENT_TIMEOUT_S, API_DEFAULT_VERSION)?;
+        let begun = Instant::now();
+        let made = Docker::connect_with_unix(&path, CLIENT_TIMEOUT_S, API_DEFAULT_VERSION).map_err(EngineError::from);
+        if made.is_err() {
+            self.count("connect", begun, &made);
+        }
+        let client = made?;
         Ok(self.client.get_or_init(|| client))
     }
 
     pub(super) async fn ping(&self) -> Result<()> {
-        within(PING, self.client()?.ping()).await.map(drop)
+        self.within("ping", PING, self.client()?.ping()).await.map(drop)
     }
 
     pub(super) async fn version(&self) -> Result<SystemVersion> {
-        within(PING, self.client()?.version()).await
+        self.within("version", PING, self.client()?.version()).await
     }
 
     /// The newest API that the engine speaks. It is asked once: an engine that is upgraded ends the agent's connections,
@@ -218,22 +289,28 @@ impl Engine {
     }
 
     pub(super) async fn info(&self) -> Result<SystemInfo> {
-        within(READ, self.client()?.info()).await
+        self.within("info", READ, self.client()?.info()).await
     }
 
     // --- containers ---
 
     pub(super) async fn containers(&self, filters: &HashMap<String, Vec<String>>) -> Result<Vec<ContainerSummary>> {
         let options = ListContainersOptionsBuilder::new().all(true).filters(filters).build();
-        within(READ, self.client()?.list_containers(Some(options))).await
+        self.within("containers", READ, self.client()?.list_containers(Some(options))).await
     }
 
     pub(super) async fn inspect(&self, id: &ContainerId) -> Result<ContainerInspectResponse> {
-        within(READ, self.client()?.inspect_container(id.as_str(), None::<InspectContainerOptions>)).await
+        self.within("inspect", READ, self.client()?.inspect_container(id.as_str(), None::<InspectContainerOptions>))
+            .await
     }
 
     pub(super) async fn inspect_named(&self, name: &ContainerName) -> Result<ContainerInspectResponse> {
-        within(READ, self.client()?.inspect_container(name.as_str(), None::<InspectContainerOptions>)).await
+        self.within(
+            "inspect_named",
+            READ,
+            self.client()?.inspect_container(name.as_str(), None::<InspectContainerOptions>),
+        )
+        .await
     }
 
     pub(super) async fn create(&self, creation: Checked<Creation>) -> Result<ContainerId> {
@@ -246,19 +323,21 @@ impl Engine {
         if let Some(address) = mac_address {
             client = client.with_request_modifier(with_member("MacAddress", Value::String(address), &body));
         }
-        let created = within(WRITE, Box::pin(client.create_container(Some(options.build()), body))).await?;
+        let created =
+            self.within("create", WRITE, Box::pin(client.create_container(Some(options.build()), body))).await?;
         ContainerId::parse(&created.id)
             .map_err(|_| EngineError::Unreachable("the engine gave no container id".to_owned()))
     }
 
     pub(super) async fn start(&self, id: &ContainerId) -> Result<()> {
         done_if_unchanged(
-            within(WRITE, self.client()?.start_container(id.as_str(), None::<StartContainerOptions>)).await,
+            self.within("start", WRITE, self.client()?.start_container(id.as_str(), None::<StartContainerOptions>))
+                .await,
         )
     }
 
     pub(super) async fn unpause(&self, id: &ContainerId) -> Result<()> {
-        within(WRITE, self.client()?.unpause_container(id.as_str())).await
+        self.within("unpause", WRITE, self.client()?.unpause_container(id.as_str())).await
     }
 
     /// Asks the main process to end and waits as long as the container's own stop timeout says, or `seconds`. The engine
@@ -270,7 +349,10 @@ impl Engine {
         }
         let call = self.client()?.stop_container(id.as_str(), Some(options.build()));
         self.stopping().insert(id.clone());
-        let stopped = done_if_gone(done_if_unchanged(call.await.map_err(EngineError::from)));
+        let begun = Instant::now();
+        let stopped = call.await.map_err(EngineError::from);
+        self.count("stop", begun, &stopped);
+        let stopped = done_if_gone(done_if_unchanged(stopped));
         if !matches!(stopped, Err(EngineError::Timeout | EngineError::Unreachable(_))) {
             self.stopping().remove(id);
         }
@@ -300,12 +382,12 @@ impl Engine {
 
     pub(super) async fn set_restart_policy(&self, id: &ContainerId, policy: RestartPolicy) -> Result<()> {
         let body = ContainerUpdateBody { restart_policy: Some(policy), ..Default::default() };
-        within(WRITE, self.client()?.update_container(id.as_str(), body)).await
+        self.within("set_restart_policy", WRITE, self.client()?.update_container(id.as_str(), body)).await
     }
 
     pub(super) async fn rename(&self, id: &ContainerId, to: &ContainerName) -> Result<()> {
         let options = RenameContainerOptionsBuilder::new().name(to.as_str()).build();
-        match within(WRITE, self.client()?.rename_container(id.as_str(), options)).await {
+        match self.within("rename", WRITE, self.client()?.rename_container(id.as_str(), options)).await {
             // "Renaming a container with the same name as its current name"
             Err(EngineError::Refused { status: 400, message }) if message.contains("as its current name") => Ok(()),
             other => other,
@@ -315,7 +397,9 @@ impl Engine {
     /// Removes a container, running or not. Volumes are left alone: the caller knows which are anonymous.
     pub(super) async fn remove_container(&self, id: &ContainerId) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(false).build();
-        done_if_gone(within(WRITE, self.client()?.remove_container(id.as_str(), Some(options))).await)?;
+        done_if_gone(
+            self.within("remove_container", WRITE, self.client()?.remove_container(id.as_str(), Some(options))).await,
+        )?;
         self.stopping().remove(id);
         Ok(())
     }
@@ -323,7 +407,8 @@ impl Engine {
     // --- commands in containers ---
 
     pub(super) async fn create_exec(&self, id: &ContainerId, config: Checked<ExecConfig>) -> Result<ExecId> {
-        let created = within(WRITE, self.client()?.create_exec(id.as_str(), config.into_inner())).await?;
+        let created =
+            self.within("create_exec", WRITE, self.client()?.create_exec(id.as_str(), config.into_inner())).await?;
         ExecId::parse(created.id)
     }
 
@@ -333,7 +418,7 @@ impl Engine {
         exec: &ExecId,
     ) -> Result<impl Stream<Item = std::result::Result<LogOutput, Error>> + use<>> {
         let options = StartExecOptions { detach: false, tty: false, output_capacity: None };
-        match within(WRITE, self.client()?.start_exec(&exec.0, Some(options))).await? {
+        match self.within("start_exec", WRITE, self.client()?.start_exec(&exec.0, Some(options))).await? {
             StartExecResults::Attached { output, .. } => Ok(output),
             StartExecResults::Detached => Err(EngineError::Unreachable("the engine gave no output".to_owned())),
         }
@@ -341,7 +426,7 @@ impl Engine {
 
     /// The command's exit code; none while it runs.
     pub(super) async fn exec_exit_code(&self, exec: &ExecId) -> Result<Option<i64>> {
-        let found = within(READ, self.client()?.inspect_exec(&exec.0)).await?;
+        let found = self.within("exec_exit_code", READ, self.client()?.inspect_exec(&exec.0)).await?;
         Ok(found.exit_code.filter(|_| found.running != Some(true)))
     }
 
@@ -352,11 +437,12 @@ impl Engine {
         if let Some(filters) = filters {
             options = options.filters(filters);
         }
-        within(READ, self.client()?.list_networks(Some(options.build()))).await
+        self.within("networks", READ, self.client()?.list_networks(Some(options.build()))).await
     }
 
     pub(super) async fn inspect_network(&self, name: &ObjectName) -> Result<NetworkInspect> {
-        within(
+        self.within(
+            "inspect_network",
             READ,
             self.client()?.inspect_network(name.as_str(), None::<bollard::query_parameters::InspectNetworkOptions>),
         )
@@ -368,22 +454,22 @@ impl Engine {
         // Before API 1.44 the engine makes two networks of one name unless it is told not to.
         let client = self.client()?.clone();
         let client = client.with_request_modifier(with_member("CheckDuplicate", Value::Bool(true), &body));
-        within(WRITE, client.create_network(body)).await.map(|created| created.id)
+        self.within("create_network", WRITE, client.create_network(body)).await.map(|created| created.id)
     }
 
     pub(super) async fn remove_network(&self, id: &str) -> Result<()> {
-        done_if_gone(within(WRITE, self.client()?.remove_network(id)).await)
+        done_if_gone(self.within("remove_network", WRITE, self.client()?.remove_network(id)).await)
     }
 
     pub(super) async fn connect(&self, connection: Checked<Connection>) -> Result<()> {
         let Connection { network, container, endpoint } = connection.into_inner();
         let body = NetworkConnectRequest { container: container.into(), endpoint_config: Some(endpoint) };
-        within(WRITE, self.client()?.connect_network(&network, body)).await
+        self.within("connect", WRITE, self.client()?.connect_network(&network, body)).await
     }
 
     pub(super) async fn disconnect(&self, network: &str, id: &ContainerId) -> Result<()> {
         let body = NetworkDisconnectRequest { container: id.as_str().to_owned(), force: Some(true) };
-        match done_if_gone(within(WRITE, self.client()?.disconnect_network(network, body)).await) {
+        match done_if_gone(self.within("disconnect", WRITE, self.client()?.disconnect_network(network, body)).await) {
             // "container … is not connected to the network …": with 500, 403 or 404, depending on the version and on
             // whether the container runs.
             Err(EngineError::Refused { message, .. }) if message.contains("is not connected to") => Ok(()),
@@ -395,31 +481,65 @@ impl Engine {
 
     pub(super) async fn volumes(&self, filters: &HashMap<String, Vec<String>>) -> Result<Vec<Volume>> {
         let options = ListVolumesOptionsBuilder::new().filters(filters).build();
-        let listed = within(READ, self.client()?.list_volumes(Some(options))).await?;
+        let listed = self.within("volumes", READ, self.client()?.list_volumes(Some(options))).await?;
         Ok(listed.volumes.unwrap_or_default())
     }
 
     pub(super) async fn inspect_volume(&self, name: &ObjectName) -> Result<Volume> {
-        within(READ, self.client()?.inspect_volume(name.as_str())).await
+        self.within("inspect_volume", READ, self.client()?.inspect_volume(name.as_str())).await
     }
 
     pub(super) async fn create_volume(&self, body: Checked<VolumeCreateRequest>) -> Result<Volume> {
-        within(WRITE, self.client()?.create_volume(body.into_inner())).await
+        self.within("create_volume", WRITE, self.client()?.create_volume(body.into_inner())).await
     }
 
     pub(super) async fn remove_volume(&self, name: &ObjectName) -> Result<()> {
-        done_if_gone(within(WRITE, self.client()?.remove_volume(name.as_str(), None::<RemoveVolumeOptions>)).await)
+        done_if_gone(
+            self.within(
+                "remove_volume",
+                WRITE,
+                self.client()?.remove_volume(name.as_str(), None::<RemoveVolumeOptions>),
+            )
+            .await,
+        )
+    }
+
+    // --- usage ---
+
+    /// What a container uses now. With `one-shot` the engine takes one sample instead of two a second apart (API 1.41).
+    pub(super) async fn stats(&self, id: &ContainerId) -> Result<ContainerStatsResponse> {
+        let options = StatsOptionsBuilder::new().stream(false).one_shot(true).build();
+        let stats = std::pin::pin!(self.client()?.stats(id.as_str(), Some(options)));
+        let first = self.within("stats", READ, stats.into_future().map(|(first, _)| first.transpose())).await?;
+        first.ok_or_else(|| EngineError::Unreachable("the engine gave no stats".to_owned()))
+    }
+
+    /// The images that it holds.
+    pub(super) async fn images(&self) -> Result<Vec<ImageSummary>> {
+        self.within("images", READ, self.client()?.list_images(None::<ListImagesOptions>)).await
+    }
+
+    /// The sizes of its volumes, which it has to walk for: minutes, on a full disk. The body is what the engine says:
+    /// bollard knows only the newest of its two forms.
+    pub(super) async fn volume_usage(&self) -> Result<Bytes> {
+        let begun = Instant::now();
+        let call = tokio::time::timeout(WALK, get(&self.socket, "/system/df?type=volume"));
+        let result = call.await.unwrap_or(Err(EngineError::Timeout));
+        self.count("volume_usage", begun, &result);
+        result
     }
 
     // --- images and events ---
 
     pub(super) async fn inspect_image(&self, image: &ImageRef) -> Result<ImageInspect> {
-        within(READ, self.client()?.inspect_image(image.qualified().as_str())).await
+        self.within("inspect_image", READ, self.client()?.inspect_image(image.qualified().as_str())).await
     }
 
     /// Asks an image's registry for it, with these credentials (`GET /distribution/{name}/json`).
     pub(super) async fn ask_registry(&self, reference: &str, credentials: Option<DockerCredentials>) -> Result<()> {
-        within(REGISTRY, self.client()?.inspect_registry_image(reference, credentials)).await.map(drop)
+        self.within("ask_registry", REGISTRY, self.client()?.inspect_registry_image(reference, credentials))
+            .await
+            .map(drop)
     }
 
     /// An image by its id, `sha256:` and 64 hexadecimal digits; anything else is not found.
@@ -428,7 +548,7 @@ impl Engine {
         if digits.len() != 64 || !digits.bytes().all(|c| c.is_ascii_hexdigit()) {
             return Err(EngineError::NotFound("image id".to_owned()));
         }
-        within(READ, self.client()?.inspect_image(id)).await
+        self.within("inspect_image_id", READ, self.client()?.inspect_image(id)).await
     }
 
     /// Container events that match the filter, from `since` (Unix seconds) on.
@@ -455,7 +575,8 @@ impl Engine {
         let until = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond().max(0));
         let since = since.as_second().to_string();
         let options = EventsOptionsBuilder::new().since(&since).until(&until).filters(&filters).build();
-        let events: Vec<EventMessage> = within(READ, self.client()?.events(Some(options)).try_collect()).await?;
+        let events: Vec<EventMessage> =
+            self.within("signalled", READ, self.client()?.events(Some(options)).try_collect()).await?;
         let of = |event: EventMessage| {
             let time = jiff::Timestamp::from_nanosecond(event.time_nano?.into()).ok()?;
             Some((ContainerId::parse(&event.actor?.id?).ok()?, time))

@@ -310,17 +310,21 @@ async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<(), P
     let credentials = wanted.credentials.as_ref().map(engine_credentials);
     let client = engine.client().map_err(|error| pull_failure(&error, &wanted.reference))?;
     let messages = client.create_image(Some(options.build()), None, credentials);
-    follow(messages, &wanted.reference, |step| steps.say(step)).await
+    let (begun, mut layers) = (Instant::now(), Layers::default());
+    let pulled = follow(messages, &wanted.reference, &mut layers, |step| steps.say(step)).await;
+    engine.metrics().pulled_bytes(layers.downloaded());
+    engine.metrics().pull(pulled.err().map(PullFailure::reason), begun.elapsed());
+    pulled
 }
 
 /// Reads what the engine says during a pull, and tells how far it is.
 async fn follow<E: Into<EngineError>>(
     messages: impl Stream<Item = Result<CreateImageInfo, E>>,
     image: &str,
+    layers: &mut Layers,
     mut say: impl FnMut(String),
 ) -> Result<(), PullFailure> {
     let mut messages = std::pin::pin!(messages);
-    let mut layers = Layers::default();
     say(format!("pulling {image}"));
     let mut said = Instant::now();
     loop {
@@ -508,7 +512,7 @@ mod tests {
             Message::Ok(message)
         });
         let mut said = Vec::new();
-        follow(messages, "x:1", |step| said.push(step)).await.expect("it ends well");
+        follow(messages, "x:1", &mut Layers::default(), |step| said.push(step)).await.expect("it ends well");
         assert_eq!(said.len(), 11, "{said:?}");
         assert_eq!(
             said[..3],
@@ -519,7 +523,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn how_a_pull_fails() {
         let silent = stream::pending::<Message>();
-        assert_eq!(follow(silent, "x", drop).await, Err(PullFailure::RegistryUnavailable));
+        assert_eq!(follow(silent, "x", &mut Layers::default(), drop).await, Err(PullFailure::RegistryUnavailable));
         for (text, failure) in [
             ("manifest for x:1 not found: manifest unknown: manifest unknown", PullFailure::NotFound),
             ("no matching manifest for linux/arm64 in the manifest list entries", PullFailure::NotFound),
@@ -538,9 +542,9 @@ mod tests {
         ] {
             let refused = EngineError::Refused { status: 500, message: text.to_owned() };
             let messages = stream::iter([Ok(message(r#"{"status": "Pulling from x"}"#)), Err(refused)]);
-            assert_eq!(follow(messages, "x", drop).await, Err(failure), "{text}");
+            assert_eq!(follow(messages, "x", &mut Layers::default(), drop).await, Err(failure), "{text}");
         }
         let gone = stream::iter([Message::Err(EngineError::Unreachable("reset".to_owned()))]);
-        assert_eq!(follow(gone, "x", drop).await, Err(PullFailure::EngineUnavailable));
+        assert_eq!(follow(gone, "x", &mut Layers::default(), drop).await, Err(PullFailure::EngineUnavailable));
     }
 }

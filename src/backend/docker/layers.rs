@@ -46,6 +46,13 @@ impl Layers {
     }
 }
 
+impl Layers {
+    /// Bytes that have been downloaded so far, what was there already left out.
+    pub(super) fn downloaded(&self) -> u64 {
+        self.0.values().map(|layer| layer.downloaded).fold(0, u64::saturating_add)
+    }
+}
+
 impl fmt::Display for Layers {
     /// `: 3/7 layers, 41.2 MB of 90.0 MB`, as far as that is known.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -369,6 +369,16 @@ impl Leases {
         Ok(Claims { ports, held, ledger: Arc::clone(&self.ledger) })
     }
 
+    /// How many ports of the range no container has, running or not, and none is being made with. What else on the host is
+    /// bound there is not looked at: that would be a socket for each.
+    pub(super) fn free(&self, containers: Vec<ContainerSummary>, (first, last): (u16, u16)) -> u64 {
+        let holders: Vec<Holder> = containers.into_iter().filter_map(Holder::of).map(|(_, holder)| holder).collect();
+        let in_flight = open(&self.ledger).in_flight.clone();
+        let held = holders.iter().flat_map(|holder| &holder.ports).chain(&in_flight).map(|held| held.port);
+        let held: BTreeSet<u16> = held.filter(|port| (first..=last).contains(port)).collect();
+        (u64::from(last.saturating_sub(first)) + 1).saturating_sub(held.len() as u64)
+    }
+
     /// Whether the ports that the file names can be had. Takes nothing.
     pub(super) async fn check(&self, engine: &Engine, wanted: &Deployment, plan: &Plan) -> Result<(), BackendError> {
         if asked(wanted, plan).iter().any(Asked::is_fixed) {

@@ -9,6 +9,7 @@
 //! stack    what the plan's tasks do here           `apply` makes; waits are driven by `watch`: the engine's events
 //! adoption what others made becomes the tenant's
 //! peers    whose addresses are tenants'       routes  what the host reaches besides
+//! usage    what containers use       holdings  what is left for tenants
 //! settle   the record decides: keep new, drop old, or the reverse
 //! ```
 //!
@@ -24,6 +25,7 @@ mod details;
 mod engine;
 mod gate;
 mod gates;
+mod holdings;
 mod hooks;
 mod images;
 mod labels;
@@ -43,6 +45,7 @@ mod stack;
 mod start;
 mod status;
 mod stop;
+mod usage;
 mod watch;
 
 pub use networks::Subnet;
@@ -54,6 +57,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bollard::models::SystemInfo;
+use tokio::sync::Semaphore;
 
 use self::engine::{Engine, EngineError};
 use self::gate::Ground;
@@ -63,10 +67,12 @@ use self::observe::{Container, Observed, State};
 use self::pulls::Pulls;
 use self::stack::Stack;
 use super::{
-    Action, Adoption, Backend, BackendError, Capabilities, Deployment, Guards, HostInfo, LogQuery, LogStream,
-    ObservedContainer, Plan, PlannedObject, Removed, ResolvedImages, Run, Step, TenantRef, UndoNote,
+    Action, Adoption, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo,
+    LogQuery, LogStream, ObservedContainer, Plan, PlannedObject, Removed, ResolvedImages, Run, Step, TenantRef,
+    UndoNote, VolumeSize,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
+use crate::telemetry::Metrics;
 
 /// The Docker Engine of this host.
 pub struct DockerBackend {
@@ -75,6 +81,8 @@ pub struct DockerBackend {
     subnets: SubnetPool,
     leases: Leases,
     pulls: Pulls,
+    /// Containers whose usage is being read.
+    measuring: Semaphore,
 }
 
 impl DockerBackend {
@@ -86,6 +94,7 @@ impl DockerBackend {
             subnets: SubnetPool::new(subnet_pool),
             leases: Leases::default(),
             pulls: Pulls::default(),
+            measuring: Semaphore::new(usage::AT_ONCE),
         }
     }
 
@@ -94,7 +103,16 @@ impl DockerBackend {
     #[must_use]
     pub fn publishing(mut self, host: IpAddr, ports: (u16, u16)) -> Self {
         let ground = Ground { publish: Some((host, ports)), ..self.engine.ground().clone() };
-        self.engine = Arc::new(Engine::at(self.engine.socket().to_owned(), ground));
+        let metrics = Arc::clone(self.engine.metrics());
+        self.engine = Arc::new(Engine::at(self.engine.socket().to_owned(), ground).counting(metrics));
+        self
+    }
+
+    /// Counts the engine's calls and pulls there.
+    #[must_use]
+    pub fn counting(mut self, metrics: Arc<Metrics>) -> Self {
+        let engine = Engine::at(self.engine.socket().to_owned(), self.engine.ground().clone());
+        self.engine = Arc::new(engine.counting(metrics));
         self
     }
 
@@ -301,6 +319,22 @@ impl Backend for DockerBackend {
         logs::merged(&self.engine, with_tty, query).await
     }
 
+    async fn usage(&self, tenant: Option<&TenantRef>) -> Result<Vec<ContainerUsage>, BackendError> {
+        let filter = tenant.map_or_else(|| labels::filter_agent(&self.agent), labels::filter);
+        let measured = usage::containers(&self.engine, &self.measuring, &filter).await;
+        measured.map_err(|error| error.into_backend("reading usage"))
+    }
+
+    async fn holdings(&self) -> Result<Holdings, BackendError> {
+        let looked = holdings::look(&self.engine, &self.leases, &self.subnets).await;
+        looked.map_err(|error| error.into_backend("looking at what is left"))
+    }
+
+    async fn volume_sizes(&self) -> Result<Option<Vec<VolumeSize>>, BackendError> {
+        let body = self.engine.volume_usage().await.map_err(|error| error.into_backend("measuring volumes"))?;
+        Ok(usage::volume_sizes(&body, &self.agent))
+    }
+
     fn is_tenant_address(&self, address: IpAddr) -> bool {
         self.subnets.peers().contains(address)
     }
@@ -325,6 +359,7 @@ impl Backend for DockerBackend {
             cpus: info.ncpu.and_then(|count| u64::try_from(count).ok()),
             guards,
             memory: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()),
+            data_root: info.docker_root_dir.map(PathBuf::from),
         })
     }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
-use bollard::models::{Ipam as EngineIpam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::models::{
+    Ipam as EngineIpam, IpamConfig, Network as EngineNetwork, NetworkCreateRequest, VolumeCreateRequest,
+};
 
 use super::engine::{Engine, EngineError};
 use super::gate::{Allowance, Checked};
@@ -100,6 +102,14 @@ impl SubnetPool {
         Ok(())
     }
 
+    /// How many subnets of the pool are free, going by these networks of the engine.
+    pub(super) fn free(&self, networks: &[EngineNetwork]) -> u64 {
+        let routes = routes::of_this_host().into_iter().map(|route| route.subnet);
+        let in_flight = self.in_flight.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let taken: Vec<Subnet> = subnets_of(networks).chain(routes).chain(in_flight.iter().copied()).collect();
+        count_free(self.pool, SUBNET_PREFIX, &taken)
+    }
+
     /// The lowest free subnet; it stays reserved until the reservation is dropped.
     async fn reserve(&self, engine: &Engine, avoid: &BTreeSet<Subnet>) -> Result<Option<Reservation<'_>>, EngineError> {
         let _one_at_a_time = self.choosing.lock().await;
@@ -107,11 +117,7 @@ impl SubnetPool {
         self.peers.learn(&networks);
         // Some may have come up after the agent's start, such as a VPN's.
         let routes = routes::of_this_host().into_iter().map(|route| route.subnet);
-        let taken = networks
-            .into_iter()
-            .filter_map(|network| network.ipam?.config)
-            .flatten()
-            .filter_map(|config| Subnet::parse(config.subnet.as_deref()?));
+        let taken = subnets_of(&networks);
         let mut in_flight = self.in_flight.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let taken: Vec<Subnet> =
             taken.chain(routes).chain(in_flight.iter().copied()).chain(avoid.iter().copied()).collect();
@@ -119,6 +125,12 @@ impl SubnetPool {
         in_flight.insert(subnet);
         Ok(Some(Reservation { pool: self, subnet }))
     }
+}
+
+/// The IPv4 subnets that the engine's networks have.
+fn subnets_of(networks: &[EngineNetwork]) -> impl Iterator<Item = Subnet> {
+    let configs = networks.iter().filter_map(|network| network.ipam.as_ref()?.config.as_ref()).flatten();
+    configs.filter_map(|config| Subnet::parse(config.subnet.as_deref()?))
 }
 
 struct Reservation<'a> {
@@ -153,6 +165,29 @@ fn lowest_free(pool: Subnet, prefix: u8, taken: &[Subnet]) -> Option<Subnet> {
             Some(behind) => base = behind.next_multiple_of(candidate.size()),
         }
     }
+}
+
+/// How many subnets of this size in the pool overlap none of the taken ones. The time it takes depends on how many are
+/// taken, not on the size of the pool.
+fn count_free(pool: Subnet, prefix: u8, taken: &[Subnet]) -> u64 {
+    let size = Subnet { base: 0, prefix: prefix.max(pool.prefix) }.size();
+    let (start, end) = (u64::from(pool.base), u64::from(pool.base) + pool.size());
+    let mut ranges: Vec<(u64, u64)> = taken
+        .iter()
+        .filter(|other| other.overlaps(pool))
+        .map(|other| {
+            let base = u64::from(other.base);
+            let first = (base.max(start) - start) / size;
+            (first, ((base + other.size()).min(end) - start).div_ceil(size))
+        })
+        .collect();
+    ranges.sort_unstable();
+    let (mut used, mut behind) = (0, 0);
+    for (first, last) in ranges {
+        used += last.saturating_sub(first.max(behind));
+        behind = behind.max(last);
+    }
+    (pool.size() / size).saturating_sub(used)
 }
 
 /// Makes a network, or finds it when an earlier attempt made it and its answer was lost.
@@ -406,5 +441,23 @@ mod tests {
         let full: Vec<Subnet> = (0..1024).map(|n| Subnet { base: pool.base + n * 64, prefix: 26 }).collect();
         assert_eq!(lowest_free(pool, 26, &full), None);
         assert_eq!(lowest_free(subnet("255.255.255.192/26"), 26, &[]), Some(subnet("255.255.255.192/26")));
+    }
+    #[test]
+    fn free_subnets_are_counted() {
+        let pool = subnet("10.213.0.0/16");
+        for (taken, expected) in [
+            (vec![], 1024),
+            (vec!["10.213.0.0/26"], 1023),
+            (vec!["10.213.0.0/26", "10.213.0.0/27", "10.213.0.3/32"], 1023),
+            (vec!["10.213.0.0/26", "10.213.0.64/27"], 1022),
+            (vec!["10.213.0.0/24", "10.213.0.128/26", "10.213.0.192/26", "10.213.1.0/26"], 1019),
+            (vec!["172.17.0.0/16", "10.214.0.0/16"], 1024),
+            (vec!["10.0.0.0/8"], 0),
+            (vec!["10.213.255.255/32"], 1023),
+        ] {
+            let taken: Vec<Subnet> = taken.into_iter().map(subnet).collect();
+            assert_eq!(count_free(pool, 26, &taken), expected, "{taken:?}");
+        }
+        assert_eq!(count_free(subnet("255.255.255.224/27"), 26, &[]), 1);
     }
 }

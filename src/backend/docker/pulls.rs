@@ -36,6 +36,20 @@ pub(super) enum PullFailure {
     Deadline,
 }
 
+impl PullFailure {
+    /// The reason as metrics name it.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Denied => "denied",
+            Self::RegistryUnavailable => "registry_unavailable",
+            Self::NoSpace => "no_space",
+            Self::EngineUnavailable => "engine_unavailable",
+            Self::Deadline => "deadline",
+        }
+    }
+}
+
 /// What is to be pulled, and as whom: two tenants share a pull only if both may have the image.
 #[derive(Clone)]
 pub(super) struct Wanted {

@@ -16,6 +16,7 @@ mod logs;
 mod settle;
 mod shell;
 mod supervisor;
+mod usage;
 
 pub use engine::{ContainerSnapshot, Fault, MemoryEngine};
 
@@ -23,8 +24,8 @@ use async_trait::async_trait;
 
 use super::converge::{self, KnownNetwork, KnownVolume, Observed};
 use super::{
-    Backend, BackendError, Capabilities, Deployment, Guards, HostInfo, HostKey, LogQuery, LogStream, ObservedContainer,
-    Plan, Removed, ResolvedImages, Run, TenantRef, UndoNote,
+    Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, HostKey, LogQuery,
+    LogStream, ObservedContainer, Plan, Removed, ResolvedImages, Run, TenantRef, UndoNote, VolumeSize,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -214,6 +215,25 @@ impl Backend for MemoryBackend {
         logs::stream(&self.engine.shared, tenant.clone(), query.clone())
     }
 
+    async fn usage(&self, tenant: Option<&TenantRef>) -> Result<Vec<ContainerUsage>, BackendError> {
+        let (now, state) = (self.engine.shared.now(), self.engine.shared.reachable()?);
+        let ours = state.containers.values().filter(|container| {
+            let owner = &container.owner;
+            !container.is_aside() && tenant.map_or(owner.agent == self.agent, |tenant| owner == tenant)
+        });
+        let mut all: Vec<ContainerUsage> = ours.map(|container| usage::of(container, now)).collect();
+        all.sort_by(|a, b| (&a.tenant, &a.service, a.number).cmp(&(&b.tenant, &b.service, b.number)));
+        Ok(all)
+    }
+
+    async fn holdings(&self) -> Result<Holdings, BackendError> {
+        Ok(usage::holdings(&*self.engine.shared.reachable()?))
+    }
+
+    async fn volume_sizes(&self) -> Result<Option<Vec<VolumeSize>>, BackendError> {
+        Ok(Some(usage::volumes(&*self.engine.shared.reachable()?)))
+    }
+
     async fn host(&self) -> Result<HostInfo, BackendError> {
         self.health().await?;
         Ok(HostInfo {
@@ -222,9 +242,10 @@ impl Backend for MemoryBackend {
             api_version: String::from("1"),
             os: String::from(std::env::consts::OS),
             arch: String::from(std::env::consts::ARCH),
-            cpus: Some(4),
+            cpus: Some(usage::CPUS),
             guards: Guards::default(),
-            memory: Some(8 << 30),
+            memory: Some(usage::MEMORY),
+            data_root: None,
         })
     }
 

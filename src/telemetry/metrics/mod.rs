@@ -15,15 +15,19 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family as Series;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 
 pub use present::{Fact, Present};
 pub use registry::{Family, FamilyKind};
 
 use self::present::Gauges;
 use self::registry::{Filling, Histograms, quick, slow};
+use crate::domain::{ErrorCode, OperationKind};
 
 /// The labels of a series, each name with its value.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
+/// The same with words that the domain has for its values.
+type Words<const N: usize> = [(&'static str, String); N];
 /// A family without labels, which says nothing until something is known.
 type Sole<M> = Series<Labels<0>, M>;
 
@@ -37,8 +41,8 @@ pub struct Metrics {
     connections_refused: Counter,
     failed_logins: Counter,
     log_streams: Gauge,
-    operations: Series<Labels<2>, Counter>,
-    operation_time: Histograms<Labels<2>>,
+    operations: Series<Words<2>, Counter>,
+    operation_time: Histograms<Words<2>>,
     step_time: Histograms<Labels<1>>,
     running: Gauge,
     recoveries: Series<Labels<1>, Counter>,
@@ -101,7 +105,11 @@ impl Default for Metrics {
                 "Duration of the steps of operations",
                 Series::new_with_constructor(slow),
             ),
-            running: all.add("q8_agent_operations_running", "Operations that hold their tenant's lock", Gauge::default()),
+            running: all.add(
+                "q8_agent_operations_running",
+                "Operations that hold their tenant's lock",
+                Gauge::default(),
+            ),
             recoveries: all.add(
                 "q8_agent_recoveries",
                 "Attempts to finish or undo what an operation left open, by outcome (ok or failed)",
@@ -210,10 +218,12 @@ impl Metrics {
     }
 
     /// An operation has ended: `code` is the error's, none when it succeeded.
-    pub fn operation_ended(&self, kind: &'static str, code: Option<&'static str>, took: Duration) {
-        self.operations.get_or_create(&[("kind", kind), ("outcome", code.unwrap_or("ok"))]).inc();
+    pub fn operation_ended(&self, kind: OperationKind, code: Option<ErrorCode>, took: Duration) {
+        let kind = || ("kind", word(&kind));
+        let outcome = code.as_ref().map_or_else(|| "ok".to_owned(), word);
+        self.operations.get_or_create(&[kind(), ("outcome", outcome)]).inc();
         let outcome = if code.is_none() { "ok" } else { "failed" };
-        self.operation_time.get_or_create(&[("kind", kind), ("outcome", outcome)]).observe(took.as_secs_f64());
+        self.operation_time.get_or_create(&[kind(), ("outcome", outcome.to_owned())]).observe(took.as_secs_f64());
     }
 
     /// One step of an operation has ended, in whatever way. `step` is a word of the source.
@@ -267,6 +277,10 @@ impl Metrics {
     }
 }
 
+/// A word of the domain as answers have it.
+fn word(value: &impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
 
 #[cfg(test)]
 mod tests;

@@ -9,8 +9,8 @@ fn all_said() -> (Metrics, String) {
     let took = Duration::from_millis(3);
     metrics.request("/v1/tenants", "GET", Some(200), took);
     metrics.request("/v1/tenants", "GET", None, took);
-    metrics.operation_ended("provision", None, took);
-    metrics.operation_ended("update", Some("SERVICE_EXITED"), took);
+    metrics.operation_ended(OperationKind::Provision, None, took);
+    metrics.operation_ended(OperationKind::Update, Some(ErrorCode::ServiceExited), took);
     metrics.step("apply", took);
     metrics.recovered(true);
     metrics.engine_call("ping", Some("timeout"), took);

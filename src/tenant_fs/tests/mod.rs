@@ -2,6 +2,7 @@
 
 mod hostile;
 mod project_files;
+mod sizes;
 mod tenants;
 
 use std::collections::{BTreeMap, BTreeSet};

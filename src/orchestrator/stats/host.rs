@@ -1,0 +1,469 @@
+//! What there is, what is used and what is promised of this host, and whether it takes another tenant.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, timeout};
+
+use super::{Carried, PATIENCE, RECORDS, SELDOM};
+use crate::backend::{Holdings, HostInfo};
+use crate::domain::{Demand, DesiredState, Generation, NANO_CPUS, Subdomain};
+use crate::orchestrator::{Orchestrator, room};
+use crate::telemetry::host::{CpuTimes, Disk, HostSample, Pressure};
+use crate::tenant_fs::{Listed, TenantFs};
+
+/// The answer to `GET /v1/system/stats`. What cannot be seen is null. Units are in the names; cores may have fractions.
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the fields of the HTTP contract")]
+pub struct SystemStats {
+    /// This agent's version.
+    pub version: &'static str,
+    pub uptime_s: u64,
+    /// Whether the next tenant may be placed here.
+    pub schedulable: bool,
+    /// Why not.
+    pub reasons: Vec<Reason>,
+    pub cpu: Cores,
+    pub memory: HostMemory,
+    pub disks: Disks,
+    pub load: Option<Load>,
+    /// Percentages of time in which tasks waited (PSI).
+    pub pressure: Pressure,
+    pub tenants: Slots,
+    pub ports: Ports,
+    pub subnets: Subnets,
+    pub images: CountedImages,
+    pub engine: EngineSeen,
+}
+
+/// Why no tenant should be placed on this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// An operator has closed the host for new tenants.
+    Cordoned,
+    /// The agent is ending.
+    Stopping,
+    /// The agent has not looked at all its tenants yet.
+    InventoryNotDone,
+    /// The engine does not answer.
+    EngineAway,
+    /// There are as many tenants as there may be.
+    Slots,
+    /// Memory is promised but for less than a container needs that asks for nothing, or hardly any is available.
+    Memory,
+    /// CPUs are promised but for less than such a container needs.
+    Cpu,
+    /// No host port of the publish range is free.
+    Ports,
+    /// No subnet of the pool is free.
+    Subnets,
+    /// A disk is nearly full, of bytes or of inodes.
+    Disk,
+}
+
+impl Reason {
+    /// The word in answers and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cordoned => "cordoned",
+            Self::Stopping => "stopping",
+            Self::InventoryNotDone => "inventory_not_done",
+            Self::EngineAway => "engine_away",
+            Self::Slots => "slots",
+            Self::Memory => "memory",
+            Self::Cpu => "cpu",
+            Self::Ports => "ports",
+            Self::Subnets => "subnets",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// What tenants have reserved together, and how much that may be.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Committable {
+    /// Reserved, what is being brought up included.
+    pub committed: u64,
+    /// The most; none when the host's size is not known.
+    pub committable: Option<u64>,
+}
+
+impl Committable {
+    /// Whether less than this is left.
+    fn lacks(self, needed: u64) -> bool {
+        self.committable.is_some_and(|most| most.saturating_sub(self.committed) < needed)
+    }
+}
+
+/// CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Cores {
+    pub total_cores: Option<u64>,
+    pub used_cores: Option<f64>,
+    pub committed_cores: f64,
+    pub committable_cores: Option<f64>,
+}
+
+/// Memory.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct HostMemory {
+    pub total_bytes: Option<u64>,
+    pub used_bytes: Option<u64>,
+    pub available_bytes: Option<u64>,
+    pub swap_used_bytes: Option<u64>,
+    pub committed_bytes: u64,
+    pub committable_bytes: Option<u64>,
+}
+
+/// The file systems that tenants fill. They may be the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Disks {
+    /// The one of the tenants root.
+    pub tenants_root: Option<Disk>,
+    /// The one of the engine's images and volumes; null when it is not visible from where the agent runs.
+    pub engine_root: Option<Disk>,
+}
+
+/// Load averages.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "minutes")]
+pub struct Load {
+    pub avg1: f64,
+    pub avg5: f64,
+    pub avg15: f64,
+}
+
+/// Tenants, by what their records say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Slots {
+    /// Meant to run.
+    pub running: u64,
+    /// Stopped on request.
+    pub stopped: u64,
+    /// Torn down, with data kept. They take no slot.
+    pub kept: u64,
+    /// Of which nothing is known but that they are there.
+    pub unreadable: u64,
+    pub max: u64,
+    pub free: u64,
+}
+
+/// Host ports of the publish range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Ports {
+    pub total: u64,
+    /// That no container has.
+    pub free: Option<u64>,
+}
+
+/// Subnets of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Subnets {
+    pub free: Option<u64>,
+}
+
+/// Images on the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct CountedImages {
+    pub count: Option<u64>,
+    /// Layers that several images share are counted for each.
+    pub bytes: Option<u64>,
+}
+
+/// Whether the engine can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineState {
+    /// It answers.
+    Up,
+    /// It does not.
+    #[default]
+    Away,
+}
+
+/// The engine. What it was asked last stays when it goes away, with its age.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct EngineSeen {
+    pub kind: Option<String>,
+    pub state: EngineState,
+    pub version: Option<String>,
+    pub api_version: Option<String>,
+    /// Age of ports, subnets and images; null when it was never asked.
+    pub age_ms: Option<u64>,
+}
+
+/// What the engine was asked seldom.
+#[derive(Default)]
+pub(super) struct EngineView {
+    asked: Option<Instant>,
+    info: Option<HostInfo>,
+    holdings: Holdings,
+}
+
+/// What the records say.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Committed {
+    running: u64,
+    stopped: u64,
+    kept: u64,
+    unreadable: u64,
+    /// What each tenant that takes a slot has reserved.
+    demands: BTreeMap<Subdomain, Demand>,
+}
+
+/// A look at the CPUs that is older than this says too little about now.
+const CPU_WINDOW: Duration = Duration::from_secs(10);
+/// And one that is younger than this is too inexact: the kernel counts in hundredths of a second.
+const CPU_PAUSE: Duration = Duration::from_millis(100);
+
+/// Less than this part of the memory is hardly any.
+const LITTLE_MEMORY: u64 = 20;
+/// A disk is nearly full when less than this part of it is free, or less than [`LITTLE_DISK`] of a large one.
+const LITTLE_PART: u64 = 20;
+const LITTLE_DISK: u64 = 10 << 30;
+
+impl Orchestrator {
+    pub(super) async fn look_at_host(&self, carried: &mut Carried, change: u64) -> SystemStats {
+        let Carried { cpu, committed, engine } = carried;
+        let (up, machine, committed) = tokio::join!(
+            self.look_at_engine(engine),
+            self.look_at_machine(cpu),
+            self.look_at_records(committed, change)
+        );
+        let disks = self.look_at_disks(engine.info.as_ref().and_then(|info| info.data_root.clone())).await;
+        self.numbers(up, engine, &machine, disks, &committed)
+    }
+
+    /// Whether it answers; asks it what it holds when that is old. One that hangs is away.
+    async fn look_at_engine(&self, view: &mut EngineView) -> EngineState {
+        let backend = &self.inner.backends[&self.inner.settings.default_backend];
+        if !matches!(timeout(PATIENCE, backend.health()).await, Ok(Ok(()))) {
+            return EngineState::Away;
+        }
+        if view.asked.is_none_or(|asked| asked.elapsed() >= SELDOM) {
+            let both = async { tokio::join!(backend.host(), backend.holdings()) };
+            if let Ok((Ok(info), Ok(holdings))) = timeout(PATIENCE, both).await {
+                *view = EngineView { asked: Some(Instant::now()), info: Some(info), holdings };
+            }
+        }
+        EngineState::Up
+    }
+
+    /// Used CPUs need two looks: the one of the refresh before, if that is not long ago.
+    async fn look_at_machine(&self, before: &mut Option<(Instant, CpuTimes)>) -> (HostSample, Option<f64>) {
+        let usable = before.filter(|(at, _)| (CPU_PAUSE..CPU_WINDOW).contains(&at.elapsed()));
+        let first = if let Some((_, cpu)) = usable {
+            Some(cpu)
+        } else {
+            let reader = self.inner.stats.reader.clone();
+            let first = tokio::task::spawn_blocking(move || reader.cpu()).await.ok().flatten();
+            tokio::time::sleep(CPU_PAUSE).await;
+            first
+        };
+        let reader = self.inner.stats.reader.clone();
+        let sample = tokio::task::spawn_blocking(move || reader.sample()).await.unwrap_or_default();
+        *before = sample.cpu.map(|cpu| (Instant::now(), cpu));
+        let used = first.zip(sample.cpu).and_then(|(first, now)| now.used_since(&first));
+        (sample, used)
+    }
+
+    async fn look_at_disks(&self, engine_root: Option<PathBuf>) -> Disks {
+        let tenants_root = self.inner.fs.root().to_owned();
+        let looked = tokio::task::spawn_blocking(move || Disks {
+            tenants_root: Disk::of(&tenants_root),
+            engine_root: engine_root.as_deref().and_then(Disk::of),
+        });
+        looked.await.unwrap_or(Disks { tenants_root: None, engine_root: None })
+    }
+
+    /// Reads the records again only when an operation has ended since, or after a long time.
+    async fn look_at_records(&self, kept: &mut Option<(Instant, u64, Committed)>, change: u64) -> Committed {
+        let known = kept.as_ref().filter(|(at, seen, _)| *seen == change && at.elapsed() < RECORDS);
+        let mut committed = match known {
+            Some((_, _, committed)) => committed.clone(),
+            None => match self.disk(TenantFs::tenants).await {
+                Ok(tenants) => {
+                    let committed = Committed::of(tenants);
+                    *kept = Some((Instant::now(), change, committed.clone()));
+                    committed
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the records cannot be read for the host's numbers");
+                    kept.as_ref().map(|(_, _, committed)| committed.clone()).unwrap_or_default()
+                }
+            },
+        };
+        // What is being brought up counts from the moment at which it was promised.
+        room::promise(&mut committed.demands, self.inner.claims.open());
+        committed
+    }
+
+    fn numbers(
+        &self,
+        state: EngineState,
+        view: &EngineView,
+        (sample, used_cores): &(HostSample, Option<f64>),
+        disks: Disks,
+        committed: &Committed,
+    ) -> SystemStats {
+        let settings = &self.inner.settings;
+        let (info, share) = (view.info.as_ref(), settings.policy.host());
+        let total_cores = info.and_then(|info| info.cpus).or(sample.cpu.map(|cpu| cpu.cores));
+        let total_bytes = info.and_then(|info| info.memory).or(sample.memory.map(|memory| memory.total_bytes));
+        let cpu = Committable {
+            committed: committed.sum(|demand| demand.reserved_nano_cpus),
+            committable: total_cores.map(|cores| share.nano_cpus(cores)),
+        };
+        let memory = Committable {
+            committed: committed.sum(|demand| demand.reserved_memory),
+            committable: total_bytes.map(|bytes| share.memory(bytes)),
+        };
+        let max = u64::try_from(settings.max_tenants).unwrap_or(u64::MAX);
+        let tenants = Slots {
+            running: committed.running,
+            stopped: committed.stopped,
+            kept: committed.kept,
+            unreadable: committed.unreadable,
+            max,
+            free: max.saturating_sub(committed.demands.len() as u64),
+        };
+        let (first, last) = settings.publish_ports;
+        let ports = Ports { total: u64::from(last.saturating_sub(first)) + 1, free: view.holdings.free_ports };
+        let subnets = Subnets { free: view.holdings.free_subnets };
+        let needs = settings.policy.of_any().defaults;
+        let low_memory =
+            sample.memory.is_some_and(|memory| memory.available_bytes < memory.total_bytes / LITTLE_MEMORY);
+        let low_disk = [disks.tenants_root, disks.engine_root].iter().flatten().any(is_low);
+        let reasons = [
+            (self.inner.stopping.is_cancelled(), Reason::Stopping),
+            (!self.inner.inventory_done.load(Ordering::Acquire), Reason::InventoryNotDone),
+            (state == EngineState::Away, Reason::EngineAway),
+            (tenants.free == 0, Reason::Slots),
+            (memory.lacks(needs.reserved_memory) || low_memory, Reason::Memory),
+            (cpu.lacks(needs.reserved_nano_cpus), Reason::Cpu),
+            (ports.free == Some(0), Reason::Ports),
+            (subnets.free == Some(0), Reason::Subnets),
+            (low_disk, Reason::Disk),
+        ];
+        let reasons: Vec<Reason> = reasons.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason).collect();
+        SystemStats {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: self.inner.started.elapsed().as_secs(),
+            schedulable: reasons.is_empty(),
+            reasons,
+            cpu: Cores {
+                total_cores,
+                used_cores: *used_cores,
+                committed_cores: cores(cpu.committed),
+                committable_cores: cpu.committable.map(cores),
+            },
+            memory: HostMemory {
+                total_bytes,
+                used_bytes: sample.memory.map(|memory| memory.used_bytes),
+                available_bytes: sample.memory.map(|memory| memory.available_bytes),
+                swap_used_bytes: sample.memory.map(|memory| memory.swap_used_bytes),
+                committed_bytes: memory.committed,
+                committable_bytes: memory.committable,
+            },
+            disks,
+            load: sample.load.map(|[avg1, avg5, avg15]| Load { avg1, avg5, avg15 }),
+            pressure: sample.pressure,
+            tenants,
+            ports,
+            subnets,
+            images: CountedImages { count: view.holdings.images, bytes: view.holdings.image_bytes },
+            engine: EngineSeen {
+                kind: info.map(|info| info.engine.clone()),
+                state,
+                version: info.map(|info| info.version.clone()),
+                api_version: info.map(|info| info.api_version.clone()),
+                age_ms: view.asked.map(|asked| u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            },
+        }
+    }
+}
+
+impl Committed {
+    fn of(tenants: Vec<Listed>) -> Self {
+        let mut counted = Self::default();
+        for (_, record) in &tenants {
+            let count = match record {
+                Err(_) => &mut counted.unreadable,
+                Ok(record) if record.kept => &mut counted.kept,
+                // Its first operation has not ended yet.
+                Ok(record) if record.generation == Generation::NONE => continue,
+                Ok(record) if record.desired == DesiredState::Stopped => &mut counted.stopped,
+                Ok(_) => &mut counted.running,
+            };
+            *count += 1;
+        }
+        Self { demands: room::demands(tenants), ..counted }
+    }
+
+    fn sum(&self, part: fn(&Demand) -> u64) -> u64 {
+        self.demands.values().map(part).fold(0, u64::saturating_add)
+    }
+}
+
+/// Whether hardly anything can be written any more.
+fn is_low(disk: &Disk) -> bool {
+    disk.free_bytes < (disk.total_bytes / LITTLE_PART).min(LITTLE_DISK)
+        || disk.free_inodes < disk.total_inodes / LITTLE_PART
+}
+
+#[allow(clippy::cast_precision_loss, reason = "billionths of more CPUs than a host has are exact enough")]
+fn cores(nano_cpus: u64) -> f64 {
+    nano_cpus as f64 / NANO_CPUS as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_low_by_part_or_by_size() {
+        const GIB: u64 = 1 << 30;
+        for (total, free, inodes, free_inodes, low) in [
+            (100 * GIB, 6 * GIB, 1000, 500, false),
+            (100 * GIB, 4 * GIB, 1000, 500, true),
+            (10_000 * GIB, 11 * GIB, 1000, 500, false),
+            (10_000 * GIB, 9 * GIB, 1000, 500, true),
+            (100 * GIB, 50 * GIB, 1000, 49, true),
+            (100 * GIB, 50 * GIB, 0, 0, false),
+        ] {
+            let disk = Disk {
+                total_bytes: total,
+                used_bytes: total - free,
+                free_bytes: free,
+                total_inodes: inodes,
+                free_inodes,
+            };
+            assert_eq!(is_low(&disk), low, "{disk:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_must_do_for_a_container() {
+        let of = |committed, committable| Committable { committed, committable };
+        assert!(of(90, Some(100)).lacks(11) && !of(90, Some(100)).lacks(10) && of(200, Some(100)).lacks(1));
+        assert!(!of(90, None).lacks(11), "what cannot be seen is no reason");
+    }
+
+    #[test]
+    fn words_of_reasons_are_those_of_the_answer() {
+        for reason in [Reason::Cordoned, Reason::InventoryNotDone, Reason::EngineAway, Reason::Cpu] {
+            assert_eq!(serde_json::to_value(reason).ok(), Some(reason.as_str().into()));
+        }
+    }
+}

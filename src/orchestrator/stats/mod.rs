@@ -1,0 +1,162 @@
+//! Numbers: of the host for whoever places the next tenant, of one tenant, and the text for Prometheus.
+//!
+//! ```text
+//! question ─> snapshot younger than FRESH, and nothing has changed since ──────────────────────> answer
+//!             older, but younger than STALE: answer, and a refresh in the background
+//!             older still, or an operation has ended since: wait for the refresh
+//!
+//! refresh  =  /proc and statvfs now  +  records, if an operation has ended  +  a ping
+//!                                    +  what the engine holds, if that is older than SELDOM
+//! ```
+//!
+//! Nothing is refreshed while nobody asks. One refresh runs at a time, and none waits for the engine longer than
+//! [`PATIENCE`]. Directories and volumes are measured one after the other, after somebody has asked for them.
+
+mod host;
+mod scrape;
+mod sizes;
+mod tenant;
+
+pub use host::{
+    Committable, Cores, CountedImages, Disks, EngineSeen, EngineState, HostMemory, Load, Ports, Reason, Slots, Subnets,
+    SystemStats,
+};
+pub use tenant::{ContainerStats, DirectoryUse, DiskUse, Numbers, TenantStats, VolumeUse, VolumesUse};
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use self::host::{Committed, EngineView};
+use super::Orchestrator;
+use crate::domain::ContainerId;
+use crate::telemetry::host::{CpuTimes, HostReader};
+
+/// A snapshot so young is the answer.
+const FRESH: Duration = Duration::from_secs(1);
+/// One so young is the answer too, but the next one is being made.
+const STALE: Duration = Duration::from_secs(3);
+/// How old what the engine holds may become.
+const SELDOM: Duration = Duration::from_secs(10);
+/// How old sums over the records may become although no operation has ended.
+const RECORDS: Duration = Duration::from_secs(60);
+/// How long the engine is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What stands between two questions.
+#[derive(Default)]
+pub(super) struct Stats {
+    reader: HostReader,
+    snapshot: RwLock<Option<Arc<Snapshot>>>,
+    /// Held during a refresh.
+    carried: tokio::sync::Mutex<Carried>,
+    /// Whether a refresh has been begun in the background.
+    refreshing: AtomicBool,
+    /// Grows whenever something has changed that a snapshot would not show.
+    changes: AtomicU64,
+    /// The last look at each container's CPU time.
+    looks: Mutex<HashMap<ContainerId, tenant::Look>>,
+    sizes: sizes::Sizes,
+    scraped: scrape::Scraped,
+}
+
+/// What one refresh leaves to the next.
+#[derive(Default)]
+struct Carried {
+    cpu: Option<(Instant, CpuTimes)>,
+    committed: Option<(Instant, u64, Committed)>,
+    engine: EngineView,
+}
+
+/// The numbers of the host at one moment, and the answer that they make.
+pub struct Snapshot {
+    taken: Instant,
+    /// The count of changes that it shows.
+    change: u64,
+    /// The numbers.
+    pub stats: SystemStats,
+    /// They as JSON, up to where the age belongs.
+    text: Bytes,
+}
+
+impl Snapshot {
+    fn new(taken: Instant, change: u64, stats: SystemStats) -> Self {
+        let mut text = serde_json::to_vec(&stats).expect("numbers serialise");
+        // The closing brace comes behind the age.
+        text.pop();
+        Self { taken, change, stats, text: text.into() }
+    }
+
+    /// How old it is.
+    pub fn age(&self) -> Duration {
+        self.taken.elapsed()
+    }
+
+    /// The JSON answer, with its age in milliseconds.
+    pub fn json(&self) -> Bytes {
+        let age = format!(",\"age_ms\":{}}}", self.age().as_millis());
+        let mut text = Vec::with_capacity(self.text.len() + age.len());
+        text.extend_from_slice(&self.text);
+        text.extend_from_slice(age.as_bytes());
+        text.into()
+    }
+}
+
+impl Stats {
+    /// Something has changed (an operation has ended, the host was closed): the next answer shows it.
+    pub(super) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn current(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn shows_all(&self, snapshot: &Snapshot) -> bool {
+        snapshot.change == self.changes.load(Ordering::Acquire)
+    }
+}
+
+impl Orchestrator {
+    /// The numbers of the host: from memory if they are young, else after a refresh.
+    pub async fn system_stats(&self) -> Arc<Snapshot> {
+        let stats = &self.inner.stats;
+        match stats.current().filter(|snapshot| stats.shows_all(snapshot)) {
+            Some(snapshot) if snapshot.age() < FRESH => snapshot,
+            Some(snapshot) if snapshot.age() < STALE => {
+                if !stats.refreshing.swap(true, Ordering::AcqRel) {
+                    let this = self.clone();
+                    tokio::spawn(async move {
+                        this.refresh().await;
+                        this.inner.stats.refreshing.store(false, Ordering::Release);
+                    });
+                }
+                snapshot
+            }
+            _ => self.refresh().await,
+        }
+    }
+
+    /// A snapshot that was begun after this was called.
+    async fn refresh(&self) -> Arc<Snapshot> {
+        let stats = &self.inner.stats;
+        let asked = Instant::now();
+        let mut carried = stats.carried.lock().await;
+        // Somebody else's refresh, which began while this one waited for its turn.
+        if let Some(snapshot) = stats.current()
+            && snapshot.taken >= asked
+            && stats.shows_all(&snapshot)
+        {
+            return snapshot;
+        }
+        let (taken, change) = (Instant::now(), stats.changes.load(Ordering::Acquire));
+        let numbers = self.look_at_host(&mut carried, change).await;
+        let snapshot = Arc::new(Snapshot::new(taken, change, numbers));
+        *stats.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&snapshot));
+        snapshot
+    }
+}
