@@ -8,6 +8,7 @@ pub(crate) mod isolation;
 pub(crate) mod lifecycle;
 pub(crate) mod logs;
 pub(crate) mod updates;
+pub(crate) mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -96,6 +97,11 @@ macro_rules! conformance {
                 followers_see_new_lines_at_once,
                 times_limit_the_lines,
                 followers_end_with_the_tenant,
+            ],
+            usage: [
+                usage_is_told,
+                what_works_uses_cpu,
+                what_is_held_is_told,
             ],
             isolation: [
                 tenants_with_similar_names_do_not_mix,

@@ -14,6 +14,7 @@ mod managed_by_labels;
 mod neighbours;
 mod pulls;
 mod quotas;
+mod stats;
 mod subnet_pool;
 mod tenant;
 mod the_whole_life;

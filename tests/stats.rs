@@ -1,0 +1,233 @@
+//! The agent's numbers over HTTP on the in-memory backend: the host, a tenant, and the text for Prometheus, with the names
+//! that dashboards, alerts and documentation use.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use hyper::Method;
+use q8_agent::telemetry::{FamilyKind, Metrics};
+use serde_json::{Value, json};
+use support::agent::{Agent, Options};
+use support::eventually;
+
+const COMPOSE: &str =
+    "services: {web: {image: 'q8test/busybox:1', command: [sleep, infinity], mem_limit: 64m, cpus: 0.5,
+  volumes: ['store:/data'], scale: 2}, db: {image: 'q8test/busybox:1', command: [sleep, infinity]}}
+volumes: {store: {}}
+";
+
+async fn provision(agent: &Agent<'_>, subdomain: &str) {
+    let body = json!({ "id": format!("id-{subdomain}"), "subdomain": subdomain, "compose_content": COMPOSE });
+    agent.post("/v1/tenants/provision", &body).await.expect(201);
+}
+
+async fn stats(agent: &Agent<'_>) -> Value {
+    agent.get("/v1/system/stats").await.expect(200)
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("not a number: {value}"))
+}
+
+#[tokio::test]
+async fn the_host_tells_what_is_used_and_what_is_promised() {
+    let agent = Options::memory().env("Q8_AGENT_MAX_TENANTS", "2").start().await;
+    let before = stats(&agent).await;
+    assert_eq!(
+        before["tenants"],
+        json!({ "running": 0, "stopped": 0, "kept": 0, "unreadable": 0, "max": 2, "free": 2 })
+    );
+    assert_eq!((&before["cpu"]["total_cores"], &before["memory"]["total_bytes"]), (&json!(4), &json!(8_u64 << 30)));
+    assert!(number(&before["cpu"]["used_cores"]) >= 0.0 && number(&before["memory"]["used_bytes"]) > 0.0, "{before}");
+    assert!(number(&before["disks"]["tenants_root"]["total_bytes"]) > 0.0, "{before}");
+    assert_eq!(before["disks"]["engine_root"], Value::Null, "the pretend engine has no disk");
+    assert_eq!((&before["engine"]["state"], &before["engine"]["kind"]), (&json!("up"), &json!("memory")));
+    assert_eq!((&before["ports"]["total"], &before["ports"]["free"]), (&json!(10_000), &Value::Null));
+    assert!(before["age_ms"].is_u64() && before["load"]["avg1"].is_number(), "{before}");
+    assert_eq!(before["memory"]["committed_bytes"], 0);
+
+    // An operation is shown by the very next answer, however young the one before is.
+    provision(&agent, "one").await;
+    let one = stats(&agent).await;
+    assert_eq!(one["tenants"]["running"], 1);
+    assert_eq!(one["memory"]["committed_bytes"], json!(2 * (64 << 20) + (32 << 20)));
+    assert!((number(&one["cpu"]["committed_cores"]) - 1.02).abs() < 1e-6, "{one}");
+    assert!(number(&one["memory"]["committable_bytes"]) > number(&one["memory"]["committed_bytes"]), "{one}");
+    provision(&agent, "two").await;
+    let full = stats(&agent).await;
+    assert_eq!(full["schedulable"], false);
+    assert!(full["reasons"].as_array().is_some_and(|reasons| reasons.contains(&json!("slots"))), "{full}");
+    agent.post("/v1/tenants/stop/two", &Value::Null).await.expect(200);
+    assert_eq!(stats(&agent).await["tenants"]["stopped"], 1);
+    agent.post("/v1/tenants/teardown/two", &Value::Null).await.expect(200);
+    let freed = stats(&agent).await;
+    assert_eq!((&freed["tenants"]["kept"], &freed["tenants"]["free"]), (&json!(1), &json!(1)));
+    assert!(freed["reasons"].as_array().is_some_and(|reasons| !reasons.contains(&json!("slots"))), "{freed}");
+    agent.get("/v1/system/stats?fresh=1").await.refused(400, "INVALID_REQUEST");
+}
+
+#[tokio::test]
+async fn many_who_ask_at_once_are_answered_from_one_look() {
+    let agent = Options::memory().start().await;
+    stats(&agent).await;
+    let asking = (0..50).map(|_| stats(&agent));
+    let ages: Vec<u64> =
+        futures::future::join_all(asking).await.iter().map(|stats| stats["age_ms"].as_u64().expect("an age")).collect();
+    assert!(ages.iter().all(|age| *age < 5000), "{ages:?}");
+}
+
+#[tokio::test]
+async fn a_tenant_tells_what_each_container_uses_and_all_together() {
+    let agent = Options::memory().start().await;
+    provision(&agent, "acme").await;
+    let found = agent.get("/v1/tenants/stats/acme").await.expect(200);
+    assert_eq!(
+        (&found["subdomain"], &found["id"], &found["generation"]),
+        (&json!("acme"), &json!("id-acme"), &json!(1))
+    );
+    let containers = found["containers"].as_array().expect("containers");
+    let names: Vec<&str> = containers.iter().filter_map(|container| container["name"].as_str()).collect();
+    assert_eq!(names, ["q8-acme-db-1", "q8-acme-web-1", "q8-acme-web-2"]);
+    for part in ["cpu_used_cores", "cpu_seconds", "memory_bytes", "pids", "network_received_bytes", "block_read_bytes"]
+    {
+        let sum: f64 = containers.iter().map(|container| number(&container[part])).sum();
+        assert!((sum - number(&found["total"][part])).abs() < 1e-9, "{part}: {found}");
+    }
+    assert!(
+        number(&found["total"]["memory_bytes"]) > 0.0 && number(&found["total"]["cpu_used_cores"]) > 0.0,
+        "{found}"
+    );
+    // Sizes are measured behind the first answer.
+    let sized = eventually("sizes have been measured", Duration::from_secs(20), async || {
+        let found = agent.get("/v1/tenants/stats/acme").await.expect(200);
+        let disk = &found["disk"];
+        (!disk["directory"].is_null() && !disk["volumes"].is_null()).then(|| disk.clone())
+    });
+    let disk = sized.await;
+    assert!(number(&disk["directory"]["total_bytes"]) > 0.0 && disk["directory"]["complete"] == true, "{disk}");
+    assert_eq!(disk["volumes"]["each"], json!([{ "name": "q8-acme_store", "bytes": 0 }]), "{disk}");
+
+    agent.post("/v1/tenants/stop/acme", &Value::Null).await.expect(200);
+    let stopped = agent.get("/v1/tenants/stats/acme").await.expect(200);
+    assert_eq!((&stopped["total"]["memory_bytes"], &stopped["total"]["cpu_used_cores"]), (&json!(0), &json!(0.0)));
+    assert_eq!((&stopped["containers"][0]["running"], &stopped["total"]["pids"]), (&json!(false), &json!(0)));
+    agent.post("/v1/tenants/teardown/acme", &Value::Null).await.expect(200);
+    let kept = agent.get("/v1/tenants/stats/acme").await.expect(200);
+    assert_eq!(kept["containers"], json!([]));
+    agent.get("/v1/tenants/stats/nobody").await.refused(404, "NOT_FOUND");
+}
+
+#[tokio::test]
+async fn prometheus_reads_what_has_happened() {
+    let read_token = "5b1e9d7c3a2f4e6d8c0b9a7f6e5d4c3b";
+    let agent = Options::memory().env("Q8_AGENT_READ_TOKEN", read_token).start().await;
+    provision(&agent, "acme").await;
+    agent.get("/v1/tenants/status/nobody").await.refused(404, "NOT_FOUND");
+    let wrong = agent.request(Method::GET, "/metrics", &[("authorization", "Bearer wrong")], "").await;
+    wrong.refused(401, "UNAUTHORIZED");
+    let scrape = async || {
+        let authorization = format!("Bearer {read_token}");
+        let answer = agent.request(Method::GET, "/metrics", &[("authorization", &authorization)], "").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+        answer.text()
+    };
+    let text = scrape().await;
+    for line in [
+        "q8_agent_operations_total{kind=\"provision\",outcome=\"ok\"} 1",
+        "q8_agent_http_requests_total{route=\"/v1/tenants/provision\",method=\"POST\",status=\"2xx\"} 1",
+        "q8_agent_http_requests_total{route=\"/v1/tenants/status/{subdomain}\",method=\"GET\",status=\"4xx\"} 1",
+        "q8_agent_http_failed_logins_total 1",
+        "q8_agent_operation_step_duration_seconds_count{step=\"apply\"} 1",
+        "q8_agent_operations_running 0",
+        "q8_agent_tenants{state=\"running\"} 1.0",
+        "q8_agent_containers{state=\"running\"} 3.0",
+        "q8_agent_engine_up 1.0",
+        "q8_agent_tenants_max 200.0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    assert!(
+        text.contains(&format!(
+            "q8_agent_build_info{{version=\"{}\",backend=\"memory\"}} 1",
+            env!("CARGO_PKG_VERSION")
+        ))
+    );
+    for name in ["process_resident_memory_bytes ", "process_open_fds ", "process_cpu_seconds "] {
+        assert!(text.contains(name), "{name}\n{text}");
+    }
+    assert!(!text.contains(agent.token()) && !text.contains(read_token));
+    // What tenants use is measured behind a scrape.
+    eventually("the tenant's usage is told", Duration::from_secs(20), async || {
+        scrape().await.contains("q8_agent_tenant_memory_bytes{subdomain=\"acme\"}").then_some(())
+    })
+    .await;
+}
+
+/// Every name of one of our metrics in a text.
+fn names_in(text: &str) -> BTreeSet<String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c: char| !is_name(c));
+    let ours = words.filter(|word| word.starts_with("q8_agent_") || word.starts_with("process_"));
+    ours.map(str::to_owned).collect()
+}
+
+fn file(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn dashboards_and_alerts_use_names_that_there_are() {
+    let metrics = Metrics::default();
+    let mut series = BTreeSet::new();
+    for family in metrics.families() {
+        match family.kind {
+            FamilyKind::Histogram => {
+                series.extend(["_bucket", "_sum", "_count"].map(|part| format!("{}{part}", family.name)));
+            }
+            _ => {
+                series.insert(family.name.clone());
+            }
+        }
+    }
+    let dashboard: Value = serde_json::from_str(&file("deploy/grafana-dashboard.json")).expect("the dashboard is JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    assert!(panels.len() > 10);
+    let mut queries: Vec<String> = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default())
+        .filter_map(|target| target["expr"].as_str().map(str::to_owned))
+        .collect();
+    let alerts: Value = serde_yaml::from_str(&file("deploy/alerts.yaml")).expect("the alerts are YAML");
+    let rules =
+        alerts["groups"].as_array().expect("groups").iter().flat_map(|group| group["rules"].as_array().cloned());
+    for rule in rules.flatten() {
+        queries.push(rule["expr"].as_str().expect("an expression").to_owned());
+        for part in ["alert", "for"] {
+            assert!(rule[part].is_string(), "{rule}");
+        }
+        assert!(rule["labels"]["severity"].is_string() && rule["annotations"]["summary"].is_string(), "{rule}");
+    }
+    let used: BTreeSet<String> = queries.iter().flat_map(|query| names_in(query)).collect();
+    assert!(used.len() > 20, "{used:?}");
+    let unknown: Vec<&String> = used.difference(&series).collect();
+    assert!(unknown.is_empty(), "no such metrics: {unknown:?}");
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let metrics = Metrics::default();
+    let known: BTreeSet<String> = metrics.families().iter().map(|family| family.name.clone()).collect();
+    let text = file("docs/metrics.md");
+    // The first column of its tables.
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let documented: BTreeSet<String> = rows.map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(documented, known);
+    for family in metrics.families() {
+        assert!(text.contains(family.help), "{} says something else than its help: {}", family.name, family.help);
+    }
+}
