@@ -26,6 +26,9 @@ const PATHS: &[(&str, &str)] = &[
     ("GET", "/v1/tenants/logs/*"),
     ("GET", "/v1/tenants/images/*"),
     ("GET", "/v1/system/info"),
+    ("POST", "/v1/system/cordon"),
+    ("POST", "/v1/system/uncordon"),
+    ("POST", "/v1/system/prune"),
 ];
 
 #[test]
@@ -101,7 +104,10 @@ fn name_in(route: &Route) -> Option<&str> {
         | Route::Provision
         | Route::Update
         | Route::Tenants
-        | Route::Info => None,
+        | Route::Info
+        | Route::Cordon
+        | Route::Uncordon
+        | Route::Prune => None,
     }
 }
 

@@ -26,6 +26,9 @@ pub(super) enum Route {
     Logs(Subdomain),
     Images(Subdomain),
     Info,
+    Cordon,
+    Uncordon,
+    Prune,
 }
 
 impl Route {
@@ -47,6 +50,9 @@ impl Route {
             Self::Logs(_) => "/v1/tenants/logs/{subdomain}",
             Self::Images(_) => "/v1/tenants/images/{subdomain}",
             Self::Info => "/v1/system/info",
+            Self::Cordon => "/v1/system/cordon",
+            Self::Uncordon => "/v1/system/uncordon",
+            Self::Prune => "/v1/system/prune",
         }
     }
 }
@@ -87,6 +93,9 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Get, ["v1", "tenants", "logs", tenant]) => named(tenant, Route::Logs),
         (Verb::Get, ["v1", "tenants", "images", tenant]) => named(tenant, Route::Images),
         (Verb::Get, ["v1", "system", "info"]) => Ok(Route::Info),
+        (Verb::Post, ["v1", "system", "cordon"]) => Ok(Route::Cordon),
+        (Verb::Post, ["v1", "system", "uncordon"]) => Ok(Route::Uncordon),
+        (Verb::Post, ["v1", "system", "prune"]) => Ok(Route::Prune),
         (
             _,
             ["health" | "live" | "ready"]
@@ -97,7 +106,8 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (
             _,
             ["v1", "tenants", "provision" | "update"]
-            | ["v1", "tenants", "rollback" | "restart" | "stop" | "start" | "teardown", _],
+            | ["v1", "tenants", "rollback" | "restart" | "stop" | "start" | "teardown", _]
+            | ["v1", "system", "cordon" | "uncordon" | "prune"],
         ) => Err(ApiError::method_not_allowed("POST")),
         _ => Err(ApiError::new(ErrorCode::NotFound, "there is no such path")),
     }
@@ -130,6 +140,9 @@ mod tests {
             ("GET", Route::Logs(acme())),
             ("GET", Route::Images(acme())),
             ("GET", Route::Info),
+            ("POST", Route::Cordon),
+            ("POST", Route::Uncordon),
+            ("POST", Route::Prune),
         ] {
             let path = route.template().replace("{subdomain}", "acme");
             for asked in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {
