@@ -12,7 +12,7 @@
 //! | [`tenant_fs`] | the tenants root: the only room that touches the disk |
 //! | [`compose`] | Compose text in, a resolved project or a located error out. Pure |
 //! | [`config`] | environment variables in, checked settings out |
-//! | [`telemetry`] | the log |
+//! | [`telemetry`] | the log, the metrics, the numbers of the host |
 //! | [`domain`] | the words: names, states, error codes. The ground |
 #![forbid(unsafe_code)]
 

@@ -66,6 +66,12 @@ async fn the_host_tells_what_is_used_and_what_is_promised() {
     let freed = stats(&agent).await;
     assert_eq!((&freed["tenants"]["kept"], &freed["tenants"]["free"]), (&json!(1), &json!(1)));
     assert!(freed["reasons"].as_array().is_some_and(|reasons| !reasons.contains(&json!("slots"))), "{freed}");
+    agent.post("/v1/system/cordon", &json!({ "reason": "disks are exchanged" })).await.expect(200);
+    let closed = stats(&agent).await;
+    assert!(closed["reasons"].as_array().is_some_and(|reasons| reasons.contains(&json!("cordoned"))), "{closed}");
+    agent.post("/v1/system/uncordon", &Value::Null).await.expect(200);
+    let open = stats(&agent).await;
+    assert!(open["reasons"].as_array().is_some_and(|reasons| !reasons.contains(&json!("cordoned"))), "{open}");
     agent.get("/v1/system/stats?fresh=1").await.refused(400, "INVALID_REQUEST");
 }
 
@@ -156,7 +162,7 @@ async fn prometheus_reads_what_has_happened() {
             env!("CARGO_PKG_VERSION")
         ))
     );
-    for name in ["process_resident_memory_bytes ", "process_open_fds ", "process_cpu_seconds "] {
+    for name in ["process_resident_memory_bytes ", "process_open_fds ", "process_cpu_seconds_total "] {
         assert!(text.contains(name), "{name}\n{text}");
     }
     assert!(!text.contains(agent.token()) && !text.contains(read_token));

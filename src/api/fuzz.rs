@@ -29,6 +29,9 @@ const PATHS: &[(&str, &str)] = &[
     ("GET", "/v1/system/info"),
     ("GET", "/v1/system/stats"),
     ("GET", "/metrics"),
+    ("POST", "/v1/system/cordon"),
+    ("POST", "/v1/system/uncordon"),
+    ("POST", "/v1/system/prune"),
 ];
 
 #[test]
@@ -107,7 +110,10 @@ fn name_in(route: &Route) -> Option<&str> {
         | Route::Tenants
         | Route::Info
         | Route::SystemStats
-        | Route::Metrics => None,
+        | Route::Metrics
+        | Route::Cordon
+        | Route::Uncordon
+        | Route::Prune => None,
     }
 }
 

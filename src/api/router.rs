@@ -29,6 +29,9 @@ pub(super) enum Route {
     Info,
     SystemStats,
     Metrics,
+    Cordon,
+    Uncordon,
+    Prune,
 }
 
 impl Route {
@@ -53,6 +56,9 @@ impl Route {
             Self::Info => "/v1/system/info",
             Self::SystemStats => "/v1/system/stats",
             Self::Metrics => "/metrics",
+            Self::Cordon => "/v1/system/cordon",
+            Self::Uncordon => "/v1/system/uncordon",
+            Self::Prune => "/v1/system/prune",
         }
     }
 }
@@ -96,6 +102,9 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Get, ["v1", "system", "info"]) => Ok(Route::Info),
         (Verb::Get, ["v1", "system", "stats"]) => Ok(Route::SystemStats),
         (Verb::Get, ["metrics"]) => Ok(Route::Metrics),
+        (Verb::Post, ["v1", "system", "cordon"]) => Ok(Route::Cordon),
+        (Verb::Post, ["v1", "system", "uncordon"]) => Ok(Route::Uncordon),
+        (Verb::Post, ["v1", "system", "prune"]) => Ok(Route::Prune),
         (
             _,
             ["health" | "live" | "ready" | "metrics"]
@@ -106,7 +115,8 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (
             _,
             ["v1", "tenants", "provision" | "update"]
-            | ["v1", "tenants", "rollback" | "restart" | "stop" | "start" | "teardown", _],
+            | ["v1", "tenants", "rollback" | "restart" | "stop" | "start" | "teardown", _]
+            | ["v1", "system", "cordon" | "uncordon" | "prune"],
         ) => Err(ApiError::method_not_allowed("POST")),
         _ => Err(ApiError::new(ErrorCode::NotFound, "there is no such path")),
     }
@@ -142,6 +152,9 @@ mod tests {
             ("GET", Route::Info),
             ("GET", Route::SystemStats),
             ("GET", Route::Metrics),
+            ("POST", Route::Cordon),
+            ("POST", Route::Uncordon),
+            ("POST", Route::Prune),
         ] {
             let path = route.template().replace("{subdomain}", "acme");
             for asked in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {

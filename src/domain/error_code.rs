@@ -26,6 +26,7 @@ pub enum ErrorCode {
     NameTaken,
     PortTaken,
     HostFull,
+    HostCordoned,
     PlacementChange,
     ImageNotFound,
     RegistryDenied,

@@ -6,7 +6,7 @@ use crate::domain::{
     BackendName, ErrorCode, Excess, Generation, Operation, ProjectPath, Quantity, ServiceName, Subdomain,
 };
 use crate::policy::Refusal;
-use crate::tenant_fs::FsError;
+use crate::tenant_fs::{Cordon, FsError};
 
 /// A refusal by the policy, with its place in the file.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -63,6 +63,10 @@ pub enum Error {
     Quota(Vec<Excess>),
     #[error("the host is full: {asked} {what} are needed, {taken} of {capacity} are taken", taken = .0.what.show(.0.taken), asked = .0.what.show(.0.asked), what = .0.what, capacity = .0.what.show(.0.capacity))]
     HostFull(HostFull),
+    #[error("the host is cordoned and takes no new tenant{}", .0.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default())]
+    HostCordoned(Cordon),
+    #[error("the prune took too long; what it has removed so far is gone")]
+    PruneTooLong,
     #[error("the agent is stopping")]
     ShuttingDown,
     #[error("an unexpected failure; the agent's log has it")]
@@ -113,6 +117,8 @@ impl Error {
             Self::GenerationMismatch { .. } | Self::NoPrevious => ErrorCode::GenerationMismatch,
             Self::Quota(_) => ErrorCode::QuotaExceeded,
             Self::HostFull(_) => ErrorCode::HostFull,
+            Self::HostCordoned(_) => ErrorCode::HostCordoned,
+            Self::PruneTooLong => ErrorCode::DeadlineExceeded,
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::Internal => ErrorCode::Internal,
         }

@@ -75,6 +75,9 @@ impl Endpoints for Handlers {
             Route::Info => self.info(&call).await,
             Route::SystemStats => self.system_stats(&call).await,
             Route::Metrics => self.metrics(&call).await,
+            Route::Cordon => self.cordon(call).await,
+            Route::Uncordon => self.uncordon(&call).await,
+            Route::Prune => self.prune(call).await,
         }
     }
 }

@@ -19,8 +19,8 @@ use bollard::models::{
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     ListImagesOptions, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveVolumeOptions, RenameContainerOptionsBuilder, StartContainerOptions, StatsOptionsBuilder,
-    StopContainerOptionsBuilder,
+    RemoveImageOptionsBuilder, RemoveVolumeOptions, RenameContainerOptionsBuilder, StartContainerOptions,
+    StatsOptionsBuilder, StopContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use bytes::Bytes;
@@ -549,6 +549,14 @@ impl Engine {
             return Err(EngineError::NotFound("image id".to_owned()));
         }
         self.within("inspect_image_id", READ, self.client()?.inspect_image(id)).await
+    }
+
+    /// Removes an image by its id, unless a container uses it or it has several names.
+    pub(super) async fn remove_image(&self, id: &str) -> Result<()> {
+        let options = RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
+        done_if_gone(
+            self.within("remove_image", WRITE, self.client()?.remove_image(id, Some(options), None)).await.map(drop),
+        )
     }
 
     /// Container events that match the filter, from `since` (Unix seconds) on.

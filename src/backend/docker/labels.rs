@@ -106,7 +106,7 @@ pub(super) fn filter(tenant: &TenantRef) -> HashMap<String, Vec<String>> {
     )])
 }
 
-/// The filter that selects the objects of all of an agent's tenants.
+/// The filter that selects all that this agent has made.
 pub(super) fn filter_agent(agent: &AgentId) -> HashMap<String, Vec<String>> {
     HashMap::from([("label".to_owned(), vec![format!("{AGENT}={agent}")])])
 }

@@ -346,6 +346,7 @@ impl Orchestrator {
             sample.memory.is_some_and(|memory| memory.available_bytes < memory.total_bytes / LITTLE_MEMORY);
         let low_disk = [disks.tenants_root, disks.engine_root].iter().flatten().any(is_low);
         let reasons = [
+            (self.cordoned().is_some(), Reason::Cordoned),
             (self.inner.stopping.is_cancelled(), Reason::Stopping),
             (!self.inner.inventory_done.load(Ordering::Acquire), Reason::InventoryNotDone),
             (state == EngineState::Away, Reason::EngineAway),

@@ -158,7 +158,7 @@ fn largest(mut tenants: Vec<(Subdomain, Numbers)>) -> Vec<(Subdomain, Numbers)> 
 
 fn say_process(present: &mut Present, process: ProcessSample) {
     present.say(Fact::Resident, process.resident_bytes.map(number));
-    present.say(Fact::ProcessCpu, process.cpu_seconds);
+    present.say_cpu(process.cpu_seconds);
     present.say(Fact::Threads, process.threads.map(number));
     present.say(Fact::Descriptors, process.open_descriptors.map(number));
     present.say(Fact::DescriptorLimit, process.descriptor_limit.map(number));

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family as Series;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -31,7 +32,6 @@ facts! {
     Resident "process_resident_memory_bytes" "Resident memory of the agent"
     Descriptors "process_open_fds" "Open descriptors of the agent"
     DescriptorLimit "process_max_fds" "Descriptors that the agent may have open"
-    ProcessCpu "process_cpu_seconds" "CPU time that the agent has used"
     Threads "process_threads" "Threads of the agent"
     StatsAge "q8_agent_stats_age_seconds" "Age of the numbers about the host"
     EngineAge "q8_agent_engine_view_age_seconds" "Age of what the engine was last asked seldom: images, ports, subnets"
@@ -72,35 +72,54 @@ facts! {
 
 /// What is known now. A fact that is not said has no series.
 #[derive(Debug, Clone, Default)]
-pub struct Present(Vec<(Fact, Vec<Label>, f64)>);
+pub struct Present {
+    facts: Vec<(Fact, Vec<Label>, f64)>,
+    /// CPU time that the agent has used, in seconds.
+    cpu_seconds: Option<f64>,
+}
 
 impl Present {
     /// Says a fact without labels, if it is known.
     pub fn say(&mut self, fact: Fact, value: Option<f64>) {
-        self.0.extend(value.map(|value| (fact, Vec::new(), value)));
+        self.facts.extend(value.map(|value| (fact, Vec::new(), value)));
     }
 
     /// Says a fact of the thing that these labels name, if it is known.
     pub fn say_of(&mut self, fact: Fact, labels: &[(&'static str, &str)], value: Option<f64>) {
         let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned()));
-        self.0.extend(value.map(|value| (fact, labels.collect(), value)));
+        self.facts.extend(value.map(|value| (fact, labels.collect(), value)));
+    }
+
+    /// Says how much CPU time the agent has used, in seconds.
+    pub fn say_cpu(&mut self, seconds: Option<f64>) {
+        self.cpu_seconds = seconds;
     }
 }
 
-/// The gauges of all facts.
-pub(super) struct Gauges(Vec<Family>);
+/// The gauges of all facts, and the counter that somebody else keeps.
+pub(super) struct Gauges {
+    facts: Vec<Family>,
+    cpu: Counter<f64, AtomicU64>,
+}
 
 impl Gauges {
     pub(super) fn new(all: &mut Filling) -> Self {
-        Self(Fact::ALL.iter().map(|(name, help)| all.add(name, help, Family::default())).collect())
+        Self {
+            cpu: all.add("process_cpu_seconds", "CPU time that the agent has used", Counter::default()),
+            facts: Fact::ALL.iter().map(|(name, help)| all.add(name, help, Family::default())).collect(),
+        }
     }
 
     pub(super) fn show(&self, present: &Present) {
-        for family in &self.0 {
+        let more = present.cpu_seconds.map_or(0.0, |seconds| seconds - self.cpu.get());
+        if more > 0.0 {
+            self.cpu.inc_by(more);
+        }
+        for family in &self.facts {
             family.clear();
         }
-        for (fact, labels, value) in &present.0 {
-            self.0[*fact as usize].get_or_create(labels).set(*value);
+        for (fact, labels, value) in &present.facts {
+            self.facts[*fact as usize].get_or_create(labels).set(*value);
         }
     }
 }

@@ -19,6 +19,7 @@ fn all_said() -> (Metrics, String) {
     metrics.event_lag(took);
     metrics.restart_loop();
     let mut present = Present::default();
+    present.say_cpu(Some(1.5));
     present.say(Fact::Cores, Some(2.0));
     present.say(Fact::Memory, None);
     present.say_of(Fact::Tenants, &[("state", "running")], Some(3.0));
@@ -38,6 +39,7 @@ fn the_text_has_what_was_counted_and_no_series_for_what_is_not_known() {
         "q8_agent_engine_call_errors_total{call=\"ping\",reason=\"timeout\"} 1",
         "q8_agent_image_pull_bytes_total 12",
         "q8_agent_event_lag_seconds 0.003",
+        "process_cpu_seconds_total 1.5",
         "q8_agent_host_cpu_cores 2.0",
         "q8_agent_tenants{state=\"running\"} 3.0",
     ] {
