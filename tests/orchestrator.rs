@@ -13,7 +13,7 @@ use q8_agent::domain::{
     BackendName, DesiredState, ErrorCode, FileContent, Generation, Placement, ProjectPath, Subdomain, TenantId,
     TenantState,
 };
-use q8_agent::orchestrator::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest};
+use q8_agent::orchestrator::{EngineState, Error, Orchestrator, ProvisionRequest, Provisioned, Reason, UpdateRequest};
 use q8_agent::tenant_fs::TenantFs;
 
 /// One host: a tenants root, a pretend engine that outlives the agent, and the agent on them.
@@ -393,4 +393,47 @@ async fn the_backend_behind_is_named() {
     let info = host.agent.info().await;
     assert_eq!((info.backend, info.tenants, info.capabilities), (BackendName::Memory, 0, host.backend.capabilities()));
     assert!(info.host.is_some());
+}
+
+#[tokio::test]
+async fn an_engine_that_is_away_is_a_reason_and_no_lie() {
+    let host = Host::new().await;
+    host.agent.provision(provision(1)).await.expect("it comes up");
+    let up = host.agent.system_stats().await;
+    assert_eq!((up.stats.engine.state, up.stats.tenants.running), (EngineState::Up, 1));
+    host.backend.engine().set_available(false);
+    let away = until("the engine is away", async || {
+        let found = host.agent.system_stats().await;
+        (found.stats.engine.state == EngineState::Away).then_some(found)
+    })
+    .await;
+    assert!(!away.stats.schedulable && away.stats.reasons.contains(&Reason::EngineAway), "{:?}", away.stats.reasons);
+    // What was learnt stays, with its age; what the host itself tells goes on.
+    assert_eq!(away.stats.engine.version, up.stats.engine.version);
+    assert!(away.stats.engine.age_ms.is_some() && away.stats.memory.used_bytes.is_some());
+    assert_eq!(away.stats.tenants.running, 1);
+    assert_eq!(
+        host.agent.tenant_stats(&acme()).await.expect_err("nobody can tell").code(),
+        ErrorCode::BackendUnavailable
+    );
+    let text = host.agent.metrics_text().await;
+    assert!(text.contains("q8_agent_engine_up 0.0\n") && text.contains("q8_agent_tenants_max "), "{text}");
+    host.backend.engine().set_available(true);
+    until("the engine is back", async || {
+        let found = host.agent.system_stats().await;
+        (found.stats.engine.state == EngineState::Up && !found.stats.reasons.contains(&Reason::EngineAway))
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_placed_on_an_agent_that_does_not_know_its_tenants_yet() {
+    let root = tempfile::tempdir().expect("a directory");
+    let fs = TenantFs::open(root.path()).expect("the root is usable");
+    let backend = Arc::new(MemoryBackend::new(fs.agent_id().clone(), HostKey::new(fs.host_key())));
+    let agent = Orchestrator::with_backend(&config(root.path(), &[]), fs, backend, Arc::default());
+    assert!(agent.system_stats().await.stats.reasons.contains(&Reason::InventoryNotDone));
+    agent.take_stock().await.expect("it takes stock");
+    assert!(!agent.system_stats().await.stats.reasons.contains(&Reason::InventoryNotDone), "at once");
 }

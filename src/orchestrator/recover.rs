@@ -46,6 +46,7 @@ impl Orchestrator {
             }
         }
         self.inner.inventory_done.store(true, Ordering::Release);
+        self.inner.stats.changed();
         let (this, stopping) = (self.clone(), self.inner.stopping.clone());
         let sweeping = async move {
             loop {

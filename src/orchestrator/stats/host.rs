@@ -222,6 +222,14 @@ pub(super) struct Committed {
     demands: BTreeMap<Subdomain, Demand>,
 }
 
+/// A look at the CPUs, and how many were found to be busy.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CpuLook {
+    at: Instant,
+    times: CpuTimes,
+    used: Option<f64>,
+}
+
 /// A look at the CPUs that is older than this says too little about now.
 const CPU_WINDOW: Duration = Duration::from_secs(10);
 /// And one that is younger than this is too inexact: the kernel counts in hundredths of a second.
@@ -261,10 +269,10 @@ impl Orchestrator {
     }
 
     /// Used CPUs need two looks: the one of the refresh before, if that is not long ago.
-    async fn look_at_machine(&self, before: &mut Option<(Instant, CpuTimes)>) -> (HostSample, Option<f64>) {
-        let usable = before.filter(|(at, _)| (CPU_PAUSE..CPU_WINDOW).contains(&at.elapsed()));
-        let first = if let Some((_, cpu)) = usable {
-            Some(cpu)
+    async fn look_at_machine(&self, before: &mut Option<CpuLook>) -> (HostSample, Option<f64>) {
+        let known = before.filter(|look| look.at.elapsed() < CPU_WINDOW);
+        let first = if let Some(look) = known {
+            Some(look.times)
         } else {
             let reader = self.inner.stats.reader.clone();
             let first = tokio::task::spawn_blocking(move || reader.cpu()).await.ok().flatten();
@@ -273,8 +281,12 @@ impl Orchestrator {
         };
         let reader = self.inner.stats.reader.clone();
         let sample = tokio::task::spawn_blocking(move || reader.sample()).await.unwrap_or_default();
-        *before = sample.cpu.map(|cpu| (Instant::now(), cpu));
+        if let Some(look) = known.filter(|look| look.at.elapsed() < CPU_PAUSE) {
+            // Too near: what was found then is as good.
+            return (sample, look.used);
+        }
         let used = first.zip(sample.cpu).and_then(|(first, now)| now.used_since(&first));
+        *before = sample.cpu.map(|times| CpuLook { at: Instant::now(), times, used });
         (sample, used)
     }
 

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 use self::host::{Committed, EngineView};
 use super::Orchestrator;
 use crate::domain::ContainerId;
-use crate::telemetry::host::{CpuTimes, HostReader};
+use crate::telemetry::host::HostReader;
 
 /// A snapshot so young is the answer.
 const FRESH: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ pub(super) struct Stats {
 /// What one refresh leaves to the next.
 #[derive(Default)]
 struct Carried {
-    cpu: Option<(Instant, CpuTimes)>,
+    cpu: Option<host::CpuLook>,
     committed: Option<(Instant, u64, Committed)>,
     engine: EngineView,
 }
