@@ -32,6 +32,7 @@ pub(super) enum Route {
     Cordon,
     Uncordon,
     Prune,
+    OpenApi,
 }
 
 impl Route {
@@ -59,6 +60,7 @@ impl Route {
             Self::Cordon => "/v1/system/cordon",
             Self::Uncordon => "/v1/system/uncordon",
             Self::Prune => "/v1/system/prune",
+            Self::OpenApi => "/openapi.json",
         }
     }
 }
@@ -87,6 +89,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Get, ["health"]) => Ok(Route::Health),
         (Verb::Get, ["live"]) => Ok(Route::Live),
         (Verb::Get, ["ready"]) => Ok(Route::Ready),
+        (Verb::Get, ["openapi.json"]) => Ok(Route::OpenApi),
         (Verb::Post, ["v1", "tenants", "provision"]) => Ok(Route::Provision),
         (Verb::Post, ["v1", "tenants", "update"]) => Ok(Route::Update),
         (Verb::Post, ["v1", "tenants", "rollback", tenant]) => named(tenant, Route::Rollback),
@@ -107,7 +110,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Post, ["v1", "system", "prune"]) => Ok(Route::Prune),
         (
             _,
-            ["health" | "live" | "ready" | "metrics"]
+            ["health" | "live" | "ready" | "metrics" | "openapi.json"]
             | ["v1", "tenants"]
             | ["v1", "tenants", "status" | "logs" | "images" | "stats", _]
             | ["v1", "system", "info" | "stats"],
@@ -155,6 +158,7 @@ mod tests {
             ("POST", Route::Cordon),
             ("POST", Route::Uncordon),
             ("POST", Route::Prune),
+            ("GET", Route::OpenApi),
         ] {
             let path = route.template().replace("{subdomain}", "acme");
             for asked in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {

@@ -76,6 +76,7 @@ pub struct Memory {
 
 /// Pressure stall information (PSI); none where the kernel has none.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the kernel's names")]
 pub struct Pressure {
     pub cpu: Option<Stalls>,
@@ -85,6 +86,7 @@ pub struct Pressure {
 
 /// Percentages of time in which some or all tasks waited for one resource.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stalls {
     /// At least one task waited.
     pub some: Averages,
@@ -94,6 +96,7 @@ pub struct Stalls {
 
 /// Percentages, averaged over 10, 60 and 300 seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the kernel's names")]
 pub struct Averages {
     pub avg10: f32,
@@ -103,6 +106,7 @@ pub struct Averages {
 
 /// One file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Disk {
     pub total_bytes: u64,

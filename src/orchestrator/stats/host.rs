@@ -17,6 +17,7 @@ use crate::tenant_fs::{Listed, TenantFs};
 
 /// The answer to `GET /v1/system/stats`. What cannot be seen is null. Units are in the names; cores may have fractions.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct SystemStats {
     /// This agent's version.
@@ -37,10 +38,13 @@ pub struct SystemStats {
     pub subnets: Subnets,
     pub images: CountedImages,
     pub engine: EngineSeen,
+    /// How old all of this is; zero until it is told. The last member: see [`super::Snapshot::json`].
+    pub age_ms: u64,
 }
 
 /// Why no tenant should be placed on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// An operator has closed the host for new tenants.
@@ -101,6 +105,7 @@ impl Committable {
 
 /// CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Cores {
     pub total_cores: Option<u64>,
@@ -111,6 +116,7 @@ pub struct Cores {
 
 /// Memory.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct HostMemory {
     pub total_bytes: Option<u64>,
@@ -123,6 +129,7 @@ pub struct HostMemory {
 
 /// The file systems that tenants fill. They may be the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Disks {
     /// The one of the tenants root.
     pub tenants_root: Option<Disk>,
@@ -132,6 +139,7 @@ pub struct Disks {
 
 /// Load averages.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "minutes")]
 pub struct Load {
     pub avg1: f64,
@@ -141,6 +149,7 @@ pub struct Load {
 
 /// Tenants, by what their records say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Slots {
     /// Meant to run.
@@ -157,6 +166,7 @@ pub struct Slots {
 
 /// Host ports of the publish range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Ports {
     pub total: u64,
@@ -166,6 +176,7 @@ pub struct Ports {
 
 /// Subnets of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Subnets {
     pub free: Option<u64>,
@@ -173,6 +184,7 @@ pub struct Subnets {
 
 /// Images on the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct CountedImages {
     pub count: Option<u64>,
@@ -182,6 +194,7 @@ pub struct CountedImages {
 
 /// Whether the engine can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EngineState {
     /// It answers.
@@ -193,6 +206,7 @@ pub enum EngineState {
 
 /// The engine. What it was asked last stays when it goes away, with its age.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct EngineSeen {
     pub kind: Option<String>,
@@ -403,6 +417,7 @@ impl Orchestrator {
                 api_version: info.map(|info| info.api_version.clone()),
                 age_ms: view.asked.map(|asked| u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX)),
             },
+            age_ms: 0,
         }
     }
 }

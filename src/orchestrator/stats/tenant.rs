@@ -16,6 +16,7 @@ use crate::tenant_fs::Record;
 /// The answer to `GET /v1/tenants/stats/{subdomain}`. What cannot be seen is null. Counters (`_bytes` of network and
 /// blocks, `_seconds`) grow while a container runs and begin anew with its next start.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TenantStats {
     pub subdomain: Subdomain,
@@ -28,6 +29,7 @@ pub struct TenantStats {
 
 /// One container.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct ContainerStats {
     pub service: ServiceName,
@@ -41,6 +43,7 @@ pub struct ContainerStats {
 
 /// What is used now.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Numbers {
     /// CPUs that were busy between two looks.
@@ -61,6 +64,7 @@ pub struct Numbers {
 
 /// What is taken of the disks: as it was measured last. Null until that has been done once; asking has it done.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct DiskUse {
     pub directory: Option<DirectoryUse>,
@@ -69,6 +73,7 @@ pub struct DiskUse {
 
 /// The tenant's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct DirectoryUse {
     pub total_bytes: u64,
@@ -81,6 +86,7 @@ pub struct DirectoryUse {
 
 /// The tenant's volumes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct VolumesUse {
     pub total_bytes: u64,
@@ -90,6 +96,7 @@ pub struct VolumesUse {
 
 /// One volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct VolumeUse {
     pub name: ObjectName,
