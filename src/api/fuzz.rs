@@ -25,6 +25,8 @@ const PATHS: &[(&str, &str)] = &[
     ("GET", "/v1/tenants/status/*"),
     ("GET", "/v1/tenants/logs/*"),
     ("GET", "/v1/tenants/images/*"),
+    ("POST", "/v1/tenants/plan"),
+    ("GET", "/v1/operations"),
     ("GET", "/v1/system/info"),
 ];
 
@@ -101,6 +103,11 @@ fn name_in(route: &Route) -> Option<&str> {
         | Route::Provision
         | Route::Update
         | Route::Tenants
+        | Route::Plan
+        | Route::Operations
+        | Route::Operation(_)
+        | Route::OperationEvents(_)
+        | Route::CancelOperation(_)
         | Route::Info => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::domain::{DesiredState, ErrorCode, OperationId, TenantId};
+use crate::domain::{DesiredState, ErrorCode, OperationId, OperationKind, TenantId};
 use crate::tenant_fs::Journal;
 
 struct House {
@@ -36,6 +36,7 @@ impl House {
             registry_auth: Vec::new(),
             limits: crate::domain::Limits::default(),
             adopt: false,
+            expect_plan: None,
         };
         self.orchestrator.provision(request).await.unwrap()
     }
@@ -51,6 +52,7 @@ impl House {
             limits: None,
             pull: false,
             registry_auth: Vec::new(),
+            expect_plan: None,
         };
         self.orchestrator.update(request).await.unwrap()
     }

@@ -13,6 +13,7 @@ use crate::domain::AgentId;
 
 pub(super) const HOST_DIR: &str = ".agent";
 pub(super) const ARCHIVE_DIR: &str = ".archive";
+const OPERATIONS: &str = "operations";
 const LOCK_FILE: &str = "lock";
 const AGENT_ID_FILE: &str = "agent-id";
 const HOST_KEY_FILE: &str = "host-key";
@@ -24,6 +25,7 @@ pub(super) struct Host {
     pub(super) path: PathBuf,
     pub(super) root: Dir,
     pub(super) archives: Dir,
+    pub(super) operations: Dir,
     pub(super) workshop: Workshop,
     pub(super) agent_id: AgentId,
     pub(super) key: [u8; HOST_KEY_LENGTH],
@@ -44,9 +46,10 @@ impl Host {
         })?;
         let archives = own_dir(&root, ARCHIVE_DIR)?;
         let workshop = Workshop::open(&host).map_err(FsError::io("clearing what an earlier run left"))?;
+        let operations = host.dir_or_create(OPERATIONS, 0o700).map_err(FsError::io("opening the operations"))?;
         let agent_id = agent_id(&host, &workshop)?;
         let key = host_key(&host, &workshop)?;
-        Ok(Self { path, root, archives, workshop, agent_id, key, _lock: lock })
+        Ok(Self { path, root, archives, operations, workshop, agent_id, key, _lock: lock })
     }
 }
 

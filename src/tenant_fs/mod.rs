@@ -3,6 +3,7 @@
 //! ```text
 //! /opt/tenants/                 0700
 //!   .agent/                     0700  agent-id, host-key, lock; staging/ and trash/ of this room
+//!     operations/{id}.json            what was done in the last day
 //!   .archive/{sub}-{time}/      0700  config files of torn-down tenants
 //!   {sub}/                      0700  the Compose project directory
 //!     compose.yaml .env(0600) and the request's files
@@ -24,6 +25,7 @@ mod data;
 mod dir;
 mod error;
 mod host;
+mod operations;
 mod project_files;
 mod record;
 mod sealed;
@@ -33,6 +35,7 @@ mod tests;
 mod workshop;
 
 pub use error::FsError;
+pub use operations::Durability;
 pub use record::{Journal, LastError, RECORD_VERSION, Record, StoredGeneration};
 pub use tenant::Listed;
 
