@@ -48,6 +48,7 @@ fn meaning(code: ErrorCode) -> Meaning {
         | C::NameTaken
         | C::PortTaken
         | C::HostFull
+        | C::HostCordoned
         | C::PlacementChange => (S::CONFLICT, None),
         C::ImageNotFound | C::RegistryDenied | C::ServiceUnhealthy | C::ServiceExited | C::BackendError => {
             (S::BAD_GATEWAY, None)
@@ -272,6 +273,7 @@ mod tests {
         ("NAME_TAKEN", 409, false),
         ("PORT_TAKEN", 409, false),
         ("HOST_FULL", 409, false),
+        ("HOST_CORDONED", 409, false),
         ("PLACEMENT_CHANGE", 409, false),
         ("IMAGE_NOT_FOUND", 502, false),
         ("REGISTRY_DENIED", 502, false),

@@ -28,6 +28,9 @@ const PATHS: &[(&str, &str)] = &[
     ("POST", "/v1/tenants/plan"),
     ("GET", "/v1/operations"),
     ("GET", "/v1/system/info"),
+    ("POST", "/v1/system/cordon"),
+    ("POST", "/v1/system/uncordon"),
+    ("POST", "/v1/system/prune"),
 ];
 
 #[test]
@@ -108,7 +111,10 @@ fn name_in(route: &Route) -> Option<&str> {
         | Route::Operation(_)
         | Route::OperationEvents(_)
         | Route::CancelOperation(_)
-        | Route::Info => None,
+        | Route::Info
+        | Route::Cordon
+        | Route::Uncordon
+        | Route::Prune => None,
     }
 }
 

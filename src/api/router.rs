@@ -31,6 +31,9 @@ pub(super) enum Route {
     OperationEvents(OperationId),
     CancelOperation(OperationId),
     Info,
+    Cordon,
+    Uncordon,
+    Prune,
 }
 
 impl Route {
@@ -57,6 +60,9 @@ impl Route {
             Self::OperationEvents(_) => "/v1/operations/{id}/events",
             Self::CancelOperation(_) => "/v1/operations/{id}/cancel",
             Self::Info => "/v1/system/info",
+            Self::Cordon => "/v1/system/cordon",
+            Self::Uncordon => "/v1/system/uncordon",
+            Self::Prune => "/v1/system/prune",
         }
     }
 }
@@ -100,6 +106,9 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Get, ["v1", "operations"]) => Ok(Route::Operations),
         (_, ["v1", "operations", id, rest @ ..]) => operation(verb, id, rest),
         (Verb::Get, ["v1", "system", "info"]) => Ok(Route::Info),
+        (Verb::Post, ["v1", "system", "cordon"]) => Ok(Route::Cordon),
+        (Verb::Post, ["v1", "system", "uncordon"]) => Ok(Route::Uncordon),
+        (Verb::Post, ["v1", "system", "prune"]) => Ok(Route::Prune),
         (
             _,
             ["health" | "live" | "ready"]
@@ -110,7 +119,8 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (
             _,
             ["v1", "tenants", "provision" | "update" | "plan"]
-            | ["v1", "tenants", "rollback" | "restart" | "stop" | "start" | "teardown", _],
+            | ["v1", "tenants", "rollback" | "restart" | "stop" | "start" | "teardown", _]
+            | ["v1", "system", "cordon" | "uncordon" | "prune"],
         ) => Err(ApiError::method_not_allowed("POST")),
         _ => Err(no_such_path()),
     }
@@ -166,6 +176,9 @@ mod tests {
             ("GET", Route::OperationEvents(id)),
             ("POST", Route::CancelOperation(id)),
             ("GET", Route::Info),
+            ("POST", Route::Cordon),
+            ("POST", Route::Uncordon),
+            ("POST", Route::Prune),
         ] {
             let path = route.template().replace("{subdomain}", "acme").replace("{id}", &id.to_string());
             for asked in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {

@@ -12,6 +12,7 @@ mod execute;
 mod graph;
 mod hooks;
 mod logs;
+mod owned;
 mod plan;
 mod progress;
 mod rolling;
@@ -27,6 +28,7 @@ pub use deployment::{Deployment, HostKey, MountFile, TenantRef};
 pub use error::{BackendError, FailureDetails};
 pub use hooks::PreStop;
 pub use logs::{LogLine, LogQuery, LogStream, LogStreamKind, Tail};
+pub use owned::{Owned, OwnedKind};
 pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNote, Until, Work};
 pub use progress::{News, Progress, ProgressEvent, StepState, Told};
 
@@ -84,6 +86,9 @@ pub struct ResolvedImage {
     pub id: String,
     /// The registry digest, when there is one.
     pub digest: Option<String>,
+    /// It was not on the host before the agent pulled it just now.
+    #[serde(default)]
+    pub pulled: bool,
 }
 
 /// Images by service.
@@ -248,6 +253,13 @@ pub trait Backend: Send + Sync {
         service: Option<&ServiceName>,
         run: &Run,
     ) -> Result<(), BackendError>;
+
+    /// Everything that bears this agent's labels, whosever it was, and those of the `pulled` images (by id) that nothing
+    /// uses.
+    async fn owned(&self, pulled: &BTreeSet<String>) -> Result<Vec<Owned>, BackendError>;
+
+    /// Removes one of [`Self::owned`], with its data; false when something uses it by now.
+    async fn discard(&self, object: &Owned) -> Result<bool, BackendError>;
 
     /// The tenant's containers in detail.
     async fn status(&self, tenant: &TenantRef) -> Result<Vec<ObservedContainer>, BackendError>;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -73,8 +74,12 @@ pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
             for warning in warnings {
                 eprintln!("warning: {warning}");
             }
-            println!("{}", text.trim_end());
-            ExitCode::SUCCESS
+            match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+                Ok(()) => ExitCode::SUCCESS,
+                // Whoever reads has seen enough.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(error) => fail("config", error),
+            }
         }
         // The line is read by tools: no prefix before the file's name.
         Err(

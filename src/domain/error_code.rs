@@ -30,6 +30,7 @@ pub enum ErrorCode {
     NameTaken,
     PortTaken,
     HostFull,
+    HostCordoned,
     PlacementChange,
     ImageNotFound,
     RegistryDenied,

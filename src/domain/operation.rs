@@ -47,6 +47,8 @@ pub enum OperationKind {
     Teardown,
     /// Finishing or undoing, at start, what an earlier run of the agent left open.
     Recover,
+    /// Removing one thing that is left over.
+    Prune,
 }
 
 /// A running operation as others may see it.

@@ -10,7 +10,7 @@ use crate::domain::{
     BackendName, DesiredState, Endpoint, Generation, ObjectName, Operation, OperationId, OperationRecord, ProjectName,
     ServiceStatus, Subdomain, TenantId, TenantState,
 };
-use crate::tenant_fs::LastError;
+use crate::tenant_fs::{Cordon, LastError};
 
 /// The answer to provision, update and rollback.
 #[derive(Debug, Clone, Serialize)]
@@ -188,6 +188,73 @@ pub struct Verified {
     pub metadata_closed: Option<bool>,
     /// Containers reach no other service of the host. The same holds.
     pub host_closed: Option<bool>,
+}
+
+/// The answer to cordon and uncordon.
+#[derive(Debug, Clone, Serialize)]
+pub struct Cordoned {
+    /// `cordoned` or `uncordoned`.
+    pub status: &'static str,
+    /// Whether anything is another way than before.
+    pub changed: bool,
+    /// Since when and why; none when the host is not cordoned.
+    #[serde(flatten)]
+    pub cordon: Option<Cordon>,
+}
+
+/// What a prune removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "each name is its own description")]
+pub enum LeftOverKind {
+    Container,
+    Network,
+    Volume,
+    Image,
+    Archive,
+}
+
+/// Something that is left over.
+#[derive(Debug, Clone, Serialize)]
+pub struct LeftOver {
+    /// What it is.
+    pub kind: LeftOverKind,
+    /// Its name on the backend or in the archive.
+    pub name: String,
+    /// Whose it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subdomain: Option<Subdomain>,
+    /// Its size in bytes, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Whether it is gone now.
+    pub removed: bool,
+    /// Why it is not, unless it is a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+}
+
+/// The answer to a prune.
+#[derive(Debug, Clone, Serialize)]
+pub struct Pruned {
+    /// Whether nothing was to be removed.
+    pub dry_run: bool,
+    /// What is left over, in the order in which it goes.
+    pub objects: Vec<LeftOver>,
+    /// How many of them are gone now.
+    pub removed: usize,
+    /// The sum of the sizes of what is gone, in bytes, as far as they are known.
+    pub freed_bytes: u64,
+}
+
+impl Pruned {
+    pub(super) fn add(&mut self, line: LeftOver) {
+        if line.removed {
+            self.removed += 1;
+            self.freed_bytes += line.bytes.unwrap_or(0);
+        }
+        self.objects.push(line);
+    }
 }
 
 /// Whether the agent can do its work.

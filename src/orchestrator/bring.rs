@@ -138,6 +138,7 @@ impl Orchestrator {
         let claim = self.claim(&record, &loaded).await?;
         op.report("looking at images");
         let images = op.unless_cancelled(backend.prepare(&loaded.deployment, &wanted.run)).await?;
+        self.note_pulled(&images).await;
         op.report("planning");
         let plan = op.unless_cancelled(backend.plan(&loaded.deployment, &images, &wanted.run)).await?;
         self.check_expected(&record, &wanted, &plan)?;

@@ -8,7 +8,7 @@ use crate::domain::{
     BackendName, ErrorCode, Excess, Failure, Generation, Operation, ProjectPath, Quantity, ServiceName, Subdomain,
 };
 use crate::policy::Refusal;
-use crate::tenant_fs::FsError;
+use crate::tenant_fs::{Cordon, FsError};
 
 /// A refusal by the policy, with its place in the file.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -77,6 +77,10 @@ pub enum Error {
     NotCancellable(&'static str),
     #[error("too many operations are running on this host")]
     TooManyOperations,
+    #[error("the host is cordoned and takes no new tenant{}", .0.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default())]
+    HostCordoned(Cordon),
+    #[error("the prune took too long; what it has removed so far is gone")]
+    PruneTooLong,
     #[error("the agent is stopping")]
     ShuttingDown,
     #[error("an unexpected failure; the agent's log has it")]
@@ -133,6 +137,8 @@ impl Error {
             Self::Cancelled => ErrorCode::Cancelled,
             Self::NotCancellable(_) => ErrorCode::NotCancellable,
             Self::TooManyOperations => ErrorCode::RateLimited,
+            Self::HostCordoned(_) => ErrorCode::HostCordoned,
+            Self::PruneTooLong => ErrorCode::DeadlineExceeded,
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::Internal => ErrorCode::Internal,
         }
@@ -178,6 +184,7 @@ impl Error {
             Self::Policy(refusals) => Some(json!({ "refusals": refusals })),
             Self::Quota(excesses) => Some(json!({ "limits": excesses })),
             Self::HostFull(full) => Some(json!(full)),
+            Self::HostCordoned(cordon) => Some(json!(cordon)),
             Self::Busy(operation) => Some(json!({ "operation": operation })),
             Self::GenerationMismatch { at, .. } => Some(json!({ "generation": at })),
             Self::PlanChanged { plan_hash } => Some(json!({ "plan_hash": plan_hash })),

@@ -138,6 +138,7 @@ impl Orchestrator {
             OperationKind::Restart => "restarted",
             OperationKind::Stop => "stopped",
             OperationKind::Start => "started",
+            OperationKind::Prune => return None,
             OperationKind::Teardown => {
                 let kept = kept.unwrap_or_default();
                 let torn_down = TornDown { status: "torn_down", subdomain: tenant.clone(), changed: true, kept };

@@ -252,6 +252,11 @@ impl Orchestrator {
                     Ok((Outcome::Undone, None))
                 }
             }
+            // Nothing of it can be half done, so it has no journal.
+            OperationKind::Prune => {
+                self.end_lightly(record).await?;
+                Ok((Outcome::Unknown, None))
+            }
             OperationKind::Teardown => {
                 let kept = self.tear_down(op, journal.operation, record, journal.purge).await?;
                 Ok((Outcome::Finished, Some(kept)))

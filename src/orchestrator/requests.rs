@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::LeftOverKind;
 use crate::domain::{
     FileContent, Generation, Limits, OperationKind, Placement, ProjectPath, RegistryAuth, RepeatKey, ServiceName,
     Subdomain, TenantId,
@@ -32,6 +33,23 @@ pub struct ProvisionRequest {
     pub adopt: bool,
     /// The hash of a plan: anything else than it is refused.
     pub expect_plan: Option<String>,
+}
+
+/// `POST /v1/system/prune`.
+#[derive(Debug, Clone)]
+pub struct PruneRequest {
+    /// Only say what is left over.
+    pub dry_run: bool,
+    /// What to look for; everything when empty.
+    pub kinds: BTreeSet<LeftOverKind>,
+    /// The volumes that may go, by name.
+    pub volumes: BTreeSet<String>,
+}
+
+impl PruneRequest {
+    pub(super) fn wants(&self, kind: LeftOverKind) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(&kind)
+    }
 }
 
 /// `POST /v1/tenants/update`: what is none stays as accepted.

@@ -86,6 +86,9 @@ impl Orchestrator {
         if live && !grows {
             return Ok(None);
         }
+        if !live && let Some(cordon) = self.cordoned() {
+            return Err(Error::HostCordoned(cordon));
+        }
         let settings = &self.inner.settings;
         let (memory, cpus) = self.host_size(record).await?;
         let claims = &self.inner.claims;

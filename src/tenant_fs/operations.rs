@@ -4,7 +4,7 @@
 use std::ffi::CString;
 
 use super::{FsError, TenantFs, sealed};
-use crate::domain::{OperationId, OperationRecord};
+use crate::domain::{OperationId, OperationKind, OperationRecord};
 
 /// Whether a write has to outlive a power loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +52,15 @@ impl TenantFs {
         let writing = FsError::io("writing an operation");
         let (bytes, name) = (sealed::seal(operation), file(operation.operation.id));
         let (dir, workshop) = (&self.host.operations, &self.host.workshop);
-        match durability {
+        let write = || match durability {
             Durability::Synced => {
-                workshop.write(dir, &name, &bytes, 0o600, None).and_then(|()| dir.sync()).map_err(writing)?;
+                workshop.write(dir, &name, &bytes, 0o600, None).and_then(|()| dir.sync()).map_err(&writing)
             }
-            Durability::Written => workshop.write_unsynced(dir, &name, &bytes, 0o600).map_err(writing)?,
+            Durability::Written => workshop.write_unsynced(dir, &name, &bytes, 0o600).map_err(&writing),
+        };
+        match operation.operation.kind {
+            OperationKind::Stop | OperationKind::Teardown => self.host.with_reserve(write)?,
+            _ => write()?,
         }
         Ok(bytes.len() as u64)
     }

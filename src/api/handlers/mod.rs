@@ -79,6 +79,9 @@ impl Endpoints for Handlers {
             Route::Logs(tenant) => self.logs(&tenant, &call).await,
             Route::Images(tenant) => self.images(&tenant, &call).await,
             Route::Info => self.info(&call).await,
+            Route::Cordon => self.cordon(call).await,
+            Route::Uncordon => self.uncordon(&call).await,
+            Route::Prune => self.prune(call).await,
         }
     }
 }

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use super::Handlers;
 use crate::api::error::ApiError;
 use crate::api::front::Call;
-use crate::api::query;
 use crate::api::respond::{self, Answer};
+use crate::api::{query, requests};
 use crate::domain::ErrorCode;
 use crate::orchestrator::Readiness;
 
@@ -47,6 +47,26 @@ impl Handlers {
             Ok(info) => Ok(respond::json(StatusCode::OK, &info)),
             Err(_) => Err(ApiError::new(ErrorCode::BackendUnavailable, "the backend does not answer")),
         }
+    }
+
+    pub(super) async fn cordon(&self, call: Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        let body = self.bodies.read(&call.headers, call.body, &self.limits).await?;
+        let reason = requests::cordon(&body.bytes)?;
+        Ok(respond::json(StatusCode::OK, &self.orchestrator.cordon(reason).await?))
+    }
+
+    pub(super) async fn uncordon(&self, call: &Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        Ok(respond::json(StatusCode::OK, &self.orchestrator.uncordon().await?))
+    }
+
+    pub(super) async fn prune(&self, call: Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        let body = self.bodies.read(&call.headers, call.body, &self.limits).await?;
+        let request = requests::prune(&body.bytes)?;
+        drop(body);
+        Ok(respond::json(StatusCode::OK, &self.orchestrator.prune(request).await?))
     }
 
     async fn readiness(&self) -> Readiness {
