@@ -58,7 +58,7 @@ pub struct PlannedPort {
     pub service: ServiceName,
     pub port: u16,
     pub protocol: String,
-    /// The first and the last port that the file allows; none when the agent chooses.
+    /// The first and the last port of the host from which one is taken; none for any.
     pub host_ports: Option<(u16, u16)>,
 }
 

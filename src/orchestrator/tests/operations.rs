@@ -22,6 +22,7 @@ impl House {
     /// Ends this agent as a crash does, as far as the disk goes, and starts another one on its root.
     async fn crash(self) -> Self {
         let Self { orchestrator, root } = self;
+        orchestrator.shutdown(Duration::ZERO).await;
         drop(orchestrator);
         let path = root.path().join("tenants");
         // The lock goes with the last task of the agent that holds it.
