@@ -246,7 +246,11 @@ impl Ledger {
             let matching = matching.filter(|brief| tenant.is_none_or(|tenant| *tenant == brief.operation.subdomain));
             (running, matching.take(most).cloned().collect::<Vec<_>>())
         };
-        let running = running.iter().filter(|running| tenant.is_none_or(|tenant| tenant == running.tenant()));
+        let running = running.iter().filter(|running| {
+            // What nobody asked for is no business of theirs; it is found by its id when it keeps a tenant busy.
+            let asked_for = !matches!(running.now().kind, OperationKind::Recover | OperationKind::Prune);
+            asked_for && tenant.is_none_or(|tenant| tenant == running.tenant())
+        });
         let mut all: Vec<OperationRecord> = running.map(|running| running.record()).chain(ended).collect();
         all.sort_by_key(|record| std::cmp::Reverse(record.operation.id));
         all.truncate(most);

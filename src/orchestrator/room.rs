@@ -56,6 +56,9 @@ impl Claims {
 impl Orchestrator {
     /// Claims room for what a tenant is to become. None when it needs no more than it has: that is never refused.
     pub(super) async fn claim(&self, record: &Record, loaded: &Loaded) -> Result<Option<Claim>, Error> {
+        if !is_growing(record, loaded) {
+            return Ok(None);
+        }
         let claims = &self.inner.claims;
         // Asked before the lock is taken: the engine may be slow.
         self.host_size(record).await?;
@@ -80,10 +83,9 @@ impl Orchestrator {
 
     /// The room there is, or the refusal. None when the tenant needs no more than it has.
     pub(super) async fn look_for_room(&self, record: &Record, loaded: &Loaded) -> Result<Option<Room>, Error> {
-        let (demand, has) = (loaded.demand, record.demand);
-        let live = !record.kept && record.generation != Generation::NONE;
-        let grows = demand.reserved_memory > has.reserved_memory || demand.reserved_nano_cpus > has.reserved_nano_cpus;
-        if live && !grows {
+        let demand = loaded.demand;
+        let live = is_live(record);
+        if !is_growing(record, loaded) {
             return Ok(None);
         }
         if !live && let Some(cordon) = self.cordoned() {
@@ -135,6 +137,17 @@ impl Orchestrator {
             nano_cpus: cpus_together,
         }))
     }
+}
+
+fn is_live(record: &Record) -> bool {
+    !record.kept && record.generation != Generation::NONE
+}
+
+/// Whether a tenant needs more of the host than it has.
+fn is_growing(record: &Record, loaded: &Loaded) -> bool {
+    let (demand, has) = (loaded.demand, record.demand);
+    let grows = demand.reserved_memory > has.reserved_memory || demand.reserved_nano_cpus > has.reserved_nano_cpus;
+    grows || !is_live(record)
 }
 
 fn refuse_if_full(counts: bool, what: Quantity, asked: u64, taken: u64, capacity: Option<u64>) -> Result<(), Error> {
