@@ -132,6 +132,7 @@ fn provision(version: u32) -> ProvisionRequest {
         registry_auth: Vec::new(),
         limits: q8_agent::domain::Limits::default(),
         adopt: false,
+        expect_plan: None,
     }
 }
 
@@ -146,6 +147,7 @@ fn update(compose: Option<String>) -> UpdateRequest {
         limits: None,
         pull: false,
         registry_auth: Vec::new(),
+        expect_plan: None,
     }
 }
 

@@ -72,6 +72,7 @@ pub(crate) fn request(tenant: &Subdomain, compose: &str) -> ProvisionRequest {
         registry_auth: Vec::new(),
         limits: q8_agent::domain::Limits::default(),
         adopt: false,
+        expect_plan: None,
     }
 }
 

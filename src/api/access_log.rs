@@ -38,6 +38,11 @@ impl RequestId {
         ((1..=64).contains(&text.len()) && text.bytes().all(good)).then(|| Self(text.into()))
     }
 
+    /// In the place of a request that nobody knows.
+    pub(super) fn nobody() -> Self {
+        Self("-".into())
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }

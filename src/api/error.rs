@@ -12,14 +12,12 @@ use super::respond::{self, Answer};
 use super::wire::Refusal;
 use crate::backend::BackendError;
 use crate::compose::Location;
-use crate::domain::{ErrorCode, InvalidName};
+use crate::domain::{ErrorCode, Failure, InvalidName, OperationId};
 use crate::orchestrator;
 
 /// What a code means in HTTP.
 struct Meaning {
     status: StatusCode,
-    /// The same request may succeed later without anybody changing anything.
-    retryable: bool,
     /// Seconds after which a retry makes sense, for the header of that name.
     retry_after: Option<u16>,
 }
@@ -28,36 +26,42 @@ struct Meaning {
 fn meaning(code: ErrorCode) -> Meaning {
     use ErrorCode as C;
     use StatusCode as S;
-    let (status, retryable, retry_after) = match code {
-        C::InvalidRequest | C::InvalidSubdomain | C::InvalidFilePath => (S::BAD_REQUEST, false, None),
-        C::Unauthorized => (S::UNAUTHORIZED, false, None),
-        C::Forbidden => (S::FORBIDDEN, false, None),
-        C::NotFound => (S::NOT_FOUND, false, None),
-        C::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, false, None),
-        C::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, false, None),
-        C::ComposeInvalid | C::PolicyDenied | C::QuotaExceeded | C::UnsupportedOnBackend | C::BackendNotConfigured => {
-            (S::UNPROCESSABLE_ENTITY, false, None)
-        }
-        C::TenantBusy => (S::CONFLICT, true, Some(5)),
+    let (status, retry_after) = match code {
+        C::InvalidRequest | C::InvalidSubdomain | C::InvalidFilePath => (S::BAD_REQUEST, None),
+        C::Unauthorized => (S::UNAUTHORIZED, None),
+        C::Forbidden => (S::FORBIDDEN, None),
+        C::NotFound => (S::NOT_FOUND, None),
+        C::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, None),
+        C::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, None),
+        C::ComposeInvalid
+        | C::PolicyDenied
+        | C::QuotaExceeded
+        | C::UnsupportedOnBackend
+        | C::BackendNotConfigured
+        | C::IdempotencyMismatch => (S::UNPROCESSABLE_ENTITY, None),
+        C::TenantBusy => (S::CONFLICT, Some(5)),
         C::GenerationMismatch
+        | C::PlanChanged
+        | C::Cancelled
+        | C::NotCancellable
         | C::IdMismatch
         | C::NameTaken
         | C::PortTaken
         | C::HostFull
         | C::HostCordoned
-        | C::PlacementChange => (S::CONFLICT, false, None),
+        | C::PlacementChange => (S::CONFLICT, None),
         C::ImageNotFound | C::RegistryDenied | C::ServiceUnhealthy | C::ServiceExited | C::BackendError => {
-            (S::BAD_GATEWAY, false, None)
+            (S::BAD_GATEWAY, None)
         }
-        C::RegistryUnavailable => (S::BAD_GATEWAY, true, None),
-        C::DeadlineExceeded => (S::GATEWAY_TIMEOUT, true, None),
-        C::BackendUnavailable => (S::SERVICE_UNAVAILABLE, true, Some(5)),
-        C::NoSpace => (S::INSUFFICIENT_STORAGE, false, None),
-        C::RateLimited => (S::TOO_MANY_REQUESTS, true, Some(1)),
-        C::ShuttingDown => (S::SERVICE_UNAVAILABLE, true, Some(10)),
-        C::Internal => (S::INTERNAL_SERVER_ERROR, false, None),
+        C::RegistryUnavailable => (S::BAD_GATEWAY, None),
+        C::DeadlineExceeded => (S::GATEWAY_TIMEOUT, None),
+        C::BackendUnavailable => (S::SERVICE_UNAVAILABLE, Some(5)),
+        C::NoSpace => (S::INSUFFICIENT_STORAGE, None),
+        C::RateLimited => (S::TOO_MANY_REQUESTS, Some(1)),
+        C::ShuttingDown => (S::SERVICE_UNAVAILABLE, Some(10)),
+        C::Internal => (S::INTERNAL_SERVER_ERROR, None),
     };
-    Meaning { status, retryable, retry_after }
+    Meaning { status, retry_after }
 }
 
 /// The status that a code is answered with.
@@ -81,6 +85,8 @@ pub(super) struct ApiError {
     hang_up: bool,
     /// Seconds to wait, where they are known better than the table knows them.
     retry_after: Option<u64>,
+    /// The operation that failed, and whether that is told from memory. Boxed for the same reason.
+    operation: Option<Box<(OperationId, bool)>>,
     /// For the few refusals of a message's form that HTTP has a word of its own for; the table has one for the code.
     status: Option<StatusCode>,
 }
@@ -115,6 +121,7 @@ impl ApiError {
             allow: None,
             hang_up: false,
             retry_after: None,
+            operation: None,
             status: None,
         }
     }
@@ -159,6 +166,11 @@ impl ApiError {
         Self { retry_after: Some(seconds), ..self }
     }
 
+    #[must_use]
+    pub(super) fn of_operation(self, operation: Option<OperationId>, replayed: bool) -> Self {
+        Self { operation: operation.map(|id| Box::new((id, replayed))), ..self }
+    }
+
     pub(super) fn body<'a>(&'a self, request: &'a RequestId) -> ErrorBody<'a> {
         ErrorBody {
             error: &self.message,
@@ -168,7 +180,7 @@ impl ApiError {
             line: self.location.map(|place| place.line),
             column: self.location.map(|place| place.column),
             request_id: request.as_str(),
-            retryable: meaning(self.code).retryable,
+            retryable: self.code.is_retryable(),
         }
     }
 
@@ -185,6 +197,10 @@ impl ApiError {
         if let Some(methods) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(methods));
         }
+        if let Some((operation, replayed)) = self.operation.as_deref() {
+            respond::name_operation(&mut answer, *operation, *replayed);
+        }
+        let headers = answer.headers_mut();
         if self.hang_up {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -220,25 +236,17 @@ impl From<&BackendError> for ApiError {
     }
 }
 
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        let Failure { code, message, field, line, column, details } = failure;
+        let location = line.zip(column).map(|(line, column)| Location { line, column });
+        Self { field, location, details: details.map(Box::new), ..Self::new(code, message) }
+    }
+}
+
 impl From<orchestrator::Error> for ApiError {
     fn from(error: orchestrator::Error) -> Self {
-        use orchestrator::Error as E;
-        let details = match &error {
-            E::Policy(refusals) => Some(json!({ "refusals": refusals })),
-            E::Quota(excesses) => Some(json!({ "limits": excesses })),
-            E::HostFull(full) => Some(json!(full)),
-            E::HostCordoned(cordon) => Some(json!(cordon)),
-            E::Busy(operation) => Some(json!({ "operation": operation })),
-            E::GenerationMismatch { at, .. } => Some(json!({ "generation": at })),
-            E::Backend(backend) => backend.details().map(|details| json!(details)),
-            _ => None,
-        };
-        Self {
-            field: error.field(),
-            location: error.location(),
-            details: details.map(Box::new),
-            ..Self::new(error.code(), error.to_string())
-        }
+        error.failure().into()
     }
 }
 
@@ -264,6 +272,10 @@ mod tests {
         ("BACKEND_NOT_CONFIGURED", 422, false),
         ("TENANT_BUSY", 409, true),
         ("GENERATION_MISMATCH", 409, false),
+        ("PLAN_CHANGED", 409, false),
+        ("IDEMPOTENCY_MISMATCH", 422, false),
+        ("CANCELLED", 409, false),
+        ("NOT_CANCELLABLE", 409, false),
         ("ID_MISMATCH", 409, false),
         ("NAME_TAKEN", 409, false),
         ("PORT_TAKEN", 409, false),

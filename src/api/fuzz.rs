@@ -27,6 +27,8 @@ const PATHS: &[(&str, &str)] = &[
     ("GET", "/v1/tenants/logs/*"),
     ("GET", "/v1/tenants/images/*"),
     ("GET", "/v1/tenants/stats/*"),
+    ("POST", "/v1/tenants/plan"),
+    ("GET", "/v1/operations"),
     ("GET", "/v1/system/info"),
     ("GET", "/v1/system/stats"),
     ("GET", "/metrics"),
@@ -109,6 +111,11 @@ fn name_in(route: &Route) -> Option<&str> {
         | Route::Provision
         | Route::Update
         | Route::Tenants
+        | Route::Plan
+        | Route::Operations
+        | Route::Operation(_)
+        | Route::OperationEvents(_)
+        | Route::CancelOperation(_)
         | Route::Info
         | Route::SystemStats
         | Route::Metrics

@@ -5,11 +5,12 @@
 //! wire     what of the client's bytes hyper may see
 //! front    request id -> token -> route -> endpoint -> log entry     auth  router  access_log
 //! handlers one function a route                                      body  json  requests  query
-//! error    THE table from codes to statuses                          respond  logs
+//! error    THE table from codes to statuses                          respond  logs  sse
 //! openapi  the description of all this for machines
 //! ```
 
 mod access_log;
+mod ask;
 mod auth;
 mod body;
 mod error;
@@ -27,6 +28,7 @@ mod respond;
 mod router;
 mod server;
 mod socket;
+mod sse;
 mod wire;
 
 pub use auth::LiveTokens;
@@ -53,6 +55,8 @@ pub struct Limits {
     pub log_streams: usize,
     /// Log streams of one tenant at a time.
     pub log_streams_per_tenant: usize,
+    /// Streams of events at a time.
+    pub event_streams: usize,
     /// From the first byte of a request's head to its last, and from the connection's start to the first head.
     pub head_time: Duration,
     /// From the head of a request to the last byte of its body.
@@ -77,6 +81,7 @@ impl Default for Limits {
             connections_per_peer: 1024,
             log_streams: 256,
             log_streams_per_tenant: 128,
+            event_streams: 256,
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),
             idle_time: Duration::from_mins(1),

@@ -3,13 +3,16 @@
 use super::error::ApiError;
 use super::json::quoted;
 use crate::backend::{LogQuery, Tail};
-use crate::domain::{Generation, ServiceName};
+use crate::domain::{Generation, ServiceName, Subdomain};
 
 /// The default of `tail`: reading a whole log costs the engine seconds per 100 MB.
 const DEFAULT_TAIL: u32 = 100;
 /// The largest `tail`.
 const MAX_TAIL: u32 = 100_000;
 const MAX_SERVICES: usize = 200;
+/// How many operations a list has, unless it is asked for more, and the most.
+const DEFAULT_OPERATIONS: usize = 100;
+const MAX_OPERATIONS: usize = 1000;
 
 /// The decoded parameters of a request, in the order written.
 struct Query(Vec<(String, String)>);
@@ -89,6 +92,18 @@ pub(super) fn purge(raw: Option<&str>) -> Result<bool, ApiError> {
     Query::parse(raw, &["purge"])?.flag("purge")
 }
 
+/// The parameters of the list of operations: of which tenant, and how many.
+pub(super) fn operations(raw: Option<&str>) -> Result<(Option<Subdomain>, usize), ApiError> {
+    const TENANT: &str = "a tenant's subdomain";
+    let query = Query::parse(raw, &["subdomain", "limit"])?;
+    let tenant = query.one("subdomain", TENANT, |text| Subdomain::parse(text).ok())?;
+    let limit = query.one("limit", "a number from 1 to 1000", |text| {
+        let digits = text.bytes().all(|c| c.is_ascii_digit());
+        text.parse().ok().filter(|limit| digits && (1..=MAX_OPERATIONS).contains(limit))
+    })?;
+    Ok((tenant, limit.unwrap_or(DEFAULT_OPERATIONS)))
+}
+
 /// The parameters of logs: what to read, and whether each line shows its time.
 pub(super) fn logs(raw: Option<&str>, now: jiff::Timestamp) -> Result<(LogQuery, bool), ApiError> {
     const TIME: &str = "a time such as 2026-11-21T08:00:00Z (write + as %2B) or how long ago, such as 10m";
@@ -136,6 +151,18 @@ fn time(text: &str, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_of_operations() {
+        assert_eq!(operations(None).unwrap(), (None, DEFAULT_OPERATIONS));
+        let (tenant, limit) = operations(Some("limit=7&subdomain=acme")).unwrap();
+        assert_eq!((tenant.unwrap().as_str(), limit), ("acme", 7));
+        for (bad, field) in
+            [("limit=0", "limit"), ("limit=1001", "limit"), ("limit=+1", "limit"), ("subdomain=A", "subdomain")]
+        {
+            assert_eq!(operations(Some(bad)).unwrap_err().field.as_deref(), Some(field), "{bad}");
+        }
+    }
 
     fn now() -> jiff::Timestamp {
         "2026-11-21T12:00:00Z".parse().unwrap()

@@ -38,6 +38,7 @@ pub(super) fn provision(body: &[u8]) -> Result<ProvisionRequest, ApiError> {
         limits: object.take("limits").map_or(Ok(Limits::default()), limits)?,
         registry_auth: object.take("registry_auth").map_or(Ok(Vec::new()), |value| registry_auth(&value))?,
         adopt: object.take("adopt").map_or(Ok(false), |value| value.boolean())?,
+        expect_plan: object.take("expect_plan").map(|value| plan_hash(&value)).transpose()?,
     };
     object.finish()?;
     Ok(request)
@@ -56,9 +57,19 @@ pub(super) fn update(body: &[u8]) -> Result<UpdateRequest, ApiError> {
         limits: object.take("limits").map(limits).transpose()?,
         pull: object.take("pull").map_or(Ok(true), |value| value.boolean())?,
         registry_auth: object.take("registry_auth").map_or(Ok(Vec::new()), |value| registry_auth(&value))?,
+        expect_plan: object.take("expect_plan").map(|value| plan_hash(&value)).transpose()?,
     };
     object.finish()?;
     Ok(request)
+}
+
+fn plan_hash(value: &Value<'_>) -> Result<String, ApiError> {
+    let hash = value.string()?;
+    if hash.len() == 64 && hash.bytes().all(|c| c.is_ascii_digit() || matches!(c, b'a'..=b'f')) {
+        Ok(hash)
+    } else {
+        Err(value.refuse(ErrorCode::InvalidRequest, "must be the plan_hash of a plan"))
+    }
 }
 
 /// Reads the body of `POST /v1/system/cordon`; none is one without a reason.

@@ -6,7 +6,7 @@
 use hyper::Method;
 
 use super::error::ApiError;
-use crate::domain::{ErrorCode, Subdomain};
+use crate::domain::{ErrorCode, OperationId, Subdomain};
 
 /// Everything the agent can be asked over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,11 @@ pub(super) enum Route {
     Logs(Subdomain),
     Images(Subdomain),
     TenantStats(Subdomain),
+    Plan,
+    Operations,
+    Operation(OperationId),
+    OperationEvents(OperationId),
+    CancelOperation(OperationId),
     Info,
     SystemStats,
     Metrics,
@@ -54,6 +59,11 @@ impl Route {
             Self::Logs(_) => "/v1/tenants/logs/{subdomain}",
             Self::Images(_) => "/v1/tenants/images/{subdomain}",
             Self::TenantStats(_) => "/v1/tenants/stats/{subdomain}",
+            Self::Plan => "/v1/tenants/plan",
+            Self::Operations => "/v1/operations",
+            Self::Operation(_) => "/v1/operations/{id}",
+            Self::OperationEvents(_) => "/v1/operations/{id}/events",
+            Self::CancelOperation(_) => "/v1/operations/{id}/cancel",
             Self::Info => "/v1/system/info",
             Self::SystemStats => "/v1/system/stats",
             Self::Metrics => "/metrics",
@@ -102,6 +112,9 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Get, ["v1", "tenants", "logs", tenant]) => named(tenant, Route::Logs),
         (Verb::Get, ["v1", "tenants", "images", tenant]) => named(tenant, Route::Images),
         (Verb::Get, ["v1", "tenants", "stats", tenant]) => named(tenant, Route::TenantStats),
+        (Verb::Post, ["v1", "tenants", "plan"]) => Ok(Route::Plan),
+        (Verb::Get, ["v1", "operations"]) => Ok(Route::Operations),
+        (_, ["v1", "operations", id, rest @ ..]) => operation(verb, id, rest),
         (Verb::Get, ["v1", "system", "info"]) => Ok(Route::Info),
         (Verb::Get, ["v1", "system", "stats"]) => Ok(Route::SystemStats),
         (Verb::Get, ["metrics"]) => Ok(Route::Metrics),
@@ -111,18 +124,35 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (
             _,
             ["health" | "live" | "ready" | "metrics" | "openapi.json"]
-            | ["v1", "tenants"]
+            | ["v1", "tenants" | "operations"]
             | ["v1", "tenants", "status" | "logs" | "images" | "stats", _]
             | ["v1", "system", "info" | "stats"],
         ) => Err(ApiError::method_not_allowed("GET, HEAD")),
         (
             _,
-            ["v1", "tenants", "provision" | "update"]
+            ["v1", "tenants", "provision" | "update" | "plan"]
             | ["v1", "tenants", "rollback" | "restart" | "stop" | "start" | "teardown", _]
             | ["v1", "system", "cordon" | "uncordon" | "prune"],
         ) => Err(ApiError::method_not_allowed("POST")),
-        _ => Err(ApiError::new(ErrorCode::NotFound, "there is no such path")),
+        _ => Err(no_such_path()),
     }
+}
+
+/// A path below an operation's. What is no id names no operation.
+fn operation(verb: Verb, id: &str, rest: &[&str]) -> Result<Route, ApiError> {
+    let id = OperationId::parse(id).map_err(|_| no_such_path())?;
+    match (verb, rest) {
+        (Verb::Get, []) => Ok(Route::Operation(id)),
+        (Verb::Get, ["events"]) => Ok(Route::OperationEvents(id)),
+        (Verb::Post, ["cancel"]) => Ok(Route::CancelOperation(id)),
+        (_, [] | ["events"]) => Err(ApiError::method_not_allowed("GET, HEAD")),
+        (_, ["cancel"]) => Err(ApiError::method_not_allowed("POST")),
+        _ => Err(no_such_path()),
+    }
+}
+
+fn no_such_path() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "there is no such path")
 }
 
 fn named(tenant: &str, route: fn(Subdomain) -> Route) -> Result<Route, ApiError> {
@@ -136,6 +166,7 @@ mod tests {
     #[test]
     fn every_route_is_found_by_its_template_and_by_no_other_method() {
         let acme = || Subdomain::parse("acme").unwrap();
+        let id = OperationId::new();
         for (method, route) in [
             ("GET", Route::Health),
             ("GET", Route::Live),
@@ -152,6 +183,11 @@ mod tests {
             ("GET", Route::Logs(acme())),
             ("GET", Route::Images(acme())),
             ("GET", Route::TenantStats(acme())),
+            ("POST", Route::Plan),
+            ("GET", Route::Operations),
+            ("GET", Route::Operation(id)),
+            ("GET", Route::OperationEvents(id)),
+            ("POST", Route::CancelOperation(id)),
             ("GET", Route::Info),
             ("GET", Route::SystemStats),
             ("GET", Route::Metrics),
@@ -160,7 +196,7 @@ mod tests {
             ("POST", Route::Prune),
             ("GET", Route::OpenApi),
         ] {
-            let path = route.template().replace("{subdomain}", "acme");
+            let path = route.template().replace("{subdomain}", "acme").replace("{id}", &id.to_string());
             for asked in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {
                 let found = find(&Method::from_bytes(asked.as_bytes()).unwrap(), &path);
                 if asked == method || (asked == "HEAD" && method == "GET") {
@@ -218,6 +254,11 @@ mod tests {
             ("/v1/tenants/status/acme/", NotFound),
             ("/v1/tenants/status/acme/x/y/z", NotFound),
             ("/v1/tenants/nothing/acme", NotFound),
+            ("/v1/operations/", NotFound),
+            ("/v1/operations/acme", NotFound),
+            ("/v1/operations/0190A1B2-0000-7000-8000-000000000000", NotFound),
+            ("/v1/operations/0190a1b2-0000-7000-8000-000000000000/nothing", NotFound),
+            ("/v1/operations/0190a1b2-0000-7000-8000-000000000000/events/", NotFound),
             ("/v1/%74enants", NotFound),
             ("/v1/tenants/../tenants", NotFound),
             ("/v1/tenants/status/", InvalidSubdomain),

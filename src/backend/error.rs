@@ -58,6 +58,8 @@ pub enum BackendError {
     NoSuchService { service: ServiceName },
     #[error("the backend cannot be reached")]
     Unavailable,
+    #[error("the operation was cancelled")]
+    Cancelled,
     #[error("no space is left on the host")]
     NoSpace,
     #[error("the backend refused a request: {message}")]
@@ -82,6 +84,7 @@ impl BackendError {
             Self::Unsupported { .. } => ErrorCode::UnsupportedOnBackend,
             Self::NoSuchService { .. } => ErrorCode::NotFound,
             Self::Unavailable => ErrorCode::BackendUnavailable,
+            Self::Cancelled => ErrorCode::Cancelled,
             Self::NoSpace => ErrorCode::NoSpace,
             Self::Refused { .. } => ErrorCode::BackendError,
             Self::GateRefused { .. } => ErrorCode::Internal,

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::plan::{After, Slot, Until, Work};
-use super::{Action, BackendError, Plan, PlannedObject, Run, Step};
+use super::{Action, BackendError, Plan, PlannedObject, Run, Step, StepState};
 
 /// How many calls that make or start something an engine gets at once.
 const PARALLEL: usize = 16;
@@ -67,10 +67,17 @@ pub(super) async fn execute(plan: &Plan, hands: &impl Hands, run: &Run) -> Resul
         }
     }
     let mut making = plan.tasks.iter().filter(|task| matches!(task.work, Work::Make(_))).count();
+    run.progress.planned(plan.tasks.iter().filter(|task| !is_idle(task.work)).count());
     let doer = Doer { plan, hands, run, slots: Semaphore::new(PARALLEL) };
     let mut under_way: FuturesUnordered<_> =
         (0..plan.tasks.len()).filter(|&at| waits[at] == 0).map(|at| doer.perform(at)).collect();
-    while let Some((at, result)) = under_way.next().await {
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = under_way.next() => next,
+            () = run.cancel.cancelled() => Some((0, Err(BackendError::Cancelled))),
+        };
+        let Some((at, result)) = next else { break };
         if let Err(error) = result {
             if making > 0 {
                 under_way.map(drop).collect::<()>().await;
@@ -90,7 +97,24 @@ pub(super) async fn execute(plan: &Plan, hands: &impl Hands, run: &Run) -> Resul
         _ => None,
     });
     let started: Vec<Slot<'_>> = started.collect();
-    if started.is_empty() { Ok(()) } else { hands.last_look(&started).await }
+    if started.is_empty() {
+        return Ok(());
+    }
+    tokio::select! {
+        looked = hands.last_look(&started) => looked,
+        () = run.cancel.cancelled() => Err(BackendError::Cancelled),
+    }
+}
+
+/// What a task is called in the progress; none when it does nothing.
+fn action(work: Work) -> Option<&'static str> {
+    match work {
+        Work::Keep(_) | Work::AllMade | Work::AllCleared => None,
+        Work::Make(_) => Some("make"),
+        Work::Stop(_) => Some("stop"),
+        Work::Start(_) => Some("start"),
+        Work::Await(_) | Work::Monitor(..) => Some("await"),
+    }
 }
 
 struct Doer<'a, H> {
@@ -112,8 +136,30 @@ impl<H: Hands> Doer<'_, H> {
             self.rest(task.pause, "waiting between two groups of containers").await?;
         }
         let Some(step) = task.work.step().map(|step| &self.plan.steps[step]) else { return Ok(()) };
+        let Some(action) = action(task.work) else { return Ok(()) };
+        let (progress, object) = (&self.run.progress, step.object.to_string());
+        progress.step(object.clone(), action, StepState::Begun);
+        let done = self.work(task.work, step).await;
+        let state = if done.is_ok() { StepState::Done } else { StepState::Failed };
+        progress.step(object, action, state);
+        if let Some(slot) = step.slot() {
+            let reached = match task.work {
+                _ if done.is_err() => Some("failed"),
+                Work::Stop(_) => Some("stopped"),
+                Work::Start(_) => Some("started"),
+                Work::Await(_) | Work::Monitor(..) => Some("ready"),
+                _ => None,
+            };
+            if let Some(reached) = reached {
+                progress.container(slot.service.as_str(), slot.number, reached);
+            }
+        }
+        done
+    }
+
+    async fn work(&self, work: Work, step: &Step) -> Result<(), BackendError> {
         let slot = || step.slot().expect("only containers are stopped, started and waited for");
-        match task.work {
+        match work {
             Work::Keep(_) | Work::AllMade | Work::AllCleared => Ok(()),
             Work::Make(_) => self.make(step).await,
             Work::Stop(_) => self.hands.stop(slot()).await,
@@ -138,7 +184,12 @@ impl<H: Hands> Doer<'_, H> {
         };
         let step = self.plan.tasks[after.task].work.step().map(|step| &self.plan.steps[step]);
         let Some(slot) = step.and_then(Step::slot) else { return Ok(()) };
-        match self.hands.reach(slot, goal).await {
+        let reached = self.hands.reach(slot, goal).await;
+        if reached.is_ok() && goal != Goal::Started {
+            let state = if goal == Goal::Healthy { "healthy" } else { "completed" };
+            self.run.progress.container(slot.service.as_str(), slot.number, state);
+        }
+        match reached {
             Err(error) if !after.required && !matches!(error, BackendError::Unavailable) => {
                 tracing::info!(dependency = %slot.service, %error, "optional dependency is not there");
                 Ok(())
@@ -182,7 +233,7 @@ mod tests {
 
     use super::*;
     use crate::backend::plan::Task;
-    use crate::backend::{Progress, Step};
+    use crate::backend::{Progress, ProgressEvent, Step};
     use crate::domain::{ContainerName, ObjectKey, ServiceName};
 
     /// Writes down what it was asked for.
@@ -258,6 +309,7 @@ mod tests {
         Run {
             deadline: Instant::now() + Duration::from_secs(10),
             progress: Progress::new(),
+            cancel: tokio_util::sync::CancellationToken::new(),
             credentials: std::sync::Arc::default(),
             pull: false,
             only: None,
@@ -273,6 +325,43 @@ mod tests {
         let expected =
             ["make volume v", "make web-1", "start web-1", "hooks of web-1", "Ready web-1", "last look at web-1"];
         assert_eq!(done, expected);
+    }
+
+    #[tokio::test]
+    async fn who_cancels_waits_for_what_is_being_made_only() {
+        let (hands, run) = (Fake::default(), run());
+        run.cancel.cancel();
+        let result = execute(&plan(), &hands, &run).await;
+        assert!(matches!(result, Err(BackendError::Cancelled)), "{result:?}");
+        let done = hands.done.into_inner().unwrap();
+        assert!(done.iter().all(|what| what.starts_with("make")), "{done:?}");
+    }
+
+    #[tokio::test]
+    async fn steps_are_told_as_they_begin_and_end() {
+        let (hands, run) = (Fake { fails_at: "start web-1", ..Fake::default() }, run());
+        execute(&plan(), &hands, &run).await.expect_err("it does not start");
+        let told: Vec<String> = run
+            .progress
+            .after(0, 100)
+            .events
+            .into_iter()
+            .filter_map(|told| match told.event {
+                ProgressEvent::Step { object, action, state } => Some(format!("{action} {object} {state:?}")),
+                _ => None,
+            })
+            .collect();
+        let expected = [
+            "make volume v Begun",
+            "make volume v Done",
+            "make container web-1 Begun",
+            "make container web-1 Done",
+            "start container web-1 Begun",
+            "start container web-1 Failed",
+        ];
+        assert_eq!(told.iter().filter(|line| expected.contains(&line.as_str())).count(), 6, "{told:?}");
+        let counters = run.progress.counters();
+        assert_eq!((counters.steps, counters.steps_done), (4, 2));
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ mod hooks;
 mod logs;
 mod owned;
 mod plan;
+mod progress;
 mod rolling;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -30,6 +31,7 @@ pub use hooks::PreStop;
 pub use logs::{LogLine, LogQuery, LogStream, LogStreamKind, Tail};
 pub use owned::{Owned, OwnedKind};
 pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNote, Until, Work};
+pub use progress::{News, Progress, ProgressEvent, StepState, Told};
 pub use usage::{ContainerUsage, Holdings, Used, VolumeSize};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,8 +41,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::{
     BackendName, ContainerStatus, Endpoint, Generation, ImageInfo, ObjectName, RegistryAuth, ServiceName, Subdomain,
@@ -65,8 +67,10 @@ pub struct Capabilities {
 pub struct Run {
     /// When it must have ended; every wait respects it.
     pub deadline: Instant,
-    /// Says what is being done, in words for a person.
+    /// Says what is being done.
     pub progress: Progress,
+    /// Cancelled when the operation is to be given up; an apply then fails as soon as nothing is being made any more.
+    pub cancel: CancellationToken,
     /// Credentials for registries, chosen by exact host.
     pub credentials: Arc<Vec<RegistryAuth>>,
     /// Pull images even when they are there (`update` with `pull`).
@@ -75,33 +79,6 @@ pub struct Run {
     pub only: Option<BTreeSet<ServiceName>>,
     /// The `pre_stop` hooks of what an apply may replace: those of the committed generation.
     pub pre_stop: BTreeMap<ServiceName, PreStop>,
-}
-
-/// The step an operation is at, for `TENANT_BUSY`, status and logs.
-#[derive(Clone)]
-pub struct Progress(watch::Sender<String>);
-
-impl Progress {
-    /// Progress nobody has reported on yet.
-    pub fn new() -> Self {
-        Self(watch::Sender::new(String::from("starting")))
-    }
-
-    /// Reports the current step.
-    pub fn report(&self, step: impl Into<String>) {
-        self.0.send_replace(step.into());
-    }
-
-    /// The step last reported.
-    pub fn current(&self) -> String {
-        self.0.borrow().clone()
-    }
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 /// The image a service's reference stands for right now.
@@ -120,6 +97,26 @@ pub struct ResolvedImage {
 
 /// Images by service.
 pub type ResolvedImages = BTreeMap<ServiceName, ResolvedImage>;
+
+/// What [`Backend::prepare`] would find and do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Survey {
+    /// What each reference stands for now. The id is empty where the image is not there.
+    pub images: ResolvedImages,
+    /// What would be pulled, or asked of a registry.
+    pub pulls: Vec<ImagePull>,
+}
+
+/// One image that somebody has to be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImagePull {
+    /// The reference in the file.
+    pub image: String,
+    /// The services that use it.
+    pub services: Vec<ServiceName>,
+    /// Why, for a person.
+    pub reason: &'static str,
+}
 
 /// One container as a backend sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,6 +198,9 @@ pub trait Backend: Send + Sync {
 
     /// Makes the images available and says what each reference stands for. Touches nothing of the tenant.
     async fn prepare(&self, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError>;
+
+    /// What `prepare` would find and do, without doing it: nothing is pulled and no registry is asked.
+    async fn survey(&self, wanted: &Deployment, run: &Run) -> Result<Survey, BackendError>;
 
     /// What others have made for this tenant's project and the tenant may take over. Changes nothing: whoever wants it
     /// adds it to the deployment's tenant, and to the record with the commit.

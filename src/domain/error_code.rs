@@ -23,6 +23,10 @@ pub enum ErrorCode {
     BackendNotConfigured,
     TenantBusy,
     GenerationMismatch,
+    PlanChanged,
+    IdempotencyMismatch,
+    Cancelled,
+    NotCancellable,
     IdMismatch,
     NameTaken,
     PortTaken,
@@ -41,4 +45,19 @@ pub enum ErrorCode {
     RateLimited,
     ShuttingDown,
     Internal,
+}
+
+impl ErrorCode {
+    /// Whether the same request may succeed later without anybody changing anything.
+    pub fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Self::TenantBusy
+                | Self::RegistryUnavailable
+                | Self::DeadlineExceeded
+                | Self::BackendUnavailable
+                | Self::RateLimited
+                | Self::ShuttingDown
+        )
+    }
 }

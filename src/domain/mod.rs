@@ -24,7 +24,10 @@ pub use names::{
     AgentId, ContainerId, ContainerName, InvalidName, ObjectKey, ObjectName, ProjectName, ServiceName, Subdomain,
     TenantId,
 };
-pub use operation::{Operation, OperationId, OperationKind};
+pub use operation::{
+    Counters, Failure, Operation, OperationId, OperationKind, OperationRecord, OperationResult, OperationState,
+    Outcome, RepeatKey,
+};
 pub use path::ProjectPath;
 pub use status::{ContainerStatus, Endpoint, Health, ImageInfo, ServiceState, ServiceStatus, StackStatus, TenantState};
 pub use tenant::{BackendName, DesiredState, FileContent, Generation, Placement, RegistryAuth, TenantSpec};

@@ -1,11 +1,14 @@
 //! What the orchestrator answers, in the shape of the HTTP contract.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
+use super::Error;
 use crate::backend::{Capabilities, Guards, HostInfo};
 use crate::domain::{
-    BackendName, DesiredState, Endpoint, Generation, ImageInfo, ObjectName, Operation, ProjectName, ServiceStatus,
-    Subdomain, TenantId, TenantState,
+    BackendName, DesiredState, Endpoint, Generation, ImageInfo, ObjectName, Operation, OperationId, OperationRecord,
+    ProjectName, ServiceStatus, Subdomain, TenantId, TenantState,
 };
 use crate::tenant_fs::{Cordon, LastError};
 
@@ -51,6 +54,44 @@ pub struct TornDown {
     /// False when there was nothing to tear down.
     pub changed: bool,
     pub kept: Kept,
+}
+
+/// The answer to any mutation.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+#[allow(missing_docs, reason = "named after what they hold")]
+pub enum Answered {
+    Provisioned(Provisioned),
+    Done(Done),
+    TornDown(TornDown),
+}
+
+impl Answered {
+    /// Whether the tenant did not exist before: 201 instead of 200.
+    pub fn created(&self) -> bool {
+        matches!(self, Self::Provisioned(provisioned) if provisioned.created)
+    }
+}
+
+/// What becomes of a request for a mutation.
+#[derive(Debug)]
+pub enum Submitted {
+    /// It has been done, or refused.
+    Done {
+        /// The operation; none when it was refused before there was one.
+        operation: Option<OperationId>,
+        /// The answer.
+        answer: Result<Answered, Error>,
+    },
+    /// It is being done.
+    Accepted {
+        /// The operation as it stands.
+        operation: Box<OperationRecord>,
+        /// Whether an earlier request began it.
+        replayed: bool,
+    },
+    /// An earlier request has done it.
+    Replayed(Arc<OperationRecord>),
 }
 
 /// What a teardown left.

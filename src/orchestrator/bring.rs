@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::load::Loaded;
 use super::operations::Op;
 use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest, summary};
-use crate::backend::{Plan, PreStop, ResolvedImages, Run};
+use crate::backend::{ObservedContainer, Plan, PreStop, ResolvedImages, Run};
 use crate::domain::{
     Adopted, Demand, DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth,
     Subdomain, TenantSpec,
@@ -13,13 +13,14 @@ use crate::domain::{
 use crate::tenant_fs::{Journal, LastError, RECORD_VERSION, Record, StoredGeneration};
 
 /// What a new generation is made from.
-struct Wanted {
-    kind: OperationKind,
-    status: &'static str,
-    spec: TenantSpec,
-    run: Run,
+pub(super) struct Wanted {
+    pub(super) kind: OperationKind,
+    pub(super) spec: TenantSpec,
+    pub(super) run: Run,
     /// Whether what others made for the project is taken over.
-    adopt: bool,
+    pub(super) adopt: bool,
+    /// The plan that the client expects.
+    pub(super) expect_plan: Option<String>,
 }
 
 /// A commit that failed.
@@ -32,7 +33,19 @@ pub(super) struct NotCommitted {
 
 impl Orchestrator {
     pub(super) async fn do_provision(&self, op: &Op, request: ProvisionRequest) -> Result<Provisioned, Error> {
-        let existing = self.record(op.tenant()).await?;
+        let (record, wanted) = self.provision_draft(op, request).await?;
+        self.bring(op, record, wanted).await
+    }
+
+    /// What a provision wants, of whom.
+    pub(super) async fn provision_draft(&self, op: &Op, request: ProvisionRequest) -> Result<(Record, Wanted), Error> {
+        let run = op.run(self.credentials(request.registry_auth.clone()));
+        self.draft(request, run).await
+    }
+
+    /// The same without an operation.
+    pub(super) async fn draft(&self, request: ProvisionRequest, run: Run) -> Result<(Record, Wanted), Error> {
+        let existing = self.record(&request.subdomain).await?;
         let placement = self.placement(request.placement, existing.as_ref())?;
         let record = match existing {
             Some(record) if record.id != request.id => return Err(Error::IdMismatch),
@@ -50,13 +63,17 @@ impl Orchestrator {
             limits: request.limits,
             pinned_images: std::collections::BTreeMap::new(),
         };
-        let run = op.run(self.credentials(request.registry_auth));
         let kind = OperationKind::Provision;
-        let wanted = Wanted { kind, status: "provisioned", spec, run, adopt: request.adopt };
-        self.bring(op, record, wanted).await
+        Ok((record, Wanted { kind, spec, run, adopt: request.adopt, expect_plan: request.expect_plan }))
     }
 
     pub(super) async fn do_update(&self, op: &Op, request: UpdateRequest) -> Result<Provisioned, Error> {
+        let (record, wanted) = self.update_draft(op, request).await?;
+        self.bring(op, record, wanted).await
+    }
+
+    /// What an update wants: what is committed, with the request's changes.
+    pub(super) async fn update_draft(&self, op: &Op, request: UpdateRequest) -> Result<(Record, Wanted), Error> {
         let record = self.live_record(op.tenant()).await?;
         let (tenant, generation) = (record.subdomain.clone(), record.generation);
         let mut spec = self.disk(move |fs| fs.generation(&tenant, generation)).await?.spec;
@@ -89,7 +106,14 @@ impl Orchestrator {
         let mut run = op.run(self.credentials(request.registry_auth));
         run.pull = request.pull;
         run.only = (!request.services.is_empty()).then_some(request.services);
-        self.bring(op, record, Wanted { kind: OperationKind::Update, status: "updated", spec, run, adopt: false }).await
+        let expect_plan = request.expect_plan;
+        Ok((record, Wanted { kind: OperationKind::Update, spec, run, adopt: false, expect_plan }))
+    }
+
+    /// Whether Compose and policy take a draft.
+    pub(super) async fn look_over_draft(&self, record: &Record, wanted: Wanted) -> Result<(), Error> {
+        let tenant = self.tenant_ref(record);
+        self.load(tenant, wanted.spec, record.generation.next(), record.desired).await.map(drop)
     }
 
     pub(super) async fn do_rollback(&self, op: &Op, from: Option<Generation>) -> Result<Provisioned, Error> {
@@ -102,57 +126,28 @@ impl Orchestrator {
         let stored = self.disk(move |fs| fs.generation(&tenant, previous)).await?;
         let spec = TenantSpec { pinned_images: stored.images, ..stored.spec };
         let run = op.run(self.credentials(Vec::new()));
-        self.bring(op, record, Wanted { kind: OperationKind::Rollback, status: "rolled_back", spec, run, adopt: false })
-            .await
+        let wanted = Wanted { kind: OperationKind::Rollback, spec, run, adopt: false, expect_plan: None };
+        self.bring(op, record, wanted).await
     }
 
     /// Loads, plans and, unless everything is as wanted already, changes.
     async fn bring(&self, op: &Op, record: Record, mut wanted: Wanted) -> Result<Provisioned, Error> {
-        op.report("reading the Compose file");
         let backend = self.backend(record.backend)?;
         let next = record.generation.next();
-        let mut tenant = self.tenant_ref(&record);
-        // What an earlier generation replaced is gone: the operation that took it over has ended.
-        tenant.adopted.containers.clear();
-        let loading = self.load(tenant, wanted.spec.clone(), next, record.desired);
-        let mut loaded = self.timed("load", loading).await?;
-        if wanted.kind == OperationKind::Update && !wanted.spec.pinned_images.is_empty() {
-            // A pin is what one reference stood for. It says nothing about another one.
-            let before = self.committed(&record).await?;
-            let (before, now) = (&before.deployment, &loaded.deployment);
-            wanted.spec.pinned_images.retain(|name, _| {
-                let (before, now) = (before.service(name), now.service(name));
-                before.map(|service| &service.image) == now.map(|service| &service.image)
-            });
-            loaded.deployment.pinned_images.clone_from(&wanted.spec.pinned_images);
-        }
-        if let Some(only) = &wanted.run.only
-            && let Some(unknown) = only.iter().find(|name| loaded.deployment.service(name).is_none())
-        {
-            return Err(Error::NoSuchService { subdomain: op.tenant().clone(), service: unknown.clone() });
-        }
-        if wanted.adopt {
-            op.report("looking for what there is to take over");
-            let found = self.timed("adopt", backend.adoptable(&loaded.deployment)).await?;
-            loaded.deployment.tenant.adopted.extend(found.adopted);
-            loaded.warnings.extend(found.warnings);
-        }
+        let loaded = self.timed("load", self.load_wanted(&record, &mut wanted)).await?;
         let claim = self.claim(&record, &loaded).await?;
-        loaded.deployment.authorised_images = record.authorised_images.iter().cloned().collect();
         op.report("looking at images");
-        let images = self.timed("prepare", backend.prepare(&loaded.deployment, &wanted.run)).await?;
+        let preparing = op.unless_cancelled(backend.prepare(&loaded.deployment, &wanted.run));
+        let images = self.timed("prepare", preparing).await?;
         self.note_pulled(&images).await;
         op.report("planning");
-        let plan = self.timed("plan", backend.plan(&loaded.deployment, &images, &wanted.run)).await?;
+        let planning = op.unless_cancelled(backend.plan(&loaded.deployment, &images, &wanted.run));
+        let plan = self.timed("plan", planning).await?;
+        self.check_expected(&record, &wanted, &plan)?;
         let live = !record.kept && record.generation != Generation::NONE;
         let mut warnings = loaded.warnings.clone();
         warnings.extend(plan.warnings.iter().cloned());
-        // A rollback always makes a generation: that is how a repeat of it is told from another one.
-        let same = live
-            && wanted.kind != OperationKind::Rollback
-            && plan.is_empty()
-            && loaded.deployment.tenant.adopted.is_same_data(&record.adopted)
-            && record.fingerprint == self.fingerprint(&wanted.spec);
+        let same = self.is_same(&record, &wanted, &loaded, &plan);
         let (generation, changed) = if same {
             (record.generation, false)
         } else {
@@ -169,22 +164,82 @@ impl Orchestrator {
         } else {
             plan.standing
         };
+        let standing = Record { generation, ..record.clone() };
+        let provisioned = self.provisioned_answer(wanted.kind, &standing, observed).await;
+        Ok(Provisioned { changed, created: !live, warnings, ..provisioned })
+    }
+
+    /// What is wanted, read, admitted, and with what it takes over.
+    pub(super) async fn load_wanted(&self, record: &Record, wanted: &mut Wanted) -> Result<Loaded, Error> {
+        let progress = wanted.run.progress.clone();
+        progress.report("reading the Compose file");
+        let mut tenant = self.tenant_ref(record);
+        // What an earlier generation replaced is gone: the operation that took it over has ended.
+        tenant.adopted.containers.clear();
+        let mut loaded = self.load(tenant, wanted.spec.clone(), record.generation.next(), record.desired).await?;
+        if wanted.kind == OperationKind::Update && !wanted.spec.pinned_images.is_empty() {
+            // A pin is what one reference stood for. It says nothing about another one.
+            let before = self.committed(record).await?;
+            let (before, now) = (&before.deployment, &loaded.deployment);
+            wanted.spec.pinned_images.retain(|name, _| {
+                let (before, now) = (before.service(name), now.service(name));
+                before.map(|service| &service.image) == now.map(|service| &service.image)
+            });
+            loaded.deployment.pinned_images.clone_from(&wanted.spec.pinned_images);
+        }
+        if let Some(only) = &wanted.run.only
+            && let Some(unknown) = only.iter().find(|name| loaded.deployment.service(name).is_none())
+        {
+            return Err(Error::NoSuchService { subdomain: record.subdomain.clone(), service: unknown.clone() });
+        }
+        if wanted.adopt {
+            progress.report("looking for what there is to take over");
+            let found = self.backend(record.backend)?.adoptable(&loaded.deployment).await?;
+            loaded.deployment.tenant.adopted.extend(found.adopted);
+            loaded.warnings.extend(found.warnings);
+        }
+        loaded.deployment.authorised_images = record.authorised_images.iter().cloned().collect();
+        Ok(loaded)
+    }
+
+    /// Whether everything is as wanted already.
+    pub(super) fn is_same(&self, record: &Record, wanted: &Wanted, loaded: &Loaded, plan: &Plan) -> bool {
+        let live = !record.kept && record.generation != Generation::NONE;
+        // A rollback always makes a generation: that is how a repeat of it is told from another one.
+        live && wanted.kind != OperationKind::Rollback
+            && plan.is_empty()
+            && loaded.deployment.tenant.adopted.is_same_data(&record.adopted)
+            && record.fingerprint == self.fingerprint(&wanted.spec)
+    }
+
+    /// The answer for a tenant that stands at its record.
+    pub(super) async fn provisioned_answer(
+        &self,
+        kind: OperationKind,
+        record: &Record,
+        observed: Vec<ObservedContainer>,
+    ) -> Provisioned {
         // Nothing is remembered yet when this is the first that the tenant hears of this process.
-        let standing = self.committed(&Record { generation, ..record.clone() }).await.ok();
+        let standing = self.committed(record).await.ok();
+        let warnings = standing.as_ref().map_or_else(Vec::new, |loaded| loaded.warnings.clone());
         let services = standing.map_or_else(Vec::new, |loaded| {
             summary::services(loaded.deployment.project.project(), record.desired, observed)
         });
-        Ok(Provisioned {
-            status: wanted.status,
+        Provisioned {
+            status: match kind {
+                OperationKind::Update => "updated",
+                OperationKind::Rollback => "rolled_back",
+                _ => "provisioned",
+            },
             id: record.id.clone(),
             subdomain: record.subdomain.clone(),
             project: ProjectName::of(&record.subdomain),
-            generation,
-            changed,
-            created: !live,
+            generation: record.generation,
+            changed: true,
+            created: record.previous.is_none(),
             warnings,
             services,
-        })
+        }
     }
 
     /// The two phases. Before this, nothing of the tenant was touched.
@@ -216,6 +271,7 @@ impl Orchestrator {
             let tenant = record.subdomain.clone();
             self.disk(move |fs| fs.may_create(&tenant)).await?;
         }
+        self.before_effects(op).await?;
         let first = record.clone();
         let staging = self.disk(move |fs| {
             let tenant = &first.subdomain;
@@ -229,11 +285,12 @@ impl Orchestrator {
         let result = async {
             staged?;
             self.timed("place_files", self.place_files(deployment)).await?;
-            let applying = backend.apply(deployment, images, plan, &wanted.run);
-            Ok::<_, Error>(self.timed("apply", applying).await?)
+            self.timed("apply", backend.apply(deployment, images, plan, &wanted.run)).await?;
+            op.running().close_to_cancel("it is being committed")
         }
         .await;
         if let Err(error) = result {
+            op.running().close_to_cancel("it is being undone already").ok();
             op.report("undoing");
             self.timed("undo", self.undo(record, &error, &plan.undo)).await;
             return Err(error);
@@ -249,6 +306,7 @@ impl Orchestrator {
             authorised_images: authorised(record, deployment, images),
             updated_at: jiff::Timestamp::now(),
             last_error: None,
+            operation: Some(op.id()),
             ..record.clone()
         };
         if let Err(failed) = self.timed("commit", self.commit_generation(&committed)).await {
@@ -309,14 +367,11 @@ impl Orchestrator {
 
     /// Puts the committed generation back after a failure, and notes the failure in the record.
     async fn undo(&self, record: &Record, failure: &Error, undo: &crate::backend::UndoNote) {
-        let noted = Record {
-            last_error: Some(LastError {
-                code: failure.code(),
-                message: failure.to_string(),
-                at: jiff::Timestamp::now(),
-            }),
-            ..record.clone()
-        };
+        let failed = LastError { code: failure.code(), message: failure.to_string(), at: jiff::Timestamp::now() };
+        // Whoever cancels knows; it is no failure of the tenant.
+        let cancelled = failed.code == crate::domain::ErrorCode::Cancelled;
+        let last_error = if cancelled { record.last_error.clone() } else { Some(failed) };
+        let noted = Record { last_error, ..record.clone() };
         if let Err(error) = self.put_back(&noted, Some(undo)).await {
             tracing::error!(tenant = %record.subdomain, %error, "could not undo yet");
             self.recover_later(record.subdomain.clone());
@@ -391,5 +446,6 @@ fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &P
         created_at: now,
         updated_at: now,
         last_error: None,
+        operation: None,
     }
 }

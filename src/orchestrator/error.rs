@@ -1,9 +1,11 @@
 //! Why the orchestrator refused or failed: one enum that joins the errors of the rooms below.
 
+use serde_json::{Value, json};
+
 use crate::backend::BackendError;
 use crate::compose::{ComposeError, Location};
 use crate::domain::{
-    BackendName, ErrorCode, Excess, Generation, Operation, ProjectPath, Quantity, ServiceName, Subdomain,
+    BackendName, ErrorCode, Excess, Failure, Generation, Operation, ProjectPath, Quantity, ServiceName, Subdomain,
 };
 use crate::policy::Refusal;
 use crate::tenant_fs::{Cordon, FsError};
@@ -64,6 +66,18 @@ pub enum Error {
     Quota(Vec<Excess>),
     #[error("the host is full: {asked} {what} are needed, {taken} of {capacity} are taken", taken = .0.what.show(.0.taken), asked = .0.what.show(.0.asked), what = .0.what, capacity = .0.what.show(.0.capacity))]
     HostFull(HostFull),
+    #[error("what would be done is not what the expected plan says; ask for a new one")]
+    PlanChanged { plan_hash: String },
+    #[error("the Idempotency-Key was used for another request")]
+    IdempotencyMismatch,
+    #[error("there is no such operation, or it is older than the agent remembers")]
+    NoSuchOperation,
+    #[error("the operation was cancelled")]
+    Cancelled,
+    #[error("the operation cannot be cancelled: {0}")]
+    NotCancellable(&'static str),
+    #[error("too many operations are running on this host")]
+    TooManyOperations,
     #[error("the host is cordoned and takes no new tenant{}", .0.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default())]
     HostCordoned(Cordon),
     #[error("the prune took too long; what it has removed so far is gone")]
@@ -119,6 +133,12 @@ impl Error {
             Self::GenerationMismatch { .. } | Self::NoPrevious => ErrorCode::GenerationMismatch,
             Self::Quota(_) => ErrorCode::QuotaExceeded,
             Self::HostFull(_) => ErrorCode::HostFull,
+            Self::PlanChanged { .. } => ErrorCode::PlanChanged,
+            Self::IdempotencyMismatch => ErrorCode::IdempotencyMismatch,
+            Self::NoSuchOperation => ErrorCode::NotFound,
+            Self::Cancelled => ErrorCode::Cancelled,
+            Self::NotCancellable(_) => ErrorCode::NotCancellable,
+            Self::TooManyOperations => ErrorCode::RateLimited,
             Self::HostCordoned(_) => ErrorCode::HostCordoned,
             Self::PruneTooLong => ErrorCode::DeadlineExceeded,
             Self::ShuttingDown => ErrorCode::ShuttingDown,
@@ -140,6 +160,8 @@ impl Error {
             Self::Unsupported { field, .. } => Some(field.clone()),
             Self::FileConflict { path, .. } => Some(format!("files[\"{path}\"]")),
             Self::BackendNotConfigured(_) => Some("placement.backend".to_owned()),
+            Self::PlanChanged { .. } => Some("expect_plan".to_owned()),
+            Self::IdempotencyMismatch => Some("Idempotency-Key".to_owned()),
             Self::Quota(excesses) => excesses.first().map(|excess| format!("limits.{}", excess.limit)),
             Self::NoSuchService { .. } | Self::Stopped { .. } => Some("service".to_owned()),
             _ => None,
@@ -155,6 +177,34 @@ impl Error {
                 Some(Location { line: first.line?, column: first.column? })
             }
             _ => None,
+        }
+    }
+
+    /// What is told besides, as JSON.
+    pub fn details(&self) -> Option<Value> {
+        match self {
+            Self::Policy(refusals) => Some(json!({ "refusals": refusals })),
+            Self::Quota(excesses) => Some(json!({ "limits": excesses })),
+            Self::HostFull(full) => Some(json!(full)),
+            Self::HostCordoned(cordon) => Some(json!(cordon)),
+            Self::Busy(operation) => Some(json!({ "operation": operation })),
+            Self::GenerationMismatch { at, .. } => Some(json!({ "generation": at })),
+            Self::PlanChanged { plan_hash } => Some(json!({ "plan_hash": plan_hash })),
+            Self::Backend(backend) => backend.details().map(|details| json!(details)),
+            _ => None,
+        }
+    }
+
+    /// All of it, as it is told to clients.
+    pub fn failure(&self) -> Failure {
+        let location = self.location();
+        Failure {
+            code: self.code(),
+            message: self.to_string(),
+            field: self.field(),
+            line: location.map(|place| place.line),
+            column: location.map(|place| place.column),
+            details: self.details(),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::load::Loaded;
 use super::operations::Op;
 use super::{Done, Error, Kept, Orchestrator, TornDown};
 use crate::backend::Removed;
-use crate::domain::{DesiredState, Generation, OperationKind, ServiceName};
+use crate::domain::{DesiredState, Generation, OperationId, OperationKind, ServiceName};
 use crate::tenant_fs::{Journal, Record};
 
 impl Orchestrator {
@@ -53,6 +53,7 @@ impl Orchestrator {
         self.open_journal(op, &record, kind, service.as_ref(), false).await?;
         if service.is_none() && record.desired != desired {
             record.desired = desired;
+            record.operation = Some(op.id());
             record.updated_at = jiff::Timestamp::now();
             let changed = record.clone();
             self.disk(move |fs| fs.commit(&changed)).await?;
@@ -80,7 +81,7 @@ impl Orchestrator {
             return Ok(nothing(kept));
         }
         self.open_journal(op, &record, OperationKind::Teardown, None, purge).await?;
-        let kept = match self.tear_down(op, &record, purge).await {
+        let kept = match self.tear_down(op, op.id(), &record, purge).await {
             Ok(kept) => kept,
             Err(error) => {
                 self.recover_later(op.tenant().clone());
@@ -90,8 +91,14 @@ impl Orchestrator {
         Ok(TornDown { changed: true, ..nothing(kept) })
     }
 
-    /// Every step may be repeated; recovery calls this again.
-    pub(super) async fn tear_down(&self, op: &Op, record: &Record, purge: bool) -> Result<Kept, Error> {
+    /// Every step may be repeated; recovery calls this again, for the operation `of`.
+    pub(super) async fn tear_down(
+        &self,
+        op: &Op,
+        of: OperationId,
+        record: &Record,
+        purge: bool,
+    ) -> Result<Kept, Error> {
         let backend = self.backend(record.backend)?;
         let loaded = match record.generation {
             Generation::NONE => None,
@@ -118,6 +125,7 @@ impl Orchestrator {
             fingerprint: String::new(),
             updated_at: jiff::Timestamp::now(),
             last_error: None,
+            operation: Some(of),
             ..record.clone()
         };
         self.disk(move |fs| fs.commit(&kept_record)).await?;
@@ -149,6 +157,8 @@ impl Orchestrator {
             purge,
             started_at: jiff::Timestamp::now(),
         };
+        op.running().close_to_cancel("what it does is done to its end once it has begun")?;
+        self.before_effects(op).await?;
         let tenant = record.subdomain.clone();
         self.disk(move |fs| fs.begin(&tenant, &journal)).await
     }
@@ -163,6 +173,11 @@ impl Orchestrator {
                 self.end_lightly(record).await?;
             }
             return Err(error);
+        }
+        if op.running().is_durable() && record.operation != Some(op.id()) {
+            // After a crash from here on a repeat must know that it has been done.
+            let done = Record { operation: Some(op.id()), ..record.clone() };
+            self.disk(move |fs| fs.commit(&done)).await?;
         }
         self.end_lightly(record).await
     }

@@ -19,14 +19,19 @@ mod answers;
 mod bring;
 mod cordon;
 mod error;
+mod follow;
+mod ledger;
+mod left;
 mod lifecycle;
 mod load;
 mod operations;
+mod plan;
 mod prune;
 mod recover;
 mod requests;
 mod room;
 mod stats;
+mod submit;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -34,11 +39,13 @@ mod view;
 
 pub use answers::*;
 pub use error::{Error, HostFull, LocatedRefusal};
+pub use follow::Followed;
+pub use plan::{Fit, Planned, PlannedPort, PlannedStep};
 pub use requests::*;
+pub use room::Room;
 pub use stats::*;
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -48,15 +55,14 @@ use dashmap::DashMap;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
 
 use self::load::Loaded;
-use self::operations::{Op, Operations};
+use self::operations::Operations;
 use crate::backend::docker::{self, DockerBackend, PoolOverlap, Subnet};
 use crate::backend::memory::MemoryBackend;
 use crate::backend::{Backend, HostKey, TenantRef};
 use crate::config::Config;
-use crate::domain::{BackendName, Generation, OperationKind, RegistryAuth, ServiceName, Subdomain};
+use crate::domain::{BackendName, Generation, RegistryAuth, ServiceName, Subdomain};
 use crate::policy::Rules;
 use crate::telemetry::Metrics;
 use crate::tenant_fs::{Cordon, FsError, Record, TenantFs};
@@ -213,88 +219,62 @@ impl Orchestrator {
 
     /// Brings a tenant to a specification, making it if it does not exist.
     pub async fn provision(&self, request: ProvisionRequest) -> Result<Provisioned, Error> {
-        let tenant = request.subdomain.clone();
-        self.operate(tenant, OperationKind::Provision, async move |this, op| this.do_provision(&op, request).await)
-            .await
+        self.provisioned(Mutation::Provision(Box::new(request))).await
     }
 
     /// Changes parts of a tenant's specification.
     pub async fn update(&self, request: UpdateRequest) -> Result<Provisioned, Error> {
-        let tenant = request.subdomain.clone();
-        self.operate(tenant, OperationKind::Update, async move |this, op| this.do_update(&op, request).await).await
+        self.provisioned(Mutation::Update(Box::new(request))).await
     }
 
     /// Makes a new generation with the content and the images of the previous one.
     pub async fn rollback(&self, tenant: &Subdomain, from: Option<Generation>) -> Result<Provisioned, Error> {
-        let operation = async move |this: Self, op: Op| this.do_rollback(&op, from).await;
-        self.operate(tenant.clone(), OperationKind::Rollback, operation).await
+        self.provisioned(Mutation::Rollback { tenant: tenant.clone(), from }).await
     }
 
     /// Stops and starts what runs.
     pub async fn restart(&self, tenant: &Subdomain, service: Option<ServiceName>) -> Result<Done, Error> {
-        let operation = async move |this: Self, op: Op| this.do_restart(&op, service).await;
-        self.operate(tenant.clone(), OperationKind::Restart, operation).await
+        self.done(Mutation::Restart { tenant: tenant.clone(), service }).await
     }
 
     /// Stops, durably.
     pub async fn stop(&self, tenant: &Subdomain, service: Option<ServiceName>) -> Result<Done, Error> {
-        let operation = async move |this: Self, op: Op| this.do_stop(&op, service).await;
-        self.operate(tenant.clone(), OperationKind::Stop, operation).await
+        self.done(Mutation::Stop { tenant: tenant.clone(), service }).await
     }
 
     /// Starts what is stopped.
     pub async fn start(&self, tenant: &Subdomain, service: Option<ServiceName>) -> Result<Done, Error> {
-        let operation = async move |this: Self, op: Op| this.do_start(&op, service).await;
-        self.operate(tenant.clone(), OperationKind::Start, operation).await
+        self.done(Mutation::Start { tenant: tenant.clone(), service }).await
     }
 
     /// Removes a tenant's containers and networks; data too with `purge`.
     pub async fn teardown(&self, tenant: &Subdomain, purge: bool) -> Result<TornDown, Error> {
-        let operation = async move |this: Self, op: Op| this.do_teardown(&op, purge).await;
-        self.operate(tenant.clone(), OperationKind::Teardown, operation).await
+        match self.answer(Mutation::Teardown { tenant: tenant.clone(), purge }).await? {
+            Answered::TornDown(torn_down) => Ok(torn_down),
+            _ => Err(Error::Internal),
+        }
     }
 
-    /// Runs a mutation on a task of its own, under the tenant's lock, after finishing what an earlier one left open.
-    async fn operate<T, F, Fut>(&self, tenant: Subdomain, kind: OperationKind, mutation: F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: FnOnce(Self, Op) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, Error>> + Send,
-    {
-        if self.inner.stopping.is_cancelled() {
-            return Err(Error::ShuttingDown);
+    async fn provisioned(&self, mutation: Mutation) -> Result<Provisioned, Error> {
+        match self.answer(mutation).await? {
+            Answered::Provisioned(provisioned) => Ok(provisioned),
+            _ => Err(Error::Internal),
         }
-        let this = self.clone();
-        let work = async move {
-            let settings = &this.inner.settings;
-            let op = this.inner.operations.begin(tenant, kind, settings.busy_wait, settings.operation_timeout).await?;
-            let (id, tenant, begun) = (op.id(), op.tenant().clone(), Instant::now());
-            let metrics = &this.inner.metrics;
-            let _running = metrics.operation();
-            match this.finish_open_operation(&op).await {
-                // What cannot be finished can still be torn down: nothing of it is needed for that.
-                Err(error) if kind == OperationKind::Teardown && !error.is_backend_away() => {
-                    tracing::warn!(%tenant, %error, "tearing down with an operation open that cannot be finished");
-                }
-                finished => finished?,
-            }
-            let result = mutation(this.clone(), op).await;
-            let duration_ms = begun.elapsed().as_millis();
-            metrics.operation_ended(kind, result.as_ref().err().map(Error::code), begun.elapsed());
-            this.inner.stats.changed();
-            match &result {
-                Ok(_) => tracing::info!(operation = %id, %tenant, ?kind, duration_ms, "operation succeeded"),
-                Err(error) => {
-                    tracing::warn!(operation = %id, %tenant, ?kind, duration_ms, %error, "operation failed");
-                }
-            }
-            result
-        };
-        let running = self.inner.tasks.spawn(work.instrument(tracing::Span::current()));
-        running.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "an operation ended abnormally");
-            Err(Error::Internal)
-        })
+    }
+
+    async fn done(&self, mutation: Mutation) -> Result<Done, Error> {
+        match self.answer(mutation).await? {
+            Answered::Done(done) => Ok(done),
+            _ => Err(Error::Internal),
+        }
+    }
+
+    /// Does what is asked for by nobody who could ask again or go away.
+    async fn answer(&self, mutation: Mutation) -> Result<Answered, Error> {
+        match self.submit(mutation, Ask::default()).await? {
+            Submitted::Done { answer, .. } => answer,
+            _ => Err(Error::Internal),
+        }
     }
 
     /// One step of an operation, timed under its name.

@@ -1,56 +1,175 @@
 //! One mutation per tenant at a time, and who is at it.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use super::ledger::Ledger;
 use crate::backend::{Progress, Run};
-use crate::domain::{Operation, OperationId, OperationKind, RegistryAuth, Subdomain};
+use crate::domain::{
+    Operation, OperationId, OperationKind, OperationRecord, OperationState, RegistryAuth, RepeatKey, Subdomain,
+};
 
-/// The locks of all tenants that somebody works on. A slot goes with its last user.
+/// The locks of all tenants that somebody works on, and what is known of operations. A slot goes with its last user.
 #[derive(Default)]
 pub(super) struct Operations {
     slots: Arc<DashMap<Subdomain, Arc<Slot>>>,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 #[derive(Default)]
 struct Slot {
     lock: Arc<tokio::sync::Mutex<()>>,
-    current: Mutex<Option<Current>>,
+    current: Mutex<Option<Arc<Running>>>,
 }
 
-#[derive(Clone)]
-struct Current {
-    operation: Operation,
-    progress: Progress,
+/// Who asked for an operation, and how.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Origin {
+    pub(super) request_id: Option<String>,
+    pub(super) repeat: Option<RepeatKey>,
+    /// It is answered for before it has ended, so it must not be forgotten by a crash.
+    pub(super) promised: bool,
+    /// An earlier operation for the same request, which may turn out to have done it.
+    pub(super) before: Option<OperationId>,
 }
 
-impl Current {
-    fn now(&self) -> Operation {
-        Operation { step: self.progress.current(), ..self.operation.clone() }
+/// An operation that has not ended: what its followers share with it.
+pub(super) struct Running {
+    head: Operation,
+    pub(super) origin: Origin,
+    pub(super) progress: Progress,
+    cancel: CancellationToken,
+    /// Why it can be cancelled no more.
+    closed: Mutex<Option<&'static str>>,
+    /// Whether it may have effects.
+    begun: AtomicBool,
+    /// Its record, once it has ended.
+    ended: watch::Sender<Option<Arc<OperationRecord>>>,
+}
+
+impl Running {
+    fn new(head: Operation, origin: Origin) -> Self {
+        Self {
+            head,
+            origin,
+            progress: Progress::new(),
+            cancel: CancellationToken::new(),
+            closed: Mutex::new(None),
+            begun: AtomicBool::new(false),
+            ended: watch::Sender::new(None),
+        }
+    }
+
+    /// One that an earlier run of the agent has left, and that is being recovered.
+    pub(super) fn left_behind(head: Operation, origin: Origin) -> Self {
+        let left = Self::new(head, origin);
+        left.close_to_cancel("it is being recovered after a restart of the agent").ok();
+        left.progress.report("waiting to be recovered after a restart of the agent");
+        left
+    }
+
+    pub(super) fn id(&self) -> OperationId {
+        self.head.id
+    }
+
+    pub(super) fn tenant(&self) -> &Subdomain {
+        &self.head.subdomain
+    }
+
+    pub(super) fn now(&self) -> Operation {
+        Operation { step: self.progress.current(), ..self.head.clone() }
+    }
+
+    /// As it would be written down now.
+    pub(super) fn record(&self) -> OperationRecord {
+        OperationRecord {
+            operation: self.now(),
+            state: OperationState::Running,
+            ended_at: None,
+            outcome: None,
+            result: None,
+            error: None,
+            progress: self.progress.counters(),
+            events: self.progress.last(),
+            request_id: self.origin.request_id.clone(),
+            repeat: self.origin.repeat.clone(),
+        }
+    }
+
+    /// Whether its record has to be on the disk before it does anything, and before its answer leaves.
+    pub(super) fn is_durable(&self) -> bool {
+        self.origin.promised || self.origin.repeat.is_some()
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// Asks for its end, or says why it is too late for that.
+    pub(super) fn cancel(&self) -> Result<(), Error> {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = *closed {
+            return Err(Error::NotCancellable(why));
+        }
+        self.cancel.cancel();
+        Ok(())
+    }
+
+    /// From here on it is too late to cancel; it may have been cancelled already.
+    pub(super) fn close_to_cancel(&self, why: &'static str) -> Result<(), Error> {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.get_or_insert(why);
+        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    pub(super) fn tell_end(&self, record: Arc<OperationRecord>) {
+        self.ended.send_replace(Some(record));
+    }
+
+    pub(super) fn follow_end(&self) -> watch::Receiver<Option<Arc<OperationRecord>>> {
+        self.ended.subscribe()
     }
 }
 
 /// A running operation. Holds the tenant's lock; dropping it ends the operation.
 pub(super) struct Op {
-    tenant: Subdomain,
-    id: OperationId,
     deadline: Instant,
-    progress: Progress,
+    running: Arc<Running>,
     slot: Arc<Slot>,
     slots: Arc<DashMap<Subdomain, Arc<Slot>>>,
+    ledger: Arc<Ledger>,
     lock: Option<OwnedMutexGuard<()>>,
 }
 
 impl Operations {
-    /// Takes the tenant's lock, waiting `busy_wait` at most.
+    /// Takes the tenant's lock, waiting `busy_wait` at most, for work that nobody asked for.
     pub(super) async fn begin(
         &self,
+        tenant: Subdomain,
+        kind: OperationKind,
+        busy_wait: Duration,
+        timeout: Duration,
+    ) -> Result<Op, Error> {
+        let op = self.begin_for(Origin::default(), tenant, kind, busy_wait, timeout).await?;
+        if kind == OperationKind::Recover {
+            op.running.close_to_cancel("it puts right what another operation has left")?;
+        }
+        Ok(op)
+    }
+
+    /// Takes the tenant's lock, waiting `busy_wait` at most.
+    pub(super) async fn begin_for(
+        &self,
+        origin: Origin,
         tenant: Subdomain,
         kind: OperationKind,
         busy_wait: Duration,
@@ -59,51 +178,72 @@ impl Operations {
         let slot = Arc::clone(&self.slots.entry(tenant.clone()).or_default());
         let waited = tokio::time::timeout(busy_wait, Arc::clone(&slot.lock).lock_owned()).await;
         let Ok(lock) = waited else {
-            let running = slot.current.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Current::now);
+            let running = slot.current.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|op| op.now());
             return Err(Error::Busy(running.map(Box::new)));
         };
         let now = jiff::Timestamp::now();
-        let (id, progress) = (OperationId::new(), Progress::new());
-        let operation = Operation {
-            id,
-            subdomain: tenant.clone(),
+        let head = Operation {
+            id: OperationId::new(),
+            subdomain: tenant,
             kind,
             step: String::new(),
             started_at: now,
             deadline_at: jiff::SignedDuration::try_from(timeout).map_or(now, |timeout| now + timeout),
         };
-        let current = Current { operation, progress: progress.clone() };
-        *slot.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
-        let slots = Arc::clone(&self.slots);
-        Ok(Op { tenant, id, deadline: Instant::now() + timeout, progress, slot, slots, lock: Some(lock) })
+        let running = Arc::new(Running::new(head, origin));
+        *slot.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&running));
+        self.ledger.open(&running);
+        let (slots, ledger) = (Arc::clone(&self.slots), Arc::clone(&self.ledger));
+        Ok(Op { deadline: Instant::now() + timeout, running, slot, slots, ledger, lock: Some(lock) })
     }
 
     /// What is being done to a tenant right now.
     pub(super) fn current(&self, tenant: &Subdomain) -> Option<Operation> {
         let slot = Arc::clone(&*self.slots.get(tenant)?);
         let current = slot.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().map(Current::now)
+        current.as_ref().map(|op| op.now())
     }
 }
 
 impl Op {
     pub(super) fn id(&self) -> OperationId {
-        self.id
+        self.running.id()
     }
 
     pub(super) fn tenant(&self) -> &Subdomain {
-        &self.tenant
+        self.running.tenant()
+    }
+
+    pub(super) fn running(&self) -> &Arc<Running> {
+        &self.running
     }
 
     pub(super) fn report(&self, step: &str) {
-        self.progress.report(step);
+        self.running.progress.report(step);
+    }
+
+    /// Marks that from here on there may be effects.
+    pub(super) fn begins(&self) {
+        self.running.begun.store(true, Ordering::Release);
+    }
+
+    /// Work that touches nothing and may be given up in the middle.
+    pub(super) async fn unless_cancelled<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, Error>
+    where
+        Error: From<E>,
+    {
+        match self.running.cancel.run_until_cancelled(work).await {
+            Some(done) => Ok(done?),
+            None => Err(Error::Cancelled),
+        }
     }
 
     /// How the backend is to do its part of this operation.
     pub(super) fn run(&self, credentials: Vec<RegistryAuth>) -> Run {
         Run {
             deadline: self.deadline,
-            progress: self.progress.clone(),
+            progress: self.running.progress.clone(),
+            cancel: self.running.cancel.clone(),
             credentials: Arc::new(credentials),
             pull: false,
             only: None,
@@ -114,10 +254,11 @@ impl Op {
 
 impl Drop for Op {
     fn drop(&mut self) {
+        self.ledger.abandon(&self.running);
         *self.slot.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.lock.take();
         // One count is the map's, one is ours; more are waiting for the lock.
-        self.slots.remove_if(&self.tenant, |_, slot| Arc::strong_count(slot) <= 2);
+        self.slots.remove_if(self.running.tenant(), |_, slot| Arc::strong_count(slot) <= 2);
     }
 }
 

@@ -1,14 +1,15 @@
 //! Finishing or undoing what was left half done: after a failure, a crash, or a backend that went away.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::load::Loaded;
 use super::operations::Op;
-use super::{Error, Orchestrator, StartError};
+use super::{Error, Kept, Orchestrator, StartError};
 use crate::backend::{BackendError, UndoNote};
-use crate::domain::{DesiredState, Generation, OperationKind, Subdomain};
+use crate::domain::{DesiredState, Generation, OperationKind, Outcome, Subdomain};
 use crate::tenant_fs::{FsError, Journal, Record};
 
 /// Pause before a failed recovery is tried again, doubled up to [`RETRY_MOST`].
@@ -26,16 +27,26 @@ impl Orchestrator {
     pub async fn take_stock(&self) -> Result<(), StartError> {
         let fs = Arc::clone(&self.inner.fs);
         let read = tokio::task::spawn_blocking(move || {
-            let tenants = fs.tenants()?;
-            let open = |tenant: &Subdomain| fs.journal(tenant).map_or(true, |journal| journal.is_some());
-            Ok::<Vec<_>, FsError>(tenants.into_iter().map(|(tenant, record)| (open(&tenant), tenant, record)).collect())
+            let tenants = fs.tenants()?.into_iter().map(|(tenant, record)| (fs.journal(&tenant), tenant, record));
+            Ok::<_, FsError>((tenants.collect::<Vec<_>>(), fs.operations()?))
         });
-        let tenants = read.await.map_err(|_| StartError::Interrupted)??;
-        for (open, tenant, record) in tenants {
+        let (tenants, operations) = read.await.map_err(|_| StartError::Interrupted)??;
+        let mut left = self.remember_operations(operations);
+        let mut standing: BTreeMap<Subdomain, Result<Record, ()>> = BTreeMap::new();
+        for (journal, tenant, record) in tenants {
+            // Locked before anything else is done about it.
+            let open = journal.as_ref().map_or(true, Option::is_some);
+            if let Ok(Some(journal)) = &journal {
+                self.is_left_behind(&tenant, journal, left.remove(&journal.operation));
+            }
+            if !left.is_empty() {
+                standing.insert(tenant.clone(), record.as_ref().map(Record::clone).map_err(|_| ()));
+            }
             match record {
                 Err(error) => {
                     tracing::error!(%tenant, %error, "the record cannot be read; this tenant is not served");
-                    self.inner.degraded.insert(tenant, ());
+                    self.quarantined(&tenant).await;
+                    self.recover_later(tenant);
                 }
                 Ok(record) => {
                     let unfinished = open || record.generation == Generation::NONE;
@@ -45,6 +56,19 @@ impl Orchestrator {
                 }
             }
         }
+        let left = left.into_values().map(|operation| {
+            let (id, kind) = (operation.operation.id, operation.operation.kind);
+            match standing.get(&operation.operation.subdomain) {
+                Some(Ok(record)) => {
+                    let outcome = Self::outcome_by_record(id, kind, Some(record));
+                    (operation, Some(record.clone()), outcome)
+                }
+                // One that cannot be read says nothing, and its operation must end all the same.
+                Some(Err(())) => (operation, None, Outcome::Unknown),
+                None => (operation, None, Self::outcome_by_record(id, kind, None)),
+            }
+        });
+        self.settle_left_operations(left.collect());
         self.inner.inventory_done.store(true, Ordering::Release);
         self.inner.stats.changed();
         let (this, stopping) = (self.clone(), self.inner.stopping.clone());
@@ -56,6 +80,7 @@ impl Orchestrator {
                     Ok(count) => tracing::info!(count, "expired archives were deleted"),
                     Err(error) => tracing::warn!(%error, "archives could not be swept"),
                 }
+                this.prune_operations().await;
                 tokio::time::sleep(SWEEP).await;
             }
         };
@@ -103,7 +128,11 @@ impl Orchestrator {
         match self.record(op.tenant()).await? {
             Some(record) if record.generation == Generation::NONE => self.put_back(&record, None).await,
             Some(record) if self.lost_with_the_agent(&record) => self.run_again(op, &record).await,
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None => {
+                let tenant = op.tenant().clone();
+                self.disk(move |fs| fs.check_record_or_nothing(&tenant)).await
+            }
         }
     }
 
@@ -207,10 +236,14 @@ impl Orchestrator {
         };
         tracing::info!(tenant = %op.tenant(), kind = ?journal.kind, "an earlier operation is open");
         op.report("finishing an earlier operation");
-        self.finish(op, &record, &journal).await
+        let (outcome, kept) = self.finish(op, &record, &journal).await?;
+        let after = self.record(op.tenant()).await?;
+        self.recovered(journal.operation, journal.kind, outcome, after.as_ref(), kept).await;
+        Ok(())
     }
 
-    async fn finish(&self, op: &Op, record: &Record, journal: &Journal) -> Result<(), Error> {
+    /// Finishes or undoes an open operation, and says which.
+    async fn finish(&self, op: &Op, record: &Record, journal: &Journal) -> Result<(Outcome, Option<Kept>), Error> {
         let undo: Option<UndoNote> = serde_json::from_value(journal.undo.clone()).ok();
         match journal.kind {
             OperationKind::Provision | OperationKind::Update | OperationKind::Rollback | OperationKind::Recover => {
@@ -220,18 +253,27 @@ impl Orchestrator {
                     let standing = record.clone();
                     self.disk(move |fs| fs.commit(&standing)).await?;
                     let loaded = self.committed(record).await?;
-                    self.settle_and_end(record, &loaded).await
+                    self.settle_and_end(record, &loaded).await?;
+                    Ok((Outcome::Finished, None))
                 } else {
-                    self.put_back(record, undo.as_ref()).await
+                    self.put_back(record, undo.as_ref()).await?;
+                    Ok((Outcome::Undone, None))
                 }
             }
             // Nothing of it can be half done, so it has no journal.
-            OperationKind::Prune => self.end_lightly(record).await,
-            OperationKind::Teardown => self.tear_down(op, record, journal.purge).await.map(drop),
+            OperationKind::Prune => {
+                self.end_lightly(record).await?;
+                Ok((Outcome::Unknown, None))
+            }
+            OperationKind::Teardown => {
+                let kept = self.tear_down(op, journal.operation, record, journal.purge).await?;
+                Ok((Outcome::Finished, Some(kept)))
+            }
             OperationKind::Stop | OperationKind::Start | OperationKind::Restart => {
                 let loaded = self.committed(record).await?;
                 self.run_as_asked(op, record, journal, &loaded).await?;
-                self.end(record, Some(&loaded)).await
+                self.end(record, Some(&loaded)).await?;
+                Ok((Outcome::Finished, None))
             }
         }
     }

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::LeftOverKind;
-use crate::domain::{FileContent, Limits, Placement, ProjectPath, RegistryAuth, ServiceName, Subdomain, TenantId};
+use crate::domain::{
+    FileContent, Generation, Limits, OperationKind, Placement, ProjectPath, RegistryAuth, RepeatKey, ServiceName,
+    Subdomain, TenantId,
+};
 
 /// `POST /v1/tenants/provision`.
 #[derive(Debug, Clone)]
@@ -28,6 +31,8 @@ pub struct ProvisionRequest {
     pub registry_auth: Vec<RegistryAuth>,
     /// Take over objects of the same project that another tool or agent made.
     pub adopt: bool,
+    /// The hash of a plan: anything else than it is refused.
+    pub expect_plan: Option<String>,
 }
 
 /// `POST /v1/system/prune`.
@@ -68,4 +73,74 @@ pub struct UpdateRequest {
     pub pull: bool,
     /// Credentials for this operation.
     pub registry_auth: Vec<RegistryAuth>,
+    /// The hash of a plan: anything else than it is refused.
+    pub expect_plan: Option<String>,
+}
+
+/// Every way to change a tenant.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "named after the routes")]
+pub enum Mutation {
+    Provision(Box<ProvisionRequest>),
+    Update(Box<UpdateRequest>),
+    /// Back to the generation before; only if the tenant is at `from`, when that is given.
+    Rollback {
+        tenant: Subdomain,
+        from: Option<Generation>,
+    },
+    Restart {
+        tenant: Subdomain,
+        service: Option<ServiceName>,
+    },
+    Stop {
+        tenant: Subdomain,
+        service: Option<ServiceName>,
+    },
+    Start {
+        tenant: Subdomain,
+        service: Option<ServiceName>,
+    },
+    Teardown {
+        tenant: Subdomain,
+        purge: bool,
+    },
+}
+
+impl Mutation {
+    /// The tenant it is about.
+    pub fn tenant(&self) -> &Subdomain {
+        match self {
+            Self::Provision(request) => &request.subdomain,
+            Self::Update(request) => &request.subdomain,
+            Self::Rollback { tenant, .. }
+            | Self::Restart { tenant, .. }
+            | Self::Stop { tenant, .. }
+            | Self::Start { tenant, .. }
+            | Self::Teardown { tenant, .. } => tenant,
+        }
+    }
+
+    /// What it is called in records.
+    pub fn kind(&self) -> OperationKind {
+        match self {
+            Self::Provision(_) => OperationKind::Provision,
+            Self::Update(_) => OperationKind::Update,
+            Self::Rollback { .. } => OperationKind::Rollback,
+            Self::Restart { .. } => OperationKind::Restart,
+            Self::Stop { .. } => OperationKind::Stop,
+            Self::Start { .. } => OperationKind::Start,
+            Self::Teardown { .. } => OperationKind::Teardown,
+        }
+    }
+}
+
+/// How a mutation is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// The answer comes as soon as the operation is accepted.
+    pub respond_async: bool,
+    /// Recognises a repeat of the request.
+    pub repeat: Option<RepeatKey>,
+    /// The request, for the operation's record.
+    pub request_id: Option<String>,
 }

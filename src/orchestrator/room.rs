@@ -18,6 +18,23 @@ pub(super) struct Claims {
     open: Arc<Mutex<BTreeMap<Subdomain, Demand>>>,
 }
 
+/// What of the host is taken, and how much there is: memory in bytes, CPUs in billionths. None where it cannot be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Room {
+    /// Tenants besides this one.
+    pub tenants: u64,
+    /// The most there may be.
+    pub max_tenants: u64,
+    /// Memory that others have.
+    pub memory_taken: u64,
+    /// What all may have together.
+    pub memory: Option<u64>,
+    /// CPUs that others have.
+    pub nano_cpus_taken: u64,
+    /// What all may have together.
+    pub nano_cpus: Option<u64>,
+}
+
 /// Room for one operation; given back when this is dropped.
 pub(super) struct Claim {
     tenant: Subdomain,
@@ -40,26 +57,44 @@ impl Claims {
 impl Orchestrator {
     /// Claims room for what a tenant is to become. None when it needs no more than it has: that is never refused.
     pub(super) async fn claim(&self, record: &Record, loaded: &Loaded) -> Result<Option<Claim>, Error> {
-        let (demand, has) = (loaded.demand, record.demand);
-        let live = !record.kept && record.generation != Generation::NONE;
-        let grows = demand.reserved_memory > has.reserved_memory || demand.reserved_nano_cpus > has.reserved_nano_cpus;
-        if live && !grows {
+        if !is_growing(record, loaded) {
+            return Ok(None);
+        }
+        let claims = &self.inner.claims;
+        // Asked before the lock is taken: the engine may be slow.
+        self.host_size(record).await?;
+        let _one_at_a_time = claims.choosing.lock().await;
+        if self.look_for_room(record, loaded).await?.is_none() {
+            return Ok(None);
+        }
+        let open = Arc::clone(&claims.open);
+        open.lock().unwrap_or_else(PoisonError::into_inner).insert(record.subdomain.clone(), loaded.demand);
+        Ok(Some(Claim { tenant: record.subdomain.clone(), open }))
+    }
+
+    /// The memory and the CPUs of the host, which do not change while the agent runs.
+    async fn host_size(&self, record: &Record) -> Result<(Option<u64>, Option<u64>), Error> {
+        let host = self.backend(record.backend)?.host();
+        let size = self.inner.host_size.get_or_try_init(|| async {
+            let host = host.await?;
+            Ok::<_, Error>((host.memory, host.cpus))
+        });
+        size.await.copied()
+    }
+
+    /// The room there is, or the refusal. None when the tenant needs no more than it has.
+    pub(super) async fn look_for_room(&self, record: &Record, loaded: &Loaded) -> Result<Option<Room>, Error> {
+        let demand = loaded.demand;
+        let live = is_live(record);
+        if !is_growing(record, loaded) {
             return Ok(None);
         }
         if !live && let Some(cordon) = self.cordoned() {
             return Err(Error::HostCordoned(cordon));
         }
         let settings = &self.inner.settings;
-        // The size of a host does not change while the agent runs.
-        let host = self.backend(record.backend)?.host();
-        let size = self.inner.host_size.get_or_try_init(|| async {
-            let host = host.await?;
-            Ok::<_, Error>((host.memory, host.cpus))
-        });
-        let &(memory, cpus) = size.await?;
-
+        let (memory, cpus) = self.host_size(record).await?;
         let claims = &self.inner.claims;
-        let _one_at_a_time = claims.choosing.lock().await;
         let tenants = self.disk(crate::tenant_fs::TenantFs::tenants).await?;
         let mut others = demands(tenants);
         promise(&mut others, claims.open());
@@ -82,9 +117,14 @@ impl Orchestrator {
         let there = cpus.map(|cpus| cpus.saturating_mul(NANO_CPUS));
         refuse_if_full(confined, Quantity::Cpus, largest.unwrap_or(0), 0, there)?;
 
-        let open = Arc::clone(&claims.open);
-        open.lock().unwrap_or_else(PoisonError::into_inner).insert(record.subdomain.clone(), demand);
-        Ok(Some(Claim { tenant: record.subdomain.clone(), open }))
+        Ok(Some(Room {
+            tenants: slots,
+            max_tenants: most,
+            memory_taken: sum(|d| d.reserved_memory),
+            memory,
+            nano_cpus_taken: taken,
+            nano_cpus: cpus_together,
+        }))
     }
 }
 
@@ -106,6 +146,17 @@ pub(super) fn promise(demands: &mut BTreeMap<Subdomain, Demand>, claims: BTreeMa
         entry.reserved_memory = entry.reserved_memory.max(claimed.reserved_memory);
         entry.reserved_nano_cpus = entry.reserved_nano_cpus.max(claimed.reserved_nano_cpus);
     }
+}
+
+fn is_live(record: &Record) -> bool {
+    !record.kept && record.generation != Generation::NONE
+}
+
+/// Whether a tenant needs more of the host than it has.
+fn is_growing(record: &Record, loaded: &Loaded) -> bool {
+    let (demand, has) = (loaded.demand, record.demand);
+    let grows = demand.reserved_memory > has.reserved_memory || demand.reserved_nano_cpus > has.reserved_nano_cpus;
+    grows || !is_live(record)
 }
 
 fn refuse_if_full(counts: bool, what: Quantity, asked: u64, taken: u64, capacity: Option<u64>) -> Result<(), Error> {

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::domain::{DesiredState, ErrorCode, OperationId, TenantId};
+use crate::domain::{DesiredState, ErrorCode, OperationId, OperationKind, TenantId};
 use crate::tenant_fs::Journal;
+
+mod operations;
+mod plans;
 
 struct House {
     orchestrator: Orchestrator,
@@ -15,43 +18,24 @@ impl House {
     async fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("tenants");
+        Self { orchestrator: Orchestrator::open(&Self::config(&path), std::sync::Arc::default()).await.unwrap(), root }
+    }
+
+    fn config(path: &std::path::Path) -> Config {
         let variables = [
             ("Q8_AGENT_ADMIN_TOKEN", "0f8b1c7a9d2e4f60718293a4b5c6d7e8"),
             ("Q8_AGENT_BACKEND", "memory"),
             ("Q8_AGENT_TENANTS_ROOT", path.to_str().unwrap()),
         ];
-        let config = Config::from_env(variables.into_iter().map(|(name, value)| (name.into(), value.into()))).unwrap();
-        Self { orchestrator: Orchestrator::open(&config, std::sync::Arc::default()).await.unwrap(), root }
+        Config::from_env(variables.into_iter().map(|(name, value)| (name.into(), value.into()))).unwrap()
     }
 
     async fn provision(&self, compose: &str) -> Provisioned {
-        let request = ProvisionRequest {
-            id: TenantId::parse("1").unwrap(),
-            subdomain: acme(),
-            compose: compose.to_owned(),
-            env: String::new(),
-            files: BTreeMap::new(),
-            profiles: BTreeSet::new(),
-            placement: None,
-            registry_auth: Vec::new(),
-            limits: crate::domain::Limits::default(),
-            adopt: false,
-        };
-        self.orchestrator.provision(request).await.unwrap()
+        self.orchestrator.provision(provision(compose)).await.unwrap()
     }
 
     async fn update(&self, compose: &str) -> Provisioned {
-        let request = UpdateRequest {
-            subdomain: acme(),
-            compose: Some(compose.to_owned()),
-            env: None,
-            files: BTreeMap::new(),
-            profiles: None,
-            services: BTreeSet::new(),
-            limits: None,
-            pull: false,
-            registry_auth: Vec::new(),
-        };
+        let request = UpdateRequest { compose: Some(compose.to_owned()), ..update() };
         self.orchestrator.update(request).await.unwrap()
     }
 
@@ -59,6 +43,37 @@ impl House {
     async fn image(&self) -> (String, String) {
         let images = self.orchestrator.images(&acme()).await.unwrap();
         (images[0].image.clone(), images[0].id.clone())
+    }
+}
+
+fn provision(compose: &str) -> ProvisionRequest {
+    ProvisionRequest {
+        id: TenantId::parse("1").unwrap(),
+        subdomain: acme(),
+        compose: compose.to_owned(),
+        env: String::new(),
+        files: BTreeMap::new(),
+        profiles: BTreeSet::new(),
+        placement: None,
+        registry_auth: Vec::new(),
+        limits: crate::domain::Limits::default(),
+        adopt: false,
+        expect_plan: None,
+    }
+}
+
+fn update() -> UpdateRequest {
+    UpdateRequest {
+        subdomain: acme(),
+        compose: None,
+        env: None,
+        files: BTreeMap::new(),
+        profiles: None,
+        services: BTreeSet::new(),
+        limits: None,
+        pull: false,
+        registry_auth: Vec::new(),
+        expect_plan: None,
     }
 }
 

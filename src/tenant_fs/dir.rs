@@ -99,11 +99,22 @@ impl Dir {
 
     /// Makes a file that must not exist yet, with exactly this mode and owner, its content on the disk.
     pub(super) fn create_file(&self, name: &str, bytes: &[u8], mode: u32, owner: Option<Owner>) -> Result<()> {
+        fs::fsync(&self.create_file_unsynced(name, bytes, mode, owner)?)
+    }
+
+    /// As [`Self::create_file`], without its content being on the disk.
+    pub(super) fn create_file_unsynced(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        mode: u32,
+        owner: Option<Owner>,
+    ) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?);
         file.write_all(bytes).map_err(|error| errno(&error))?;
         set_owner_and_mode(&file, mode, owner)?;
-        fs::fsync(&file)
+        Ok(file)
     }
 
     /// Makes a directory that must not exist yet, with exactly this mode and owner, whatever the umask.

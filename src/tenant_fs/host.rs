@@ -14,6 +14,7 @@ use crate::domain::AgentId;
 
 pub(super) const HOST_DIR: &str = ".agent";
 pub(super) const ARCHIVE_DIR: &str = ".archive";
+const OPERATIONS: &str = "operations";
 const LOCK_FILE: &str = "lock";
 const AGENT_ID_FILE: &str = "agent-id";
 const HOST_KEY_FILE: &str = "host-key";
@@ -27,6 +28,7 @@ pub(super) struct Host {
     /// The host directory: everything that is the agent's own and no tenant's.
     pub(super) own: Dir,
     pub(super) archives: Dir,
+    pub(super) operations: Dir,
     pub(super) workshop: Workshop,
     pub(super) reserve: Reserve,
     pub(super) agent_id: AgentId,
@@ -48,10 +50,11 @@ impl Host {
         })?;
         let archives = own_dir(&root, ARCHIVE_DIR)?;
         let workshop = Workshop::open(&own).map_err(FsError::io("clearing what an earlier run left"))?;
+        let operations = own.dir_or_create(OPERATIONS, 0o700).map_err(FsError::io("opening the operations"))?;
         let agent_id = agent_id(&own, &workshop)?;
         let key = host_key(&own, &workshop)?;
         let reserve = Reserve::open(&own, &workshop);
-        Ok(Self { path, root, own, archives, workshop, reserve, agent_id, key, _lock: lock })
+        Ok(Self { path, root, own, archives, operations, workshop, reserve, agent_id, key, _lock: lock })
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! /opt/tenants/                 0700
 //!   .agent/                     0700  agent-id, host-key, lock, cordon, pulled, reserve; staging/ and trash/ of this room
+//!     operations/{id}.json            what was done in the last day
 //!   .archive/{sub}-{time}/      0700  config files of torn-down tenants
 //!   {sub}/                      0700  the Compose project directory
 //!     compose.yaml .env(0600) and the request's files
@@ -25,6 +26,7 @@ mod data;
 mod dir;
 mod error;
 mod host;
+mod operations;
 mod project_files;
 mod pulled;
 mod record;
@@ -38,6 +40,7 @@ mod workshop;
 
 pub use cordon::Cordon;
 pub use error::FsError;
+pub use operations::Durability;
 pub use record::{Journal, LastError, RECORD_VERSION, Record, StoredGeneration};
 pub use size::DirectorySize;
 pub use tenant::Listed;

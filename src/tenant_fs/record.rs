@@ -53,6 +53,9 @@ pub struct Record {
     pub updated_at: jiff::Timestamp,
     /// Why the last operation failed, if it did.
     pub last_error: Option<LastError>,
+    /// The operation that wrote this with its commit: after a crash it says whether that operation has finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<OperationId>,
 }
 
 /// The last failure, for status.

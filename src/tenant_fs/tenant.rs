@@ -69,6 +69,12 @@ impl TenantFs {
         file.map(|(bytes, _)| read_record(tenant, &bytes)).transpose()
     }
 
+    /// Says so when there is a directory of a tenant's name without a record in it.
+    pub fn check_record_or_nothing(&self, tenant: &Subdomain) -> Result<(), FsError> {
+        let found = self.host.tenant_dir(tenant)?.is_some() && self.record(tenant)?.is_none();
+        if found { Err(FsError::NoRecord(tenant.clone())) } else { Ok(()) }
+    }
+
     /// Whether a new tenant may have its directory: it is not there, it is empty, or the agent has been in it.
     ///
     /// # Errors

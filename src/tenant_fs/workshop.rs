@@ -46,11 +46,17 @@ impl Workshop {
     /// Writes a file as a new inode under its final name, replacing a file or link of that name (not what the link leads
     /// to). Content is synced; the caller syncs `into`, once for all files that it puts there.
     pub(super) fn write(&self, into: &Dir, name: &str, bytes: &[u8], mode: u32, owner: Option<Owner>) -> Result<()> {
+        self.put(into, name, |temporary| self.staging.create_file(temporary, bytes, mode, owner))
+    }
+
+    /// As [`Self::write`], but the content is left to the kernel: after a power loss it may be missing or damaged.
+    pub(super) fn write_unsynced(&self, into: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+        self.put(into, name, |temporary| self.staging.create_file_unsynced(temporary, bytes, mode, None).map(drop))
+    }
+
+    fn put(&self, into: &Dir, name: &str, make: impl FnOnce(&str) -> Result<()>) -> Result<()> {
         let temporary = self.fresh_name();
-        let written = self
-            .staging
-            .create_file(&temporary, bytes, mode, owner)
-            .and_then(|()| self.staging.rename(&temporary, into, name));
+        let written = make(&temporary).and_then(|()| self.staging.rename(&temporary, into, name));
         if written.is_err() {
             // A failed write is often a full disk: give the space back now, not at the next start.
             self.staging.remove_file(&temporary).ok();

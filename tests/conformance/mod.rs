@@ -262,6 +262,7 @@ impl<'a> Tenant<'a> {
         Run {
             deadline: Instant::now() + PATIENCE,
             progress: Progress::new(),
+            cancel: tokio_util::sync::CancellationToken::new(),
             credentials: Arc::new(Vec::new()),
             pull: false,
             only: None,

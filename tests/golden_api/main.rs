@@ -181,6 +181,7 @@ async fn up_on(backend: DockerBackend, deployment: &Deployment) -> Result<(), Ba
     let run = Run {
         deadline: tokio::time::Instant::now() + Duration::from_secs(30),
         progress: Progress::new(),
+        cancel: tokio_util::sync::CancellationToken::new(),
         credentials: Arc::new(Vec::new()),
         pull: false,
         only: None,

@@ -1,6 +1,7 @@
 //! One function a route.
 
 mod logs;
+mod operations;
 mod system;
 mod tenants;
 
@@ -11,6 +12,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +32,7 @@ pub(super) struct Handlers {
     limits: Arc<Limits>,
     bodies: BodyBudget,
     log_streams: Places,
+    event_streams: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -37,7 +40,8 @@ impl Handlers {
     pub(super) fn new(orchestrator: Orchestrator, limits: Arc<Limits>, stop: CancellationToken) -> Self {
         let bodies = BodyBudget::new(&limits);
         let log_streams = Places::new(limits.log_streams, limits.log_streams_per_tenant);
-        Self { orchestrator, limits, bodies, log_streams, stop }
+        let event_streams = Arc::new(Semaphore::new(limits.event_streams));
+        Self { orchestrator, limits, bodies, log_streams, event_streams, stop }
     }
 
     /// An answer that only reads: an engine that hangs must not hang its readers.
@@ -65,11 +69,14 @@ impl Endpoints for Handlers {
             Route::Ready => self.ready(&call).await,
             Route::Provision => self.provision(call).await,
             Route::Update => self.update(call).await,
-            Route::Rollback(tenant) => self.rollback(&tenant, &call).await,
-            Route::Restart(tenant) => self.restart(&tenant, &call).await,
-            Route::Stop(tenant) => self.stop(&tenant, &call).await,
-            Route::Start(tenant) => self.start(&tenant, &call).await,
-            Route::Teardown(tenant) => self.teardown(&tenant, &call).await,
+            Route::Rollback(_) | Route::Restart(_) | Route::Stop(_) | Route::Start(_) | Route::Teardown(_) => {
+                self.change(&route, &call).await
+            }
+            Route::Operations => self.operations(&call),
+            Route::Operation(id) => self.operation(id, &call).await,
+            Route::OperationEvents(id) => self.operation_events(id, &call).await,
+            Route::CancelOperation(id) => self.cancel_operation(id, &call).await,
+            Route::Plan => self.plan(call).await,
             Route::Tenants => self.tenants(&call).await,
             Route::Status(tenant) => self.status(&tenant, &call).await,
             Route::Logs(tenant) => self.logs(&tenant, &call).await,

@@ -1,7 +1,7 @@
 //! Images: making them available, and saying what a tenant's containers were made from.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
@@ -17,7 +17,7 @@ use super::engine::{Engine, EngineError};
 use super::layers::Layers;
 use super::platform;
 use super::pulls::{PullFailure, Pulls, Steps, Wanted};
-use crate::backend::{BackendError, Deployment, ResolvedImage, ResolvedImages, Run};
+use crate::backend::{BackendError, Deployment, ImagePull, ProgressEvent, ResolvedImage, ResolvedImages, Run};
 use crate::compose::{PullPolicy, Service};
 use crate::domain::{ImageRef, RegistryAuth, ServiceName};
 
@@ -29,12 +29,33 @@ const EVERY: Duration = Duration::from_millis(300);
 /// The services that use one image on one platform.
 type Users<'a> = Vec<(&'a ServiceName, &'a Service)>;
 
-/// Makes every service's image available. Each image is looked at and pulled once, however many services use it.
+/// Notes what would be pulled, where nothing is to be pulled.
+#[derive(Debug, Default)]
+pub(super) struct Survey(Mutex<Vec<ImagePull>>);
+
+impl Survey {
+    fn note(&self, image: &ImageRef, users: &Users<'_>, reason: &'static str) {
+        let services = users.iter().map(|(name, _)| (*name).clone()).collect();
+        let pull = ImagePull { image: image.to_string(), services, reason };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(pull);
+    }
+
+    /// What was noted, in the order of the images' names.
+    pub(super) fn into_pulls(self) -> Vec<ImagePull> {
+        let mut pulls = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        pulls.sort_by(|a, b| (&a.image, &a.services).cmp(&(&b.image, &b.services)));
+        pulls
+    }
+}
+
+/// Makes every service's image available. Each image is looked at and pulled once, however many services use it. With a
+/// `survey` nothing is pulled, only noted.
 pub(super) async fn prepare(
     engine: &Arc<Engine>,
     pulls: &Pulls,
     wanted: &Deployment,
     run: &Run,
+    survey: Option<&Survey>,
 ) -> Result<ResolvedImages, BackendError> {
     let mut images: BTreeMap<&ImageRef, BTreeMap<Option<&str>, Users<'_>>> = BTreeMap::new();
     let mut resolved = ResolvedImages::new();
@@ -53,7 +74,7 @@ pub(super) async fn prepare(
         let mut found = Vec::new();
         // One after the other: on most engines a reference stands for one platform's image at a time.
         for (platform, services) in platforms {
-            let mut resolved = available(engine, pulls, wanted, image, platform, &services, run).await?;
+            let mut resolved = available((engine, pulls, survey), wanted, image, platform, &services, run).await?;
             if several {
                 resolved.image.clone_from(&resolved.id);
             }
@@ -143,8 +164,7 @@ fn decide(image: &ImageRef, services: &[&Service], touched: bool, asked: bool, p
 }
 
 async fn available(
-    engine: &Arc<Engine>,
-    pulls: &Pulls,
+    (engine, pulls, survey): (&Arc<Engine>, &Pulls, Option<&Survey>),
     wanted: &Deployment,
     image: &ImageRef,
     platform: Option<&str>,
@@ -176,7 +196,24 @@ async fn available(
             .and_then(|metadata| metadata.last_tag_time.as_ref()?.parse().ok())
             .max(pulls.last(&reference, platform)),
     });
-    match (decide(image, &services, touched, run.pull, present.as_ref()), usable) {
+    let decision = decide(image, &services, touched, run.pull, present.as_ref());
+    if let Some(survey) = survey
+        && !matches!(decision, Decision::Absent(_))
+    {
+        let found = usable.map(|found| resolve(image, found));
+        match &found {
+            None => survey.note(image, users, "not on this host"),
+            Some(_) if decision == Decision::Pull => survey.note(image, users, "to be refreshed"),
+            Some(found) if !is_authorised(wanted, image, found) => {
+                survey.note(image, users, "its registry is asked whether the tenant may have it");
+            }
+            Some(_) => {}
+        }
+        let absent =
+            || ResolvedImage { image: image.qualified().to_string(), id: String::new(), digest: None, pulled: false };
+        return Ok(found.unwrap_or_else(absent));
+    }
+    match (decision, usable) {
         (Decision::Absent(hint), _) => return Err(not_found(hint)),
         (Decision::Use, Some(found)) => {
             let resolved = resolve(image, found);
@@ -315,7 +352,7 @@ async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<(), P
     let client = engine.client().map_err(|error| pull_failure(&error, &wanted.reference))?;
     let messages = client.create_image(Some(options.build()), None, credentials);
     let (begun, mut layers) = (Instant::now(), Layers::default());
-    let pulled = follow(messages, &wanted.reference, &mut layers, |step| steps.say(step)).await;
+    let pulled = follow(messages, &wanted.reference, &mut layers, |step, far| steps.say(step, far)).await;
     engine.metrics().pulled_bytes(layers.downloaded());
     engine.metrics().pull(pulled.err().map(PullFailure::reason), begun.elapsed());
     pulled
@@ -326,20 +363,23 @@ async fn follow<E: Into<EngineError>>(
     messages: impl Stream<Item = Result<CreateImageInfo, E>>,
     image: &str,
     layers: &mut Layers,
-    mut say: impl FnMut(String),
+    mut say: impl FnMut(String, ProgressEvent),
 ) -> Result<(), PullFailure> {
     let mut messages = std::pin::pin!(messages);
-    say(format!("pulling {image}"));
+    say(format!("pulling {image}"), layers.far(image));
     let mut said = Instant::now();
     loop {
         match tokio::time::timeout(SILENCE, messages.next()).await {
             Err(_) => return Err(PullFailure::RegistryUnavailable),
-            Ok(None) => return Ok(()),
+            Ok(None) => {
+                say(format!("pulled {image}{layers}"), layers.far(image));
+                return Ok(());
+            }
             Ok(Some(Err(error))) => return Err(pull_failure(&error.into(), image)),
             Ok(Some(Ok(message))) => layers.note(&message),
         }
         if said.elapsed() >= EVERY {
-            say(format!("pulling {image}{layers}"));
+            say(format!("pulling {image}{layers}"), layers.far(image));
             said = Instant::now();
         }
     }
@@ -516,8 +556,8 @@ mod tests {
             Message::Ok(message)
         });
         let mut said = Vec::new();
-        follow(messages, "x:1", &mut Layers::default(), |step| said.push(step)).await.expect("it ends well");
-        assert_eq!(said.len(), 11, "{said:?}");
+        follow(messages, "x:1", &mut Layers::default(), |step, _| said.push(step)).await.expect("it ends well");
+        assert_eq!(said.len(), 12, "{said:?}");
         assert_eq!(
             said[..3],
             ["pulling x:1", "pulling x:1: 0/1 layers, 9 B of 1.0 kB", "pulling x:1: 0/1 layers, 19 B of 1.0 kB"]
@@ -527,7 +567,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn how_a_pull_fails() {
         let silent = stream::pending::<Message>();
-        assert_eq!(follow(silent, "x", &mut Layers::default(), drop).await, Err(PullFailure::RegistryUnavailable));
+        assert_eq!(follow(silent, "x", &mut Layers::default(), |_, _| {}).await, Err(PullFailure::RegistryUnavailable));
         for (text, failure) in [
             ("manifest for x:1 not found: manifest unknown: manifest unknown", PullFailure::NotFound),
             ("no matching manifest for linux/arm64 in the manifest list entries", PullFailure::NotFound),
@@ -546,9 +586,9 @@ mod tests {
         ] {
             let refused = EngineError::Refused { status: 500, message: text.to_owned() };
             let messages = stream::iter([Ok(message(r#"{"status": "Pulling from x"}"#)), Err(refused)]);
-            assert_eq!(follow(messages, "x", &mut Layers::default(), drop).await, Err(failure), "{text}");
+            assert_eq!(follow(messages, "x", &mut Layers::default(), |_, _| {}).await, Err(failure), "{text}");
         }
         let gone = stream::iter([Message::Err(EngineError::Unreachable("reset".to_owned()))]);
-        assert_eq!(follow(gone, "x", &mut Layers::default(), drop).await, Err(PullFailure::EngineUnavailable));
+        assert_eq!(follow(gone, "x", &mut Layers::default(), |_, _| {}).await, Err(PullFailure::EngineUnavailable));
     }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use bollard::models::CreateImageInfo;
 use bytesize::ByteSize;
 
+use crate::backend::ProgressEvent;
+
 /// The layers of the image that is being pulled, by their short ids.
 #[derive(Default)]
 pub(super) struct Layers(BTreeMap<String, Layer>);
@@ -50,6 +52,18 @@ impl Layers {
     /// Bytes that have been downloaded so far, what was there already left out.
     pub(super) fn downloaded(&self) -> u64 {
         self.0.values().map(|layer| layer.downloaded).fold(0, u64::saturating_add)
+    }
+
+    /// How far the pull of an image is.
+    pub(super) fn far(&self, image: &str) -> ProgressEvent {
+        let sum = |of: fn(&Layer) -> u64| self.0.values().map(of).fold(0, u64::saturating_add);
+        ProgressEvent::Pull {
+            image: image.to_owned(),
+            layers_done: sum(|layer| u64::from(layer.done)),
+            layers: self.0.len() as u64,
+            bytes_done: sum(|layer| layer.downloaded),
+            bytes: sum(|layer| layer.size),
+        }
     }
 }
 
@@ -100,5 +114,8 @@ mod tests {
             layers.note(&message(id, status, detail));
             assert_eq!(layers.to_string(), said, "{id} {status} {detail}");
         }
+        let image = "x:1".to_owned();
+        let far = ProgressEvent::Pull { image, layers_done: 3, layers: 3, bytes_done: 1_000_000, bytes: 1_000_000 };
+        assert_eq!(layers.far("x:1"), far);
     }
 }

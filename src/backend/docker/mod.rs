@@ -70,8 +70,8 @@ use self::pulls::Pulls;
 use self::stack::Stack;
 use super::{
     Action, Adoption, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo,
-    LogQuery, LogStream, ObservedContainer, Owned, Plan, PlannedObject, Removed, ResolvedImages, Run, Step, TenantRef,
-    UndoNote, VolumeSize,
+    LogQuery, LogStream, ObservedContainer, Owned, Plan, PlannedObject, Removed, ResolvedImages, Run, Step, Survey,
+    TenantRef, UndoNote, VolumeSize,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 use crate::telemetry::Metrics;
@@ -203,7 +203,15 @@ impl Backend for DockerBackend {
     async fn prepare(&self, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError> {
         let api = self.engine.api_version().await.map_err(|error| error.into_backend("asking for its version"))?;
         gates::check(wanted, api)?;
-        images::prepare(&self.engine, &self.pulls, wanted, run).await
+        images::prepare(&self.engine, &self.pulls, wanted, run, None).await
+    }
+
+    async fn survey(&self, wanted: &Deployment, run: &Run) -> Result<Survey, BackendError> {
+        let api = self.engine.api_version().await.map_err(|error| error.into_backend("asking for its version"))?;
+        gates::check(wanted, api)?;
+        let pulls = images::Survey::default();
+        let images = images::prepare(&self.engine, &self.pulls, wanted, run, Some(&pulls)).await?;
+        Ok(Survey { images, pulls: pulls.into_pulls() })
     }
 
     async fn adoptable(&self, wanted: &Deployment) -> Result<Adoption, BackendError> {

@@ -13,7 +13,7 @@ use secrecy::ExposeSecret as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::backend::Progress;
+use crate::backend::{Progress, ProgressEvent};
 use crate::domain::RegistryAuth;
 
 /// How many pulls a host does at once.
@@ -78,6 +78,8 @@ type Outcome = Result<(), PullFailure>;
 #[derive(Clone)]
 struct State {
     step: String,
+    /// The same in numbers, once it has begun.
+    far: Option<ProgressEvent>,
     outcome: Option<Outcome>,
 }
 
@@ -86,8 +88,8 @@ struct State {
 pub(super) struct Steps(watch::Sender<State>);
 
 impl Steps {
-    pub(super) fn say(&self, step: String) {
-        self.0.send_modify(|state| state.step = step);
+    pub(super) fn say(&self, step: String, far: ProgressEvent) {
+        self.0.send_modify(|state| (state.step, state.far) = (step, Some(far)));
     }
 }
 
@@ -126,11 +128,16 @@ impl Pulls {
     {
         let mut said = self.board(wanted, pull);
         loop {
-            let State { step, outcome } = said.borrow_and_update().clone();
+            let State { step, far, outcome } = said.borrow_and_update().clone();
+            match far {
+                // The last word on a pull is told too, so that it does not seem to stand still at the end.
+                Some(far) => progress.pull(step, far),
+                None if outcome.is_none() => progress.report(step),
+                None => {}
+            }
             if let Some(outcome) = outcome {
                 return outcome;
             }
-            progress.report(step);
             match timeout_at(deadline, said.changed()).await {
                 Err(_) => return Err(PullFailure::Deadline),
                 // Its task ended abnormally, which the log has.
@@ -154,7 +161,7 @@ impl Pulls {
             return flight.steps.0.subscribe();
         }
         let step = format!("waiting to pull {}", wanted.reference);
-        let (sender, said) = watch::channel(State { step, outcome: None });
+        let (sender, said) = watch::channel(State { step, far: None, outcome: None });
         let steps = Steps(sender);
         let pulling = pull(wanted.clone(), steps.clone());
         let wanted = Arc::new(wanted);
@@ -238,7 +245,9 @@ mod tests {
             self.asked.fetch_add(1, Ordering::SeqCst);
             let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
             self.most.fetch_max(now, Ordering::SeqCst);
-            steps.say("half of it is there".to_owned());
+            let image = "x:1".to_owned();
+            let far = ProgressEvent::Pull { image, layers_done: 1, layers: 2, bytes_done: 50, bytes: 100 };
+            steps.say("half of it is there".to_owned(), far);
             self.go.notified().await;
             self.at_once.fetch_sub(1, Ordering::SeqCst);
             outcome

@@ -54,6 +54,21 @@ impl Images {
         pinned: Option<&String>,
     ) -> Result<ResolvedImage, BackendError> {
         let image = &service.image;
+        if pinned.is_none() && self.is_known(image) && refreshes(service, pull) {
+            let newest = self.moved.get(image.as_str()).copied().unwrap_or_default();
+            self.pulled.insert(image.to_string(), newest);
+        }
+        self.look(name, service, pinned)
+    }
+
+    /// What the reference stands for now.
+    pub(super) fn look(
+        &self,
+        name: &ServiceName,
+        service: &Service,
+        pinned: Option<&String>,
+    ) -> Result<ResolvedImage, BackendError> {
+        let image = &service.image;
         if !self.is_known(image) {
             let hint = match &service.pull_policy {
                 Some(PullPolicy::Never) => ": pull_policy is never, and it is not there",
@@ -63,10 +78,6 @@ impl Images {
         }
         if let Some(id) = pinned {
             return Ok(ResolvedImage { image: image.to_string(), id: id.clone(), digest: None, pulled: false });
-        }
-        let newest = self.moved.get(image.as_str()).copied().unwrap_or_default();
-        if service.pull_policy == Some(PullPolicy::Always) || (pull && service.pull_policy != Some(PullPolicy::Never)) {
-            self.pulled.insert(image.to_string(), newest);
         }
         let seen = self.pulled.get(image.as_str()).copied().unwrap_or_default();
         Ok(ResolvedImage {
@@ -81,5 +92,14 @@ impl Images {
     fn hash(&self, what: &str, image: &ImageRef, moves: u64) -> String {
         let hash = self.key.hash(&[what.as_bytes(), image.as_str().as_bytes(), &moves.to_be_bytes()]);
         format!("sha256:{hash}")
+    }
+}
+
+/// Whether a service's image is pulled although it is there.
+pub(super) fn refreshes(service: &Service, pull: bool) -> bool {
+    match &service.pull_policy {
+        Some(PullPolicy::Always) => true,
+        Some(PullPolicy::Never) => false,
+        _ => pull,
     }
 }

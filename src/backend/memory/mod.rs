@@ -26,9 +26,9 @@ use async_trait::async_trait;
 
 use super::converge::{self, KnownNetwork, KnownVolume, Observed};
 use super::{
-    Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, HostKey, LogQuery,
-    LogStream, ObservedContainer, Owned, OwnedKind, Plan, Removed, ResolvedImages, Run, TenantRef, UndoNote,
-    VolumeSize,
+    Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, HostKey, ImagePull,
+    LogQuery, LogStream, ObservedContainer, Owned, OwnedKind, Plan, Removed, ResolvedImages, Run, Survey, TenantRef,
+    UndoNote, VolumeSize,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -123,6 +123,21 @@ impl Backend for MemoryBackend {
             }
         }
         Ok(images)
+    }
+
+    async fn survey(&self, wanted: &Deployment, run: &Run) -> Result<Survey, BackendError> {
+        let state = self.engine.shared.reachable()?;
+        let mut survey = Survey::default();
+        for (name, service) in &wanted.project.project().services {
+            let named = run.only.as_ref().is_none_or(|only| only.contains(name));
+            let image = state.images.look(name, service, wanted.pinned_images.get(name))?;
+            if images::refreshes(service, run.pull && named) {
+                let (image, services) = (service.image.to_string(), vec![name.clone()]);
+                survey.pulls.push(ImagePull { image, services, reason: "to be refreshed" });
+            }
+            survey.images.insert(name.clone(), image);
+        }
+        Ok(survey)
     }
 
     async fn plan(&self, wanted: &Deployment, images: &ResolvedImages, run: &Run) -> Result<Plan, BackendError> {

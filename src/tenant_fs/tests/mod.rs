@@ -67,6 +67,7 @@ fn record(subdomain: &str, generation: u64) -> Record {
         created_at: now,
         updated_at: now,
         last_error: Some(LastError { code: ErrorCode::ImageNotFound, message: String::from("no image"), at: now }),
+        operation: None,
     }
 }
 

@@ -1,0 +1,122 @@
+//! The events of one operation as a stream: what it told so far, what it tells from now on, and its end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::Stream;
+use tokio::sync::watch;
+
+use super::ledger::Found;
+use super::{Error, Orchestrator};
+use crate::backend::{Progress, Told};
+use crate::domain::{OperationId, OperationRecord};
+
+/// How many events a follower takes at a time.
+const BATCH: usize = 64;
+
+/// What a follower gets.
+#[derive(Debug, Clone)]
+pub enum Followed {
+    /// An event.
+    Told(Told),
+    /// So many events, which came before the ones that follow, are not kept any more.
+    Gap {
+        /// How many, at most.
+        missed: u64,
+    },
+    /// The follower took too long, and so many events are gone: nothing follows on this stream.
+    TooSlow {
+        /// How many, at most.
+        missed: u64,
+    },
+    /// The operation has ended.
+    End {
+        /// The number of this event.
+        number: u64,
+        /// The operation's record.
+        record: Arc<OperationRecord>,
+    },
+}
+
+struct Follower {
+    progress: Progress,
+    more: watch::Receiver<u64>,
+    ended: watch::Receiver<Option<Arc<OperationRecord>>>,
+    /// The number of the last event that was taken.
+    seen: u64,
+    taken: VecDeque<Told>,
+    first: bool,
+    over: bool,
+}
+
+impl Follower {
+    async fn next(&mut self) -> Option<Followed> {
+        loop {
+            if self.over {
+                return None;
+            }
+            if let Some(told) = self.taken.pop_front() {
+                return Some(Followed::Told(told));
+            }
+            // In this order: once the end is known there are no more events than those that are seen now.
+            let ended = self.ended.borrow_and_update().clone();
+            self.more.borrow_and_update();
+            let news = self.progress.after(self.seen, BATCH);
+            let first = std::mem::replace(&mut self.first, false);
+            if news.missed > 0 {
+                self.seen += news.missed;
+                if first {
+                    return Some(Followed::Gap { missed: news.missed });
+                }
+                self.over = true;
+                return Some(Followed::TooSlow { missed: news.missed });
+            }
+            if let Some(last) = news.events.last() {
+                self.seen = last.number;
+                self.taken = news.events.into();
+                continue;
+            }
+            if let Some(record) = ended {
+                self.over = true;
+                return Some(Followed::End { number: record.events + 1, record });
+            }
+            let changed = tokio::select! {
+                changed = self.more.changed() => changed,
+                changed = self.ended.changed() => changed,
+            };
+            // Nobody is left who could tell anything.
+            self.over = changed.is_err();
+        }
+    }
+}
+
+impl Orchestrator {
+    /// The events of an operation after the one with this number, to its end. None when the follower has seen the end.
+    pub async fn follow(
+        &self,
+        id: OperationId,
+        after: Option<u64>,
+    ) -> Result<Option<impl Stream<Item = Followed> + Send + use<>>, Error> {
+        let found = self.inner.operations.ledger.find(id).ok_or(Error::NoSuchOperation)?;
+        let (progress, ended) = match found {
+            Found::Running(running) => (running.progress.clone(), running.follow_end()),
+            Found::Ended { progress, .. } => {
+                let record = self.operation(id).await?;
+                if after.is_some_and(|after| after > record.events) {
+                    return Ok(None);
+                }
+                (progress.unwrap_or_default(), watch::channel(Some(Arc::new(record))).1)
+            }
+        };
+        let follower = Follower {
+            more: progress.subscribe(),
+            progress,
+            ended,
+            seen: after.unwrap_or(0),
+            taken: VecDeque::new(),
+            first: true,
+            over: false,
+        };
+        Ok(Some(futures::stream::unfold(follower, |mut follower| async { Some((follower.next().await?, follower)) })))
+    }
+}

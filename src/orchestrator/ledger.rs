@@ -1,0 +1,343 @@
+//! What is known of operations: those that run, the ones that ended in the last day, and which request each was for.
+//!
+//! The records of ended operations are on the disk; here is what lists and repeats need of them. Nothing here awaits.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+
+use super::Error;
+use super::operations::Running;
+use crate::backend::Progress;
+use crate::domain::{
+    ErrorCode, Failure, OperationId, OperationKind, OperationRecord, OperationState, Outcome, RepeatKey, Subdomain,
+};
+
+/// How long an ended operation, and with it its `Idempotency-Key`, is remembered.
+const KEPT_FOR: SignedDuration = SignedDuration::from_hours(24);
+/// How many ended operations are remembered, and how many bytes their files may have together; the oldest go first.
+const MOST: usize = 1000;
+const MOST_BYTES: u64 = 16 << 20;
+/// How many operations that clients asked for may run at once.
+const MOST_RUNNING: usize = 512;
+/// Of so many ended operations the events are still there for those who ask late.
+const MOST_TOLD: usize = 16;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Ledger(Mutex<Book>);
+
+#[derive(Default)]
+struct Book {
+    running: HashMap<OperationId, Arc<Running>>,
+    ended: BTreeMap<OperationId, Ended>,
+    bytes: u64,
+    /// By the hash of the `Idempotency-Key`.
+    keys: HashMap<String, Key>,
+    told: VecDeque<(OperationId, Progress)>,
+}
+
+struct Ended {
+    /// Without its result and without its error's details.
+    brief: OperationRecord,
+    /// The size of its file.
+    bytes: u64,
+    /// All of it, when it could not be written.
+    unwritten: Option<Arc<OperationRecord>>,
+}
+
+enum Key {
+    /// Somebody is about to begin the operation; the channel closes when that is decided.
+    Claimed(watch::Receiver<()>),
+    Of(Use),
+}
+
+#[derive(Clone)]
+struct Use {
+    operation: OperationId,
+    request: String,
+}
+
+/// What is known of one operation.
+pub(super) enum Found {
+    Running(Arc<Running>),
+    /// Its record, which is `whole` or has to be read from the disk, and its events if they are still there.
+    Ended {
+        record: Arc<OperationRecord>,
+        whole: bool,
+        progress: Option<Progress>,
+    },
+}
+
+/// What an `Idempotency-Key` stands for.
+pub(super) enum Repeat {
+    /// Nothing yet, or nothing that answers the request: the claim holds it for a new operation.
+    New(Claim),
+    /// An operation that answers it, now or when it has ended.
+    Of(OperationId),
+    /// Somebody else is claiming it; ask again when this closes.
+    Claimed(watch::Receiver<()>),
+}
+
+/// A key on its way to an operation. Dropping it gives the key back to what it stood for before.
+pub(super) struct Claim {
+    ledger: Arc<Ledger>,
+    key: String,
+    before: Option<Use>,
+    bound: bool,
+    _decided: watch::Sender<()>,
+}
+
+impl Claim {
+    /// The operation that the key stood for: it did not answer the request, as far as is known.
+    pub(super) fn before(&self) -> Option<OperationId> {
+        self.before.as_ref().map(|before| before.operation)
+    }
+
+    /// From here on the key stands for this operation.
+    pub(super) fn bind(mut self, running: &Running) {
+        if let Some(repeat) = &running.origin.repeat {
+            let new = Use { operation: running.id(), request: repeat.request.clone() };
+            self.ledger.book().keys.insert(self.key.clone(), Key::Of(new));
+            self.bound = true;
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.bound {
+            return;
+        }
+        let mut book = self.ledger.book();
+        match self.before.take() {
+            Some(before) => book.keys.insert(std::mem::take(&mut self.key), Key::Of(before)),
+            None => book.keys.remove(&self.key),
+        };
+    }
+}
+
+/// Whether an ended operation answers a repeat of its request. One that failed and was undone is tried again if the failure
+/// was of the kind that passes: nothing of it stands, so nothing is done twice. One that would fail the same way again is
+/// answered from memory, so that a client that missed the answer learns it. What is not known to have been done is done.
+pub(super) fn answers_repeats(record: &OperationRecord) -> bool {
+    match record.state {
+        OperationState::Running | OperationState::Succeeded => true,
+        OperationState::Cancelled => false,
+        OperationState::Interrupted => record.outcome == Some(Outcome::Finished),
+        OperationState::Failed => match record.outcome {
+            Some(Outcome::Finished) => true,
+            Some(Outcome::Undone) => record.error.as_ref().is_some_and(|error| !error.code.is_retryable()),
+            Some(Outcome::Unknown) | None => false,
+        },
+    }
+}
+
+impl Ledger {
+    /// Takes in what an earlier run has written. Running ones are the caller's to recover.
+    pub(super) fn load(&self, ended: Vec<(OperationRecord, u64)>) {
+        let mut book = self.book();
+        for (record, bytes) in ended {
+            // In the order of their beginnings: the last one that used a key has it.
+            if let Some(RepeatKey { key, request }) = record.repeat.clone() {
+                book.keys.insert(key, Key::Of(Use { operation: record.operation.id, request }));
+            }
+            book.bytes += bytes;
+            book.ended.insert(record.operation.id, Ended { brief: brief(&record), bytes, unwritten: None });
+        }
+    }
+
+    /// An operation begins.
+    pub(super) fn open(&self, running: &Arc<Running>) {
+        let mut book = self.book();
+        book.running.insert(running.id(), Arc::clone(running));
+    }
+
+    /// One that an earlier run left: its key is its again.
+    pub(super) fn reopen(&self, running: &Arc<Running>) {
+        let mut book = self.book();
+        if let Some(RepeatKey { key, request }) = running.origin.repeat.clone() {
+            book.keys.insert(key, Key::Of(Use { operation: running.id(), request }));
+        }
+        book.running.insert(running.id(), Arc::clone(running));
+    }
+
+    /// Refuses one more operation when too many are running.
+    pub(super) fn check_room(&self) -> Result<(), Error> {
+        if self.book().running.len() < MOST_RUNNING { Ok(()) } else { Err(Error::TooManyOperations) }
+    }
+
+    /// An operation has ended. `bytes` is the size of its file, none when it could not be written.
+    pub(super) fn close(&self, running: &Running, record: &Arc<OperationRecord>, bytes: Option<u64>) {
+        let mut book = self.book();
+        book.running.remove(&running.id());
+        book.told.push_back((running.id(), running.progress.clone()));
+        if book.told.len() > MOST_TOLD {
+            book.told.pop_front();
+        }
+        book.replace(record, bytes);
+        drop(book);
+        running.tell_end(Arc::clone(record));
+    }
+
+    /// An operation was refused before it did anything: whoever waits for it is told, and it is forgotten.
+    pub(super) fn refuse(&self, running: &Running, record: &Arc<OperationRecord>) {
+        self.book().forget(running);
+        running.tell_end(Arc::clone(record));
+    }
+
+    /// An operation's holder is gone. If it has not ended, it ended abnormally.
+    pub(super) fn abandon(&self, running: &Arc<Running>) {
+        let mut book = self.book();
+        if !book.running.contains_key(&running.id()) {
+            return;
+        }
+        let mut record = running.record();
+        if record.operation.kind == OperationKind::Recover || !(running.has_begun() || running.origin.promised) {
+            book.forget(running);
+        } else {
+            book.running.remove(&running.id());
+            record.state = OperationState::Failed;
+            record.ended_at = Some(Timestamp::now());
+            let message = Error::Internal.to_string();
+            let error =
+                Failure { code: ErrorCode::Internal, message, field: None, line: None, column: None, details: None };
+            record.error = Some(error);
+            let record = Arc::new(record);
+            book.replace(&record, None);
+            drop(book);
+            running.tell_end(record);
+        }
+    }
+
+    /// More is known of an ended operation.
+    pub(super) fn amend(&self, record: &Arc<OperationRecord>, bytes: Option<u64>) {
+        self.book().replace(record, bytes);
+    }
+
+    pub(super) fn find(&self, id: OperationId) -> Option<Found> {
+        let book = self.book();
+        if let Some(running) = book.running.get(&id) {
+            return Some(Found::Running(Arc::clone(running)));
+        }
+        let ended = book.ended.get(&id)?;
+        let progress = book.told.iter().find(|(told, _)| *told == id).map(|(_, progress)| progress.clone());
+        Some(match &ended.unwritten {
+            Some(record) => Found::Ended { record: Arc::clone(record), whole: true, progress },
+            None => Found::Ended { record: Arc::new(ended.brief.clone()), whole: false, progress },
+        })
+    }
+
+    /// The operations of a tenant that have not ended, but for one.
+    pub(super) fn running_of(&self, tenant: &Subdomain, except: OperationId) -> Vec<Arc<Running>> {
+        let book = self.book();
+        let of_tenant = book.running.values().filter(|running| running.tenant() == tenant);
+        of_tenant.filter(|running| running.id() != except).cloned().collect()
+    }
+
+    /// The newest operations, without their results.
+    pub(super) fn list(&self, tenant: Option<&Subdomain>, most: usize) -> Vec<OperationRecord> {
+        let (running, ended) = {
+            let book = self.book();
+            let running: Vec<_> = book.running.values().cloned().collect();
+            let matching = book.ended.values().rev().map(|ended| &ended.brief);
+            let matching = matching.filter(|brief| tenant.is_none_or(|tenant| *tenant == brief.operation.subdomain));
+            (running, matching.take(most).cloned().collect::<Vec<_>>())
+        };
+        let running = running.iter().filter(|running| {
+            // What nobody asked for is no business of theirs; it is found by its id when it keeps a tenant busy.
+            let asked_for = !matches!(running.now().kind, OperationKind::Recover | OperationKind::Prune);
+            asked_for && tenant.is_none_or(|tenant| tenant == running.tenant())
+        });
+        let mut all: Vec<OperationRecord> = running.map(|running| running.record()).chain(ended).collect();
+        all.sort_by_key(|record| std::cmp::Reverse(record.operation.id));
+        all.truncate(most);
+        all
+    }
+
+    /// Looks a request's key up, and claims it unless there is an operation that answers the request.
+    pub(super) fn recognise(self: &Arc<Self>, repeat: &RepeatKey) -> Result<Repeat, Error> {
+        let mut book = self.book();
+        let before = match book.keys.get(&repeat.key) {
+            Some(Key::Claimed(decided)) => return Ok(Repeat::Claimed(decided.clone())),
+            Some(Key::Of(used)) if used.request != repeat.request => return Err(Error::IdempotencyMismatch),
+            Some(Key::Of(used)) => {
+                let ended = book.ended.get(&used.operation).map(|ended| answers_repeats(&ended.brief));
+                if book.running.contains_key(&used.operation) || ended == Some(true) {
+                    return Ok(Repeat::Of(used.operation));
+                }
+                Some(used.clone())
+            }
+            None => None,
+        };
+        let (decided, waiting) = watch::channel(());
+        book.keys.insert(repeat.key.clone(), Key::Claimed(waiting));
+        drop(book);
+        let ledger = Arc::clone(self);
+        Ok(Repeat::New(Claim { ledger, key: repeat.key.clone(), before, bound: false, _decided: decided }))
+    }
+
+    /// Forgets what is too old or too much, and says whose files can go.
+    pub(super) fn prune(&self, now: Timestamp) -> Vec<OperationId> {
+        let mut book = self.book();
+        let mut gone = Vec::new();
+        // The oldest first; ids are in the order of beginnings, which is near enough to that of ends.
+        while let Some((&id, ended)) = book.ended.first_key_value() {
+            let expired = ended.brief.ended_at.is_none_or(|at| now.duration_since(at) > KEPT_FOR);
+            if !expired && book.ended.len() <= MOST && book.bytes <= MOST_BYTES {
+                break;
+            }
+            if let Some(ended) = book.ended.remove(&id) {
+                book.bytes = book.bytes.saturating_sub(ended.bytes);
+                let key = ended.brief.repeat.map(|repeat| repeat.key);
+                if let Some(key) = key
+                    && matches!(book.keys.get(&key), Some(Key::Of(used)) if used.operation == id)
+                {
+                    book.keys.remove(&key);
+                }
+            }
+            gone.push(id);
+        }
+        gone
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn replace(&mut self, record: &Arc<OperationRecord>, bytes: Option<u64>) {
+        let unwritten = bytes.is_none().then(|| Arc::clone(record));
+        let size = || serde_json::to_vec(record.as_ref()).map_or(0, |text| text.len() as u64);
+        let new = Ended { brief: brief(record), bytes: bytes.unwrap_or_else(size), unwritten };
+        self.bytes += new.bytes;
+        if let Some(old) = self.ended.insert(record.operation.id, new) {
+            self.bytes = self.bytes.saturating_sub(old.bytes);
+        }
+    }
+
+    fn forget(&mut self, running: &Running) {
+        self.running.remove(&running.id());
+        if let Some(repeat) = &running.origin.repeat
+            && matches!(self.keys.get(&repeat.key), Some(Key::Of(used)) if used.operation == running.id())
+        {
+            match running.origin.before {
+                Some(operation) => {
+                    let before = Use { operation, request: repeat.request.clone() };
+                    self.keys.insert(repeat.key.clone(), Key::Of(before));
+                }
+                None => {
+                    self.keys.remove(&repeat.key);
+                }
+            }
+        }
+    }
+}
+
+fn brief(record: &OperationRecord) -> OperationRecord {
+    let error = record.error.as_ref().map(|error| Failure { details: None, ..error.clone() });
+    OperationRecord { result: None, error, ..record.clone() }
+}

@@ -1,0 +1,160 @@
+//! Operations that an earlier run of the agent has left: each becomes what the recovery made of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::ledger::Found;
+use super::operations::{Origin, Running};
+use super::{Answered, Done, Kept, Orchestrator, TornDown};
+use crate::domain::{
+    Operation, OperationId, OperationKind, OperationRecord, OperationResult, OperationState, Outcome, Subdomain,
+};
+use crate::tenant_fs::{Durability, Journal, Record};
+
+impl Orchestrator {
+    /// Takes in the operations of earlier runs. Those that had not ended are given back by id.
+    pub(super) fn remember_operations(
+        &self,
+        operations: Vec<(OperationRecord, u64)>,
+    ) -> BTreeMap<OperationId, OperationRecord> {
+        let is_running = |operation: &(OperationRecord, u64)| operation.0.state == OperationState::Running;
+        let (running, ended): (Vec<_>, Vec<_>) = operations.into_iter().partition(is_running);
+        self.inner.operations.ledger.load(ended);
+        running.into_iter().map(|(record, _)| (record.operation.id, record)).collect()
+    }
+
+    /// A tenant's journal is open: its operation counts as running until the tenant has been recovered.
+    pub(super) fn is_left_behind(&self, tenant: &Subdomain, journal: &Journal, record: Option<OperationRecord>) {
+        let ledger = &self.inner.operations.ledger;
+        if ledger.find(journal.operation).is_some() {
+            // It has answered for itself, with a failure; more will be known of it.
+            return;
+        }
+        let timeout = jiff::SignedDuration::try_from(self.inner.settings.operation_timeout).unwrap_or_default();
+        let head = Operation {
+            id: journal.operation,
+            subdomain: tenant.clone(),
+            kind: journal.kind,
+            step: String::new(),
+            started_at: journal.started_at,
+            deadline_at: journal.started_at.checked_add(timeout).unwrap_or(journal.started_at),
+        };
+        let (head, origin) = match record {
+            None => (head, Origin::default()),
+            Some(record) => (record.operation.clone(), origin(record)),
+        };
+        ledger.reopen(&Arc::new(Running::left_behind(head, origin)));
+    }
+
+    /// Operations whose journals are gone, or had not been begun: what the tenant's record said at the start is what became
+    /// of them. None of them is running any more when this returns or soon after.
+    pub(super) fn settle_left_operations(&self, left: Vec<(OperationRecord, Option<Record>, Outcome)>) {
+        for (record, standing, outcome) in left {
+            let (id, kind) = (record.operation.id, record.operation.kind);
+            let running = Running::left_behind(record.operation.clone(), origin(record));
+            self.inner.operations.ledger.reopen(&Arc::new(running));
+            let this = self.clone();
+            self.inner.tasks.spawn(async move { this.recovered(id, kind, outcome, standing.as_ref(), None).await });
+        }
+    }
+
+    /// The tenant of these operations is done with whatever they left: nobody can tell any more what became of them.
+    pub(super) async fn give_up_left_operations(&self, tenant: &Subdomain, except: OperationId) {
+        for left in self.inner.operations.ledger.running_of(tenant, except) {
+            self.recovered(left.id(), left.now().kind, Outcome::Unknown, None, None).await;
+        }
+    }
+
+    /// The tenant cannot be read, so nobody can recover it for now: its operation has ended, with an outcome that is not
+    /// known yet.
+    pub(super) async fn quarantined(&self, tenant: &Subdomain) {
+        let ledger = &self.inner.operations.ledger;
+        for left in ledger.running_of(tenant, OperationId::new()) {
+            let mut ended = left.record();
+            ended.state = OperationState::Interrupted;
+            ended.ended_at = Some(jiff::Timestamp::now());
+            let ended = Arc::new(ended);
+            let bytes = self.write_record(&ended, Durability::Synced).await;
+            ledger.close(&left, &ended, bytes);
+        }
+    }
+
+    /// Notes what became of an operation that did not answer for itself, or that failed and stayed open. `record` is the
+    /// tenant's, afterwards.
+    pub(super) async fn recovered(
+        &self,
+        id: OperationId,
+        kind: OperationKind,
+        outcome: Outcome,
+        record: Option<&Record>,
+        kept: Option<Kept>,
+    ) {
+        let ledger = &self.inner.operations.ledger;
+        let (left, mut ended) = match ledger.find(id) {
+            Some(Found::Running(left)) => {
+                let mut ended = left.record();
+                ended.state = OperationState::Interrupted;
+                ended.ended_at = Some(jiff::Timestamp::now());
+                (Some(left), ended)
+            }
+            Some(Found::Ended { record, .. })
+                if record.outcome.is_none()
+                    && matches!(record.state, OperationState::Failed | OperationState::Interrupted) =>
+            {
+                match self.operation(id).await {
+                    Ok(ended) => (None, ended),
+                    Err(_) => return,
+                }
+            }
+            _ => return,
+        };
+        ended.outcome = Some(outcome);
+        if outcome == Outcome::Finished {
+            let tenant = &ended.operation.subdomain;
+            let answer = self.answer_of(kind, tenant, record, kept).await;
+            ended.result = answer.map(|answer| OperationResult {
+                created: answer.created(),
+                body: serde_json::to_value(&answer).unwrap_or_default(),
+            });
+        }
+        tracing::info!(operation = %id, tenant = %ended.operation.subdomain, ?kind, ?outcome, "an open operation has ended");
+        let ended = Arc::new(ended);
+        let bytes = self.write_record(&ended, Durability::Synced).await;
+        match left {
+            Some(left) => ledger.close(&left, &ended, bytes),
+            None => ledger.amend(&ended, bytes),
+        }
+    }
+
+    /// What an operation would have answered.
+    async fn answer_of(
+        &self,
+        kind: OperationKind,
+        tenant: &Subdomain,
+        record: Option<&Record>,
+        kept: Option<Kept>,
+    ) -> Option<Answered> {
+        let status = match kind {
+            OperationKind::Restart => "restarted",
+            OperationKind::Stop => "stopped",
+            OperationKind::Start => "started",
+            OperationKind::Prune => return None,
+            OperationKind::Teardown => {
+                let kept = kept.unwrap_or_default();
+                let torn_down = TornDown { status: "torn_down", subdomain: tenant.clone(), changed: true, kept };
+                return Some(Answered::TornDown(torn_down));
+            }
+            OperationKind::Provision | OperationKind::Update | OperationKind::Rollback | OperationKind::Recover => {
+                let record = record?;
+                let backend = self.backend(record.backend).ok()?;
+                let observed = backend.status(&self.tenant_ref(record)).await.unwrap_or_default();
+                return Some(Answered::Provisioned(self.provisioned_answer(kind, record, observed).await));
+            }
+        };
+        Some(Answered::Done(Done { status, subdomain: tenant.clone() }))
+    }
+}
+
+fn origin(record: OperationRecord) -> Origin {
+    Origin { request_id: record.request_id, repeat: record.repeat, promised: true, before: None }
+}

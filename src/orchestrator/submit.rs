@@ -1,0 +1,396 @@
+//! The life of an operation: recognised or accepted, carried out on a task of its own, written down when it ends.
+//!
+//! What is on the disk when: the journal of the tenant before the first effect, always. The operation's own record before
+//! its acceptance is told (`Prefer: respond-async`), or before the first effect when its request can be recognised
+//! (`Idempotency-Key`); both are written again, synced, before the answer leaves. Of any other operation only the end is
+//! written, and left to the kernel: the journal names the operation while it can be half done, and a request that changes
+//! nothing waits for no disk.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
+
+use super::ledger::{Claim, Found, Repeat};
+use super::operations::{Op, Origin, Running};
+use super::{Answered, Ask, Error, Mutation, Orchestrator, Submitted};
+use crate::domain::{
+    ErrorCode, Failure, Generation, OperationId, OperationKind, OperationRecord, OperationResult, OperationState,
+    Outcome, RepeatKey, Subdomain,
+};
+use crate::tenant_fs::Durability;
+
+/// How an operation was carried out.
+enum Carried {
+    Out {
+        operation: Option<OperationId>,
+        answer: Result<Answered, Error>,
+    },
+    /// An earlier operation turned out to have done it.
+    Before(Arc<OperationRecord>),
+}
+
+impl Orchestrator {
+    /// What recognises a repeat of a request: method, path with query, and body under an `Idempotency-Key`.
+    pub fn repeat_key(&self, key: &str, method: &str, target: &str, body: &[u8]) -> RepeatKey {
+        let hash = |parts: &[&[u8]]| self.inner.key.hash(parts);
+        RepeatKey {
+            key: hash(&[b"idempotency key", key.as_bytes()]),
+            request: hash(&[b"request", method.as_bytes(), target.as_bytes(), body]),
+        }
+    }
+
+    /// Does what is asked, or accepts it, or finds that it has been done. It runs to its end even if the caller goes away.
+    pub async fn submit(&self, mutation: Mutation, ask: Ask) -> Result<Submitted, Error> {
+        if self.inner.stopping.is_cancelled() {
+            return Err(Error::ShuttingDown);
+        }
+        let claim = match &ask.repeat {
+            None => None,
+            Some(repeat) => match self.recognise(repeat).await? {
+                Repeat::Of(earlier) => return self.answer_again(earlier, ask.respond_async).await,
+                Repeat::New(claim) => Some(claim),
+                Repeat::Claimed(_) => return Err(Error::Busy(None)),
+            },
+        };
+        self.inner.operations.ledger.check_room()?;
+        let (accept, accepted) = oneshot::channel();
+        let accept = ask.respond_async.then_some(accept);
+        let (this, span) = (self.clone(), tracing::Span::current());
+        let work = async move { this.carry_out(mutation, ask, claim, accept).await };
+        let running = self.inner.tasks.spawn(work.instrument(span));
+        // The sender is dropped without a word when nothing was promised.
+        if let Ok(operation) = accepted.await {
+            return Ok(Submitted::Accepted { operation: Box::new(operation), replayed: false });
+        }
+        match running.await {
+            Ok(Carried::Out { operation, answer }) => Ok(Submitted::Done { operation, answer }),
+            Ok(Carried::Before(record)) => Ok(Submitted::Replayed(record)),
+            Err(error) => {
+                tracing::error!(%error, "an operation ended abnormally");
+                Err(Error::Internal)
+            }
+        }
+    }
+
+    /// Looks a key up, and waits while somebody else is about to begin its operation.
+    async fn recognise(&self, repeat: &RepeatKey) -> Result<Repeat, Error> {
+        loop {
+            match self.inner.operations.ledger.recognise(repeat)? {
+                // Closed when the other has begun or was refused, which takes it the wait for a busy tenant at most.
+                Repeat::Claimed(mut decided) => while decided.changed().await.is_ok() {},
+                decided => return Ok(decided),
+            }
+        }
+    }
+
+    /// The answer of an earlier operation, once it has one.
+    async fn answer_again(&self, earlier: OperationId, respond_async: bool) -> Result<Submitted, Error> {
+        if respond_async {
+            let operation = Box::new(self.operation(earlier).await?);
+            return Ok(Submitted::Accepted { operation, replayed: true });
+        }
+        let Some(Found::Running(running)) = self.inner.operations.ledger.find(earlier) else {
+            return Ok(Submitted::Replayed(Arc::new(self.operation(earlier).await?)));
+        };
+        let mut ended = running.follow_end();
+        drop(running);
+        let limit = self.inner.settings.operation_timeout;
+        let waited = timeout(limit, ended.wait_for(Option::is_some)).await;
+        match waited {
+            Ok(Ok(record)) => Ok(Submitted::Replayed(record.clone().ok_or(Error::Internal)?)),
+            // It is being recovered, or undone; either goes on.
+            _ => Err(Error::Busy(None)),
+        }
+    }
+
+    /// All of an operation, from the lock to its record.
+    async fn carry_out(
+        self,
+        mutation: Mutation,
+        ask: Ask,
+        claim: Option<Claim>,
+        accept: Option<oneshot::Sender<OperationRecord>>,
+    ) -> Carried {
+        let refused = |error| Carried::Out { operation: None, answer: Err(error) };
+        let (tenant, kind) = (mutation.tenant().clone(), mutation.kind());
+        let settings = &self.inner.settings;
+        let before = claim.as_ref().and_then(Claim::before);
+        let origin = Origin { request_id: ask.request_id, repeat: ask.repeat, promised: ask.respond_async, before };
+        let operations = &self.inner.operations;
+        let begun = operations.begin_for(origin, tenant, kind, settings.busy_wait, settings.operation_timeout).await;
+        let op = match begun {
+            Ok(op) => op,
+            Err(error) => return refused(error),
+        };
+        if let Some(claim) = claim {
+            claim.bind(op.running());
+        }
+        let _counted = self.inner.metrics.operation();
+        let started = Instant::now();
+        if let Some(accept) = accept {
+            let promised = async {
+                self.look_over(&op, &mutation).await?;
+                self.write_down(op.running()).await
+            };
+            if let Err(error) = promised.await {
+                self.ended(&op, started, &Err(error.failure()), Ending::Refused).await;
+                return refused(error);
+            }
+            // Whoever asked may be gone already.
+            accept.send(op.running().record()).ok();
+        }
+        match self.finish_open_operation(&op).await {
+            // What cannot be finished can still be torn down: nothing of it is needed for that.
+            Err(error) if kind == OperationKind::Teardown && !error.is_backend_away() => {
+                tracing::warn!(tenant = %op.tenant(), %error, "tearing down with an operation open that cannot be finished");
+            }
+            Err(error) => {
+                let ending = if op.running().origin.promised { Ending::Ended } else { Ending::Refused };
+                self.ended(&op, started, &Err(error.failure()), ending).await;
+                return Carried::Out { operation: Some(op.id()), answer: Err(error) };
+            }
+            Ok(()) => {}
+        }
+        if let Some(record) = self.done_before(before).await {
+            // That operation did it, and nobody was told. This one has nothing to do.
+            match record.result.clone().filter(|_| op.running().origin.promised) {
+                Some(result) => self.ended(&op, started, &Ok(result), Ending::Ended).await,
+                None => self.inner.operations.ledger.refuse(op.running(), &record),
+            }
+            return Carried::Before(record);
+        }
+        let answer = self.perform(&op, mutation).await;
+        let told = match &answer {
+            Ok(answered) => Ok(OperationResult {
+                created: answered.created(),
+                body: serde_json::to_value(answered).unwrap_or_default(),
+            }),
+            Err(error) => Err(error.failure()),
+        };
+        let touched = op.running().has_begun() || op.running().origin.promised;
+        let ending = match &told {
+            // Whoever cancelled it knows its id.
+            Err(failure) if !touched && failure.code != ErrorCode::Cancelled => Ending::Refused,
+            _ => Ending::Ended,
+        };
+        if answer.is_ok() {
+            self.give_up_left_operations(op.tenant(), op.id()).await;
+        }
+        self.ended(&op, started, &told, ending).await;
+        Carried::Out { operation: (ending == Ending::Ended).then(|| op.id()), answer }
+    }
+
+    async fn perform(&self, op: &Op, mutation: Mutation) -> Result<Answered, Error> {
+        match mutation {
+            Mutation::Provision(request) => self.do_provision(op, *request).await.map(Answered::Provisioned),
+            Mutation::Update(request) => self.do_update(op, *request).await.map(Answered::Provisioned),
+            Mutation::Rollback { from, .. } => self.do_rollback(op, from).await.map(Answered::Provisioned),
+            Mutation::Restart { service, .. } => self.do_restart(op, service).await.map(Answered::Done),
+            Mutation::Stop { service, .. } => self.do_stop(op, service).await.map(Answered::Done),
+            Mutation::Start { service, .. } => self.do_start(op, service).await.map(Answered::Done),
+            Mutation::Teardown { purge, .. } => self.do_teardown(op, purge).await.map(Answered::TornDown),
+        }
+    }
+
+    /// What can be said against a request before it is promised, without the backend.
+    async fn look_over(&self, op: &Op, mutation: &Mutation) -> Result<(), Error> {
+        match mutation {
+            Mutation::Provision(request) => {
+                let (record, wanted) = self.provision_draft(op, request.as_ref().clone()).await?;
+                self.look_over_draft(&record, wanted).await
+            }
+            Mutation::Update(request) => {
+                let (record, wanted) = self.update_draft(op, request.as_ref().clone()).await?;
+                self.look_over_draft(&record, wanted).await
+            }
+            Mutation::Teardown { .. } => Ok(()),
+            Mutation::Rollback { from, .. } => {
+                let record = self.live_record(op.tenant()).await?;
+                match from {
+                    Some(from) if *from != record.generation => {
+                        Err(Error::GenerationMismatch { at: record.generation, from: *from })
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Mutation::Restart { .. } | Mutation::Stop { .. } | Mutation::Start { .. } => {
+                self.live_record(op.tenant()).await.map(drop)
+            }
+        }
+    }
+
+    /// Called right before the first effect of an operation: too late to cancel unless it brings a generation, and its
+    /// record is on the disk if a repeat of it has to be recognised.
+    pub(super) async fn before_effects(&self, op: &Op) -> Result<(), Error> {
+        let running = op.running();
+        // What was promised has been written down already.
+        if running.is_durable() && !running.origin.promised {
+            self.write_down(running).await?;
+        }
+        op.begins();
+        Ok(())
+    }
+
+    async fn write_down(&self, running: &Running) -> Result<(), Error> {
+        let record = running.record();
+        let kind = record.operation.kind;
+        match self.disk(move |fs| fs.write_operation(&record, Durability::Synced)).await {
+            // Making room must work on a full disk.
+            Err(error) if matches!(kind, OperationKind::Stop | OperationKind::Teardown) => {
+                tracing::warn!(tenant = %running.tenant(), %error, "the operation's record could not be written");
+                Ok(())
+            }
+            written => written.map(drop),
+        }
+    }
+
+    /// The end of an operation: its record, and whoever waits for it.
+    async fn ended(&self, op: &Op, started: Instant, told: &Told, ending: Ending) {
+        let running = op.running();
+        let mut record = running.record();
+        record.ended_at = Some(jiff::Timestamp::now());
+        match told {
+            Ok(result) => {
+                record.state = OperationState::Succeeded;
+                record.result = Some(result.clone());
+            }
+            Err(failure) => {
+                let cancelled = failure.code == ErrorCode::Cancelled;
+                record.state = if cancelled { OperationState::Cancelled } else { OperationState::Failed };
+                record.error = Some(failure.clone());
+                record.outcome = self.what_is_left(op).await;
+            }
+        }
+        self.operation_ended(&record, started.elapsed());
+        let record = Arc::new(record);
+        let ledger = &self.inner.operations.ledger;
+        match ending {
+            Ending::Refused => ledger.refuse(running, &record),
+            Ending::Ended => {
+                let durability = if running.is_durable() { Durability::Synced } else { Durability::Written };
+                let bytes = self.write_record(&record, durability).await;
+                ledger.close(running, &record, bytes);
+                self.prune_operations().await;
+            }
+        }
+    }
+
+    /// What is left of an operation that failed; none while it stays open and nobody can know.
+    async fn what_is_left(&self, op: &Op) -> Option<Outcome> {
+        if !op.running().has_begun() {
+            return Some(Outcome::Undone);
+        }
+        let tenant = op.tenant().clone();
+        let open = self.disk(move |fs| fs.journal(&tenant)).await.map_or(true, |journal| journal.is_some());
+        match op.running().now().kind {
+            _ if open => None,
+            OperationKind::Provision | OperationKind::Update | OperationKind::Rollback => Some(Outcome::Undone),
+            _ => Some(Outcome::Unknown),
+        }
+    }
+
+    /// Everybody who wants to know of ends hooks in here.
+    fn operation_ended(&self, record: &OperationRecord, took: std::time::Duration) {
+        let code = record.error.as_ref().map(|failure| failure.code);
+        self.inner.metrics.operation_ended(record.operation.kind, code, took);
+        self.inner.stats.changed();
+        let (operation, duration_ms) = (&record.operation, took.as_millis());
+        let (id, tenant, kind) = (operation.id, &operation.subdomain, operation.kind);
+        match &record.error {
+            None => tracing::info!(operation = %id, %tenant, ?kind, duration_ms, "operation succeeded"),
+            Some(error) => {
+                tracing::warn!(operation = %id, %tenant, ?kind, duration_ms, error = error.message, "operation failed");
+            }
+        }
+    }
+
+    /// Writes a record, and says how large it is. A failure is logged: what stands is said elsewhere.
+    pub(super) async fn write_record(&self, record: &Arc<OperationRecord>, durability: Durability) -> Option<u64> {
+        let (id, writing) = (record.operation.id, Arc::clone(record));
+        match self.disk(move |fs| fs.write_operation(&writing, durability)).await {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                tracing::warn!(operation = %id, %error, "the operation's record could not be written");
+                None
+            }
+        }
+    }
+
+    /// Deletes what is remembered no more.
+    pub(super) async fn prune_operations(&self) {
+        let gone = self.inner.operations.ledger.prune(jiff::Timestamp::now());
+        if gone.is_empty() {
+            return;
+        }
+        let deleted = self.disk(move |fs| gone.into_iter().try_for_each(|id| fs.forget_operation(id))).await;
+        if let Err(error) = deleted {
+            tracing::warn!(%error, "old operations could not be deleted");
+        }
+    }
+
+    /// The record of the operation before, if it has turned out to have done what it was to do.
+    async fn done_before(&self, before: Option<OperationId>) -> Option<Arc<OperationRecord>> {
+        let record = self.operation(before?).await.ok()?;
+        (record.outcome == Some(Outcome::Finished)).then(|| Arc::new(record))
+    }
+
+    /// An operation, running or ended.
+    pub async fn operation(&self, id: OperationId) -> Result<OperationRecord, Error> {
+        match self.inner.operations.ledger.find(id).ok_or(Error::NoSuchOperation)? {
+            Found::Running(running) => Ok(running.record()),
+            Found::Ended { record, whole: true, .. } => Ok(record.as_ref().clone()),
+            Found::Ended { record, whole: false, .. } => {
+                let read = self.disk(move |fs| fs.operation(id)).await?;
+                // Damaged or deleted meanwhile: what is remembered of it is better than nothing.
+                Ok(read.unwrap_or_else(|| record.as_ref().clone()))
+            }
+        }
+    }
+
+    /// The newest operations, of one tenant or of all, without their results.
+    pub fn operations(&self, tenant: Option<&Subdomain>, most: usize) -> Vec<OperationRecord> {
+        self.inner.operations.ledger.list(tenant, most)
+    }
+
+    /// Asks for the end of a running operation. It is undone, which takes a while, unless it is too late for that.
+    pub async fn cancel(&self, id: OperationId) -> Result<OperationRecord, Error> {
+        match self.inner.operations.ledger.find(id).ok_or(Error::NoSuchOperation)? {
+            Found::Running(running) => {
+                running.cancel()?;
+                Ok(running.record())
+            }
+            Found::Ended { record, .. } if record.state == OperationState::Cancelled => self.operation(id).await,
+            Found::Ended { .. } => Err(Error::NotCancellable("it has ended")),
+        }
+    }
+
+    /// Whether the tenant stands at what an operation of this kind was to bring, when its journal is gone but it never
+    /// said how it ended.
+    pub(super) fn outcome_by_record(
+        id: OperationId,
+        kind: OperationKind,
+        record: Option<&crate::tenant_fs::Record>,
+    ) -> Outcome {
+        match (kind, record) {
+            (OperationKind::Teardown, None) => Outcome::Finished,
+            (_, Some(record)) if record.operation == Some(id) && record.generation != Generation::NONE => {
+                Outcome::Finished
+            }
+            (OperationKind::Provision | OperationKind::Update | OperationKind::Rollback, _) => Outcome::Undone,
+            _ => Outcome::Unknown,
+        }
+    }
+}
+
+type Told = Result<OperationResult, Failure>;
+
+/// What becomes of an operation's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// It is kept.
+    Ended,
+    /// It did nothing and promised nothing: the answer has said it all.
+    Refused,
+}

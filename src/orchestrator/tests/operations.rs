@@ -1,0 +1,352 @@
+//! Operations across the death of the agent, which is played here by what it would have left on the disk.
+
+use super::*;
+use crate::domain::{Operation, OperationRecord, OperationResult, OperationState, Outcome, RepeatKey};
+use crate::orchestrator::ledger::{Ledger, Repeat};
+use crate::tenant_fs::Durability;
+
+impl House {
+    fn key(&self, key: &str, what: &str) -> RepeatKey {
+        self.orchestrator.repeat_key(key, "POST", what, b"")
+    }
+
+    async fn submit(&self, mutation: Mutation, repeat: Option<RepeatKey>) -> Submitted {
+        let ask = Ask { repeat, ..Ask::default() };
+        self.orchestrator.submit(mutation, ask).await.unwrap()
+    }
+
+    fn rollback() -> Mutation {
+        Mutation::Rollback { tenant: acme(), from: None }
+    }
+
+    /// Ends this agent as a crash does, as far as the disk goes, and starts another one on its root.
+    async fn crash(self) -> Self {
+        let Self { orchestrator, root } = self;
+        orchestrator.shutdown(Duration::ZERO).await;
+        drop(orchestrator);
+        let path = root.path().join("tenants");
+        // The lock goes with the last task of the agent that holds it.
+        for _ in 0..1000 {
+            match Orchestrator::open(&House::config(&path), std::sync::Arc::default()).await {
+                Ok(orchestrator) => return Self { orchestrator, root },
+                Err(StartError::TenantsRoot(FsError::Locked)) => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("the first agent keeps the root");
+    }
+
+    async fn ended(&self, id: OperationId) -> OperationRecord {
+        for _ in 0..2000 {
+            let record = self.orchestrator.operation(id).await.unwrap();
+            if record.state != OperationState::Running {
+                return record;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("it never ended");
+    }
+
+    async fn generation(&self) -> Generation {
+        self.orchestrator.status(&acme()).await.unwrap().generation
+    }
+
+    /// What an agent has on the disk of an operation that runs.
+    async fn leave(&self, kind: OperationKind, repeat: Option<RepeatKey>) -> OperationId {
+        let now = jiff::Timestamp::now();
+        let id = OperationId::new();
+        let operation =
+            Operation { id, subdomain: acme(), kind, step: "planning".to_owned(), started_at: now, deadline_at: now };
+        let record = OperationRecord {
+            operation,
+            state: OperationState::Running,
+            ended_at: None,
+            outcome: None,
+            result: None,
+            error: None,
+            progress: crate::domain::Counters::default(),
+            events: 7,
+            request_id: Some("r-1".to_owned()),
+            repeat,
+        };
+        self.orchestrator.disk(move |fs| fs.write_operation(&record, Durability::Synced)).await.unwrap();
+        id
+    }
+
+    async fn journal(&self, operation: OperationId, kind: OperationKind, target: Option<Generation>) {
+        let journal = Journal {
+            operation,
+            kind,
+            target,
+            service: None,
+            undo: serde_json::Value::Null,
+            purge: false,
+            started_at: jiff::Timestamp::now(),
+        };
+        self.orchestrator.disk(move |fs| fs.begin(&acme(), &journal)).await.unwrap();
+    }
+
+    /// Two generations.
+    async fn updated() -> Self {
+        let house = House::new().await;
+        house.provision(&web("x:1", 1000)).await;
+        house.update(&web("x:1", 2000)).await;
+        house
+    }
+}
+
+#[tokio::test]
+async fn every_mutation_is_on_record_across_a_restart() {
+    let house = House::updated().await;
+    house.orchestrator.stop(&acme(), None).await.unwrap();
+    let before = house.orchestrator.operations(Some(&acme()), 10);
+    let kinds: Vec<_> = before.iter().map(|record| record.operation.kind).collect();
+    assert_eq!(kinds, [OperationKind::Stop, OperationKind::Update, OperationKind::Provision], "newest first");
+    assert!(before.iter().all(|record| record.state == OperationState::Succeeded && record.ended_at.is_some()));
+    let provision = house.orchestrator.operation(before[2].operation.id).await.unwrap();
+    let OperationResult { created, body } = provision.result.clone().unwrap();
+    assert!(created && body["generation"] == 1 && body["status"] == "provisioned", "{body}");
+    assert!(provision.progress.steps > 0 && provision.progress.steps == provision.progress.steps_done);
+    let house = house.crash().await;
+    assert_eq!(house.orchestrator.operations(Some(&acme()), 10), before);
+    assert_eq!(house.orchestrator.operation(provision.operation.id).await.unwrap(), provision);
+    assert_eq!(house.orchestrator.operations(None, 2).len(), 2);
+    assert!(house.orchestrator.operations(Some(&Subdomain::parse("other").unwrap()), 10).is_empty());
+    let unknown = house.orchestrator.operation(OperationId::new()).await;
+    assert!(matches!(unknown, Err(Error::NoSuchOperation)));
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_no_record_and_a_failure_does() {
+    let house = House::new().await;
+    house.provision(&web("x:1", 1000)).await;
+    let wrong = house.orchestrator.rollback(&acme(), Some(Generation(7))).await;
+    assert_eq!(wrong.unwrap_err().code(), ErrorCode::GenerationMismatch);
+    assert_eq!(house.orchestrator.operations(None, 10).len(), 1);
+    let request =
+        UpdateRequest { compose: Some("services: {web: {image: 'x:1', command: ['false']}}".to_owned()), ..update() };
+    let failed = house.orchestrator.update(request).await.unwrap_err();
+    let record = &house.orchestrator.operations(None, 10)[0];
+    assert_eq!((record.state, record.outcome), (OperationState::Failed, Some(Outcome::Undone)));
+    let record = house.orchestrator.operation(record.operation.id).await.unwrap();
+    assert_eq!(record.error.unwrap(), failed.failure());
+}
+
+#[tokio::test]
+async fn a_repeat_with_its_key_is_answered_and_not_done() {
+    let house = House::updated().await;
+    let key = house.key("k", "/rollback/acme");
+    let Submitted::Done { operation, answer } = house.submit(House::rollback(), Some(key.clone())).await else {
+        panic!("it is the first")
+    };
+    let answer = serde_json::to_value(answer.unwrap()).unwrap();
+    let other = house.key("k", "/rollback/other");
+    let refused = house.orchestrator.submit(House::rollback(), Ask { repeat: Some(other.clone()), ..Ask::default() });
+    assert!(matches!(refused.await, Err(Error::IdempotencyMismatch)));
+    let house = {
+        let again = house.submit(House::rollback(), Some(key.clone())).await;
+        assert!(matches!(&again, Submitted::Replayed(record) if record.result.as_ref().unwrap().body == answer));
+        house.crash().await
+    };
+    let Submitted::Replayed(again) = house.submit(House::rollback(), Some(key)).await else {
+        panic!("it is remembered")
+    };
+    assert_eq!((Some(again.operation.id), &again.result.as_ref().unwrap().body), (operation, &answer));
+    assert_eq!(house.generation().await, Generation(3));
+    // Nothing that was sent is on the disk.
+    for file in std::fs::read_dir(house.root.path().join("tenants/.agent/operations")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        assert!(!text.contains("/rollback/acme") && !text.contains("\"k\""), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn repeats_at_the_same_time_are_one_operation() {
+    let house = House::updated().await;
+    let key = house.key("k", "/rollback/acme");
+    let asked = (0..8).map(|_| house.submit(House::rollback(), Some(key.clone())));
+    let answers = futures::future::join_all(asked).await;
+    let done = answers.iter().filter(|answer| matches!(answer, Submitted::Done { .. })).count();
+    let replayed = answers.iter().filter(|answer| matches!(answer, Submitted::Replayed(_))).count();
+    assert_eq!((done, replayed), (1, 7));
+    assert_eq!(house.generation().await, Generation(3));
+}
+
+#[tokio::test]
+async fn a_refused_request_does_not_use_its_key_up() {
+    let house = House::new().await;
+    house.provision(&web("x:1", 1000)).await;
+    let key = house.key("k", "/rollback/acme");
+    let refused = house.submit(House::rollback(), Some(key.clone())).await;
+    assert!(matches!(refused, Submitted::Done { operation: None, answer: Err(Error::NoPrevious) }), "{refused:?}");
+    house.update(&web("x:1", 2000)).await;
+    let done = house.submit(House::rollback(), Some(key)).await;
+    assert!(matches!(done, Submitted::Done { answer: Ok(_), .. }), "{done:?}");
+}
+
+/// The agent dies after the commit and before anybody was told: the repeat learns it, and nothing is done twice.
+#[tokio::test]
+async fn done_but_not_told_with_the_journal_open() {
+    let house = House::updated().await;
+    let key = house.key("k", "/rollback/acme");
+    let id = house.leave(OperationKind::Rollback, Some(key.clone())).await;
+    house.journal(id, OperationKind::Rollback, Some(Generation(2))).await;
+    let house = house.crash().await;
+    let Submitted::Replayed(record) = house.submit(House::rollback(), Some(key)).await else { panic!("it was done") };
+    assert_eq!((record.operation.id, record.state), (id, OperationState::Interrupted));
+    assert_eq!(record.outcome, Some(Outcome::Finished));
+    let body = &record.result.as_ref().unwrap().body;
+    assert!(body["generation"] == 2 && body["status"] == "rolled_back", "{body}");
+    assert_eq!(house.generation().await, Generation(2), "it is not rolled back a second time");
+    assert_eq!(record.request_id.as_deref(), Some("r-1"));
+}
+
+#[tokio::test]
+async fn done_but_not_told_with_the_journal_gone() {
+    let house = House::updated().await;
+    let key = house.key("k", "/rollback/acme");
+    let id = house.leave(OperationKind::Rollback, Some(key.clone())).await;
+    let mut record = house.orchestrator.record(&acme()).await.unwrap().unwrap();
+    record.operation = Some(id);
+    house.orchestrator.disk(move |fs| fs.commit(&record)).await.unwrap();
+    let house = house.crash().await;
+    assert_eq!(house.ended(id).await.outcome, Some(Outcome::Finished));
+    let again = house.submit(House::rollback(), Some(key)).await;
+    assert!(matches!(again, Submitted::Replayed(record) if record.operation.id == id));
+    assert_eq!(house.generation().await, Generation(2));
+}
+
+#[tokio::test]
+async fn what_was_undone_is_done_anew() {
+    let house = House::updated().await;
+    let (key, other) = (house.key("k", "/rollback/acme"), house.key("k", "/rollback/other"));
+    let id = house.leave(OperationKind::Rollback, Some(key.clone())).await;
+    house.journal(id, OperationKind::Rollback, Some(Generation(3))).await;
+    let house = house.crash().await;
+    let record = house.ended(id).await;
+    assert_eq!((record.state, record.outcome), (OperationState::Interrupted, Some(Outcome::Undone)));
+    assert!(record.result.is_none());
+    let refused = house.orchestrator.submit(House::rollback(), Ask { repeat: Some(other), ..Ask::default() });
+    assert!(matches!(refused.await, Err(Error::IdempotencyMismatch)), "the key is still its request's");
+    let done = house.submit(House::rollback(), Some(key.clone())).await;
+    assert!(matches!(done, Submitted::Done { answer: Ok(_), .. }), "{done:?}");
+    assert_eq!(house.generation().await, Generation(3));
+    let house = house.crash().await;
+    let again = house.submit(House::rollback(), Some(key)).await;
+    assert!(matches!(again, Submitted::Replayed(record) if record.operation.id != id), "the newer one has the key");
+}
+
+/// The journal alone is enough: an operation that nobody could ask about again is not written down before its effects.
+#[tokio::test]
+async fn an_operation_that_only_the_journal_knows_is_on_record_after_the_crash() {
+    let house = House::updated().await;
+    let id = OperationId::new();
+    house.journal(id, OperationKind::Restart, None).await;
+    let house = house.crash().await;
+    let record = house.ended(id).await;
+    assert_eq!((record.state, record.outcome), (OperationState::Interrupted, Some(Outcome::Finished)));
+    assert_eq!(record.result.unwrap().body["status"], "restarted");
+    let house = house.crash().await;
+    assert_eq!(house.ended(id).await.outcome, Some(Outcome::Finished));
+}
+
+#[tokio::test]
+async fn a_restart_with_a_key_is_not_done_twice_when_only_its_end_was_lost() {
+    let house = House::updated().await;
+    let key = house.key("k", "/restart/acme");
+    let restart = || Mutation::Restart { tenant: acme(), service: None };
+    let Submitted::Done { operation: Some(id), .. } = house.submit(restart(), Some(key.clone())).await else {
+        panic!("it is the first")
+    };
+    // The end was not written.
+    let mut record = house.orchestrator.operation(id).await.unwrap();
+    (record.state, record.ended_at, record.result) = (OperationState::Running, None, None);
+    house.orchestrator.disk(move |fs| fs.write_operation(&record, Durability::Synced)).await.unwrap();
+    let house = house.crash().await;
+    let again = house.submit(restart(), Some(key)).await;
+    assert!(matches!(again, Submitted::Replayed(record) if record.operation.id == id));
+}
+
+#[tokio::test]
+async fn a_damaged_record_quarantines_its_tenant_only_and_a_repaired_one_is_taken_up() {
+    let house = House::updated().await;
+    let other = ProvisionRequest { subdomain: Subdomain::parse("other").unwrap(), ..provision(&web("x:1", 1)) };
+    house.orchestrator.provision(other).await.unwrap();
+    let id = house.leave(OperationKind::Update, None).await;
+    house.journal(id, OperationKind::Update, Some(Generation(3))).await;
+    let file = house.root.path().join("tenants/acme/.agent/record.json");
+    let good = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "damaged").unwrap();
+    let house = house.crash().await;
+    let record = house.orchestrator.operation(id).await.unwrap();
+    assert_eq!((record.state, record.outcome), (OperationState::Interrupted, None), "it does not stay running");
+    assert!(house.orchestrator.status(&acme()).await.is_err());
+    assert!(house.orchestrator.stop(&acme(), None).await.is_err());
+    let other = Subdomain::parse("other").unwrap();
+    house.orchestrator.restart(&other, None).await.expect("the host serves the others");
+    let readiness = house.orchestrator.readiness().await;
+    assert_eq!((readiness.ready, readiness.degraded), (true, vec!["tenant:acme".to_owned()]));
+    std::fs::write(&file, good).unwrap();
+    for _ in 0..2000 {
+        if house.orchestrator.readiness().await.degraded.is_empty() {
+            assert_eq!(house.orchestrator.operation(id).await.unwrap().outcome, Some(Outcome::Undone));
+            assert_eq!(house.generation().await, Generation(2));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the repaired record was not looked at again");
+}
+
+#[tokio::test]
+async fn a_directory_without_a_record_stays_degraded() {
+    let house = House::new().await;
+    std::fs::create_dir(house.root.path().join("tenants/acme")).unwrap();
+    let house = house.crash().await;
+    // Past the first look at it after the start.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(house.orchestrator.readiness().await.degraded, ["tenant:acme"]);
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let ledger = std::sync::Arc::new(Ledger::default());
+    let now = jiff::Timestamp::now();
+    let record = |age_hours: i64, key: &str| {
+        let at = now.checked_sub(jiff::SignedDuration::from_hours(age_hours)).unwrap();
+        let operation = Operation {
+            id: OperationId::new(),
+            subdomain: acme(),
+            kind: OperationKind::Stop,
+            step: String::new(),
+            started_at: at,
+            deadline_at: at,
+        };
+        OperationRecord {
+            operation,
+            state: OperationState::Succeeded,
+            ended_at: Some(at),
+            outcome: None,
+            result: None,
+            error: None,
+            progress: crate::domain::Counters::default(),
+            events: 0,
+            request_id: None,
+            repeat: Some(RepeatKey { key: key.to_owned(), request: "r".to_owned() }),
+        }
+    };
+    let old = record(25, "old");
+    let many: Vec<_> = (0..1100).map(|n| record(1, &n.to_string())).collect();
+    let (first, last) = (many[0].clone(), many[1099].clone());
+    let all = std::iter::once(old.clone()).chain(many);
+    ledger.load(all.map(|record| (record, 20 << 10)).collect());
+    let gone = ledger.prune(now);
+    assert!(gone.contains(&old.operation.id) && gone.contains(&first.operation.id));
+    assert_eq!(1101 - gone.len(), (16 << 20) / (20 << 10), "the bytes are what there is least of");
+    let repeat = |record: &OperationRecord| ledger.recognise(record.repeat.as_ref().unwrap()).unwrap();
+    assert!(matches!(repeat(&last), Repeat::Of(id) if id == last.operation.id));
+    assert!(matches!(repeat(&old), Repeat::New(_)) && matches!(repeat(&first), Repeat::New(_)));
+    assert_eq!(ledger.list(None, 5).len(), 5);
+}

@@ -1,0 +1,230 @@
+//! Operations over HTTP: accepted and followed, cancelled, repeated with their key, and across the death of the agent.
+
+mod support;
+
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use support::agent::{Agent, Options};
+use support::eventually;
+use support::http::{Answer, Lines};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn body(compose: &str) -> Value {
+    json!({ "id": "t-1", "subdomain": "acme", "compose_content": compose })
+}
+
+fn web(version: u32) -> String {
+    format!("services: {{web: {{image: 'x:1', command: [sleep, infinity], environment: {{V: '{version}'}}}}}}")
+}
+
+/// It waits for a health that never comes.
+fn waits() -> String {
+    let check = "{test: [CMD, 'false'], interval: 1s, retries: 1000}";
+    format!("services: {{web: {{image: 'x:1', command: [sleep, infinity], healthcheck: {check}}}}}")
+}
+
+async fn post(agent: &Agent<'_>, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+    let text = if body.is_null() { String::new() } else { body.to_string() };
+    agent.request(Method::POST, path, headers, text).await
+}
+
+async fn accept(agent: &Agent<'_>, path: &str, body: &Value) -> String {
+    let answer = post(agent, path, &[("prefer", "respond-async")], body).await;
+    let operation = answer.expect(202);
+    let id = operation["id"].as_str().expect("an id").to_owned();
+    assert_eq!(answer.headers["location"], format!("/v1/operations/{id}"));
+    assert_eq!(answer.headers["preference-applied"], "respond-async");
+    assert_eq!(operation["state"], "running", "{operation}");
+    id
+}
+
+async fn ended(agent: &Agent<'_>, id: &str) -> Value {
+    eventually("the operation ends", LIMIT, async || {
+        let operation = agent.get(&format!("/v1/operations/{id}")).await.expect(200);
+        (operation["state"] != "running").then_some(operation)
+    })
+    .await
+}
+
+/// One event: id, name, data. Comments and `retry` are passed over.
+async fn event(lines: &mut Lines) -> Option<(Option<u64>, String, Value)> {
+    let (mut id, mut name, mut data) = (None, String::new(), String::new());
+    loop {
+        let line = lines.next(LIMIT).await?;
+        match line.split_once(": ") {
+            Some(("id", text)) => id = text.parse().ok(),
+            Some(("event", text)) => text.clone_into(&mut name),
+            Some(("data", text)) => data.push_str(text),
+            _ if line.is_empty() && !name.is_empty() => {
+                return Some((id, name, serde_json::from_str(&data).expect("JSON")));
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn events(agent: &Agent<'_>, id: &str, headers: &[(&str, &str)]) -> Vec<(Option<u64>, String, Value)> {
+    let mut lines = agent.stream(&format!("/v1/operations/{id}/events"), headers).await;
+    let mut all = Vec::new();
+    while let Some(event) = event(&mut lines).await {
+        all.push(event);
+    }
+    all
+}
+
+#[tokio::test]
+async fn an_accepted_operation_is_followed_to_its_end() {
+    let agent = Options::memory().start().await;
+    let id = accept(&agent, "/v1/tenants/provision", &body(&web(1))).await;
+    let all = events(&agent, &id, &[]).await;
+    let (last, before) = all.split_last().expect("there are events");
+    assert_eq!(last.1, "end");
+    assert_eq!((&last.2["state"], &last.2["result"]["status"]), (&json!("succeeded"), &json!(201)), "{}", last.2);
+    assert_eq!(last.2["result"]["body"]["generation"], 1);
+    let numbers: Vec<u64> = all.iter().filter_map(|(id, ..)| *id).collect();
+    assert!(numbers.len() == all.len() && numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    let told = |action: &str, state: &str| {
+        before.iter().any(|(_, name, data)| name == "step" && data["action"] == action && data["state"] == state)
+    };
+    assert!(told("make", "begun") && told("make", "done") && told("start", "done") && told("await", "done"), "{all:?}");
+    assert!(before.iter().any(|(_, name, data)| name == "container" && data["state"] == "ready"), "{all:?}");
+
+    // Resumed where it was left, and not at all after the end.
+    let middle = numbers[numbers.len() / 2];
+    let rest = events(&agent, &id, &[("last-event-id", &middle.to_string())]).await;
+    assert_eq!(rest, all[numbers.len() / 2 + 1..]);
+    let path = format!("/v1/operations/{id}/events");
+    let end = numbers.last().expect("the end has one").to_string();
+    let over = agent.request(Method::GET, &path, &[("last-event-id", &end)], "").await;
+    assert_eq!((over.status.as_u16(), over.bytes.len()), (204, 0));
+    agent.request(Method::GET, &path, &[("last-event-id", "x")], "").await.refused(400, "INVALID_REQUEST");
+
+    let operation = agent.get(&format!("/v1/operations/{id}")).await.expect(200);
+    assert_eq!(operation, last.2);
+    let list = agent.get("/v1/operations?subdomain=acme").await.expect(200);
+    assert_eq!((&list["operations"][0]["id"], &list["operations"][0]["result"]), (&json!(id), &Value::Null));
+    let unknown = "/v1/operations/0190a1b2-0000-7000-8000-000000000000";
+    agent.get(unknown).await.refused(404, "NOT_FOUND");
+}
+
+#[tokio::test]
+async fn what_can_be_said_at_once_is_said_before_anything_is_promised() {
+    let agent = Options::memory().env("Q8_AGENT_BUSY_WAIT", "50ms").start().await;
+    let asked = [("prefer", "respond-async")];
+    let refuse = async |compose: &str| post(&agent, "/v1/tenants/provision", &asked, &body(compose)).await;
+    refuse("services: [").await.refused(422, "COMPOSE_INVALID");
+    refuse("services: {web: {image: 'x:1', privileged: true}}").await.refused(422, "POLICY_DENIED");
+    post(&agent, "/v1/tenants/stop/acme", &asked, &Value::Null).await.refused(404, "NOT_FOUND");
+    assert_eq!(agent.get("/v1/operations").await.expect(200), json!({ "operations": [] }));
+    let id = accept(&agent, "/v1/tenants/provision", &body(&waits())).await;
+    let busy = refuse(&web(1)).await.refused(409, "TENANT_BUSY");
+    assert_eq!(busy["details"]["operation"]["id"], id);
+    post(&agent, &format!("/v1/operations/{id}/cancel"), &[], &Value::Null).await.expect(202);
+    ended(&agent, &id).await;
+}
+
+#[tokio::test]
+async fn a_cancelled_operation_is_undone() {
+    let agent = Options::memory().start().await;
+    agent.post("/v1/tenants/provision", &body(&web(1))).await.expect(201);
+    let before = agent.get("/v1/tenants/status/acme").await.expect(200);
+    let id = accept(&agent, "/v1/tenants/provision", &body(&waits())).await;
+    let mut lines = agent.stream(&format!("/v1/operations/{id}/events"), &[]).await;
+    while event(&mut lines).await.expect("it goes on").1 != "step" {}
+    let cancel = format!("/v1/operations/{id}/cancel");
+    assert_eq!(post(&agent, &cancel, &[], &Value::Null).await.expect(202)["id"], id);
+    let end = loop {
+        let (_, name, data) = event(&mut lines).await.expect("it goes on");
+        if name == "end" {
+            break data;
+        }
+    };
+    assert_eq!(
+        (&end["state"], &end["outcome"], &end["error"]["code"]),
+        (&json!("cancelled"), &json!("undone"), &json!("CANCELLED")),
+        "{end}"
+    );
+    let after = agent.get("/v1/tenants/status/acme").await.expect(200);
+    assert_eq!((&after["generation"], &after["state"]), (&before["generation"], &json!("running")), "{after}");
+    assert_eq!(after["services"][0]["containers"][0]["id"], before["services"][0]["containers"][0]["id"]);
+    assert!(after.get("last_error").is_none(), "{after}");
+    // Asked again it is still cancelled; what has ended otherwise cannot be.
+    post(&agent, &cancel, &[], &Value::Null).await.expect(202);
+    let stopped = agent.post("/v1/tenants/stop/acme", &Value::Null).await;
+    let stop = stopped.headers["x-operation-id"].to_str().expect("a UUID");
+    let late = post(&agent, &format!("/v1/operations/{stop}/cancel"), &[], &Value::Null).await;
+    late.refused(409, "NOT_CANCELLABLE");
+}
+
+#[tokio::test]
+async fn a_key_makes_a_repeat_harmless_across_kills() {
+    let mut agent = Options::memory().start().await;
+    agent.post("/v1/tenants/provision", &body(&web(1))).await.expect(201);
+    agent.post("/v1/tenants/provision", &body(&web(2))).await.expect(200);
+    let key = [("idempotency-key", "rollback-7")];
+    let first = post(&agent, "/v1/tenants/rollback/acme", &key, &Value::Null).await;
+    assert_eq!(first.expect(200)["generation"], 3);
+    assert!(!first.headers.contains_key("idempotency-replayed"));
+    agent.kill();
+    agent.start_again().await;
+    let again = post(&agent, "/v1/tenants/rollback/acme", &key, &Value::Null).await;
+    assert_eq!(again.expect(200), first.json());
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert_eq!(again.headers["x-operation-id"], first.headers["x-operation-id"]);
+    post(&agent, "/v1/tenants/rollback/acme?from=3", &key, &Value::Null).await.refused(422, "IDEMPOTENCY_MISMATCH");
+    post(&agent, "/v1/tenants/stop/acme", &key, &Value::Null).await.refused(422, "IDEMPOTENCY_MISMATCH");
+    let bad = [("idempotency-key", "a b")];
+    post(&agent, "/v1/tenants/stop/acme", &bad, &Value::Null).await.refused(400, "INVALID_REQUEST");
+
+    // A failure that would come again is told again; nothing is tried a second time.
+    let key = [("idempotency-key", "update-8")];
+    let exits =
+        json!({ "subdomain": "acme", "compose_content": "services: {web: {image: 'x:1', command: ['false']}}" });
+    let failed = post(&agent, "/v1/tenants/update", &key, &exits).await;
+    let told = failed.refused(502, "SERVICE_EXITED");
+    let again = post(&agent, "/v1/tenants/update", &key, &exits).await.refused(502, "SERVICE_EXITED");
+    assert_eq!((&again["error"], &again["details"]), (&told["error"], &told["details"]));
+    let operations = agent.get("/v1/operations?subdomain=acme").await.expect(200);
+    let updates = operations["operations"].as_array().expect("a list");
+    assert_eq!(updates.iter().filter(|operation| operation["kind"] == "update").count(), 1, "{operations}");
+}
+
+#[tokio::test]
+async fn an_accepted_operation_survives_the_death_of_the_agent() {
+    let mut agent = Options::memory().start().await;
+    agent.post("/v1/tenants/provision", &body(&web(1))).await.expect(201);
+    let id = accept(&agent, "/v1/tenants/provision", &body(&waits())).await;
+    let mut lines = agent.stream(&format!("/v1/operations/{id}/events"), &[]).await;
+    while event(&mut lines).await.expect("it goes on").1 != "step" {}
+    agent.kill();
+    agent.start_again().await;
+    let operation = ended(&agent, &id).await;
+    assert_eq!((&operation["state"], &operation["outcome"]), (&json!("interrupted"), &json!("undone")), "{operation}");
+    assert_eq!(events(&agent, &id, &[]).await.last().expect("an end").2, operation);
+    assert_eq!(agent.get("/v1/tenants/status/acme").await.expect(200)["generation"], 1);
+}
+
+#[tokio::test]
+async fn a_plan_is_expected_or_refused() {
+    let agent = Options::memory().start().await;
+    let plan = agent.post("/v1/tenants/plan", &body(&web(1))).await.expect(200);
+    assert_eq!((&plan["changed"], &plan["generation"]), (&json!(true), &json!(1)), "{plan}");
+    assert_eq!(
+        plan["steps"][0],
+        json!({ "object": "container web-1", "action": "create", "reason": plan["steps"][0]["reason"] })
+    );
+    let with = |compose: String, hash: &Value| {
+        let mut body = body(&compose);
+        body["expect_plan"] = hash.clone();
+        body
+    };
+    let refused = agent.post("/v1/tenants/provision", &with(web(2), &plan["plan_hash"])).await;
+    let refused = refused.refused(409, "PLAN_CHANGED");
+    assert!(refused["details"]["plan_hash"].is_string(), "{refused}");
+    agent.post("/v1/tenants/provision", &with(web(1), &json!("x"))).await.refused(400, "INVALID_REQUEST");
+    agent.post("/v1/tenants/provision", &with(web(1), &plan["plan_hash"])).await.expect(201);
+}
