@@ -109,6 +109,7 @@ pub struct Survey {
 
 /// One image that somebody has to be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ImagePull {
     /// The reference in the file.
     pub image: String,

@@ -16,6 +16,7 @@ const KEPT: usize = 512;
 
 /// What an event tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub enum ProgressEvent {
     /// A phase of the operation, in words for a person.
@@ -70,6 +71,7 @@ impl ProgressEvent {
 
 /// How a step stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the words of the HTTP contract")]
 pub enum StepState {
@@ -80,6 +82,7 @@ pub enum StepState {
 
 /// An event with its number, from 1, and its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Told {
     /// The number.
     #[serde(skip)]

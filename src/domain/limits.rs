@@ -167,6 +167,7 @@ pub struct Excess {
 
 /// What a project needs, summed over its containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "as in `Limits`")]
 pub struct Demand {
     pub services: u64,

@@ -73,6 +73,7 @@ pub struct Operation {
 
 /// How an operation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the words of the HTTP contract")]
 pub enum OperationState {
@@ -87,6 +88,7 @@ pub enum OperationState {
 
 /// What is left of an operation that did not answer for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// What it was to do has been done.
@@ -129,6 +131,7 @@ pub struct Failure {
 
 /// How far an operation is, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counters {
     /// Steps of its plan, as far as it has one.
     pub steps: u64,

@@ -6,6 +6,8 @@ mod system;
 mod tenants;
 
 #[cfg(test)]
+pub(super) use operations::View;
+#[cfg(test)]
 pub(super) use system::Probe;
 
 use std::future::Future;

@@ -19,7 +19,8 @@ use crate::orchestrator::{Ask, Followed, Mutation, Submitted};
 
 /// An operation on its way out.
 #[derive(Serialize)]
-struct View<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::api) struct View<'a> {
     #[serde(flatten)]
     record: &'a Shown<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,6 +30,7 @@ struct View<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Shown<'a> {
     #[serde(flatten)]
     operation: &'a crate::domain::Operation,
@@ -43,6 +45,7 @@ struct Shown<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct ResultView<'a> {
     status: u16,
     body: &'a Value,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::api::handlers::View;
 use crate::domain::{BackendName, ServiceName, Subdomain, TenantId};
 use crate::orchestrator::LeftOverKind;
 
@@ -108,6 +109,9 @@ pub(super) struct ProvisionBody {
     /// Take over what `docker compose -p q8-{subdomain} up -d`, or another agent for the same id, has made.
     #[serde(skip_serializing_if = "Option::is_none")]
     adopt: Option<bool>,
+    /// The `plan_hash` of a plan: 409 `PLAN_CHANGED` if anything else would be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expect_plan: Option<String>,
 }
 
 /// What is to change; what is absent stays as it was accepted.
@@ -134,6 +138,8 @@ pub(super) struct UpdateBody {
     pull: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     registry_auth: Option<Vec<RegistryCredentials>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expect_plan: Option<String>,
 }
 
 /// Why the host takes no new tenant.
@@ -158,4 +164,10 @@ pub(super) struct PruneBody {
     /// The volumes that may go, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     volumes: Option<Vec<String>>,
+}
+
+/// Operations, the newest first, without their results.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct OperationList {
+    operations: Vec<View<'static>>,
 }

@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::operations::{Answer, Operation, describe, routes};
+use super::operations::{Answer, ID, Operation, describe, routes};
 use crate::api::error::{ErrorBody, status_of};
 use crate::api::router::{self, Route};
 use crate::api::{auth, query, requests};
@@ -114,9 +114,19 @@ fn operation_object(route: &Route, operation: Operation, schemas: &mut Schemas) 
             "example": "acme",
         }));
     }
-    parameters.extend(operation.query.into_iter().map(|parameter| {
-        json!({"name": parameter.name, "in": "query", "description": parameter.about, "schema": parameter.schema})
-    }));
+    if route.template().contains("{id}") {
+        parameters.push(json!({
+            "name": "id", "in": "path", "required": true, "schema": schemas.of::<crate::domain::OperationId>(),
+            "example": ID,
+        }));
+    }
+    for (place, group) in [("query", operation.query), ("header", operation.headers)] {
+        parameters.extend(group.into_iter().map(|parameter| {
+            json!({
+                "name": parameter.name, "in": place, "description": parameter.about, "schema": parameter.schema
+            })
+        }));
+    }
     let with_id = json!({"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}});
     let mut responses: BTreeMap<String, Value> = BTreeMap::new();
     for Answer { status, about, shapes } in operation.answers {
@@ -183,6 +193,9 @@ fn codes_of(route: &Route, method: &str, has_body: bool, own: &[ErrorCode]) -> V
     if route.template().contains("{subdomain}") {
         codes.extend([ErrorCode::InvalidSubdomain, ErrorCode::NotFound]);
     }
+    if route.template().contains("{id}") {
+        codes.push(ErrorCode::NotFound);
+    }
     codes.extend(own);
     codes
 }
@@ -218,7 +231,7 @@ fn every_path_of_the_document_leads_somewhere_and_back() {
     for (path, operations) in paths {
         for (method, operation) in operations.as_object().expect("operations") {
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
-            let filled = path.replace("{subdomain}", "acme");
+            let filled = path.replace("{subdomain}", "acme").replace("{id}", ID);
             let route = router::find(&method, &filled).unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
             assert_eq!(route.template(), path);
             assert!(ids.insert(operation["operationId"].to_string()), "{path}: an id of its own");
@@ -294,6 +307,7 @@ fn the_queries_have_the_parameters_that_are_read() {
             Route::Rollback(_) => refused(query::from(x).map(drop)),
             Route::Restart(_) | Route::Stop(_) | Route::Start(_) => refused(query::service(x).map(drop)),
             Route::Teardown(_) => refused(query::purge(x).map(drop)),
+            Route::Operations => refused(query::operations(x).map(drop)),
             Route::Logs(_) => refused(query::logs(x, jiff::Timestamp::now()).map(drop)),
             _ => refused(query::none(x)),
         };

@@ -2,16 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::bodies::{CordonBody, ProvisionBody, PruneBody, UpdateBody};
+use super::bodies::{CordonBody, OperationList, ProvisionBody, PruneBody, UpdateBody};
 use super::generate::{Schemas, Shape};
 use crate::api::error::ErrorBody;
-use crate::api::handlers::Probe;
+use crate::api::handlers::{Probe, View};
 use crate::api::logs::JsonLine;
 use crate::api::router::Route;
-use crate::domain::{ErrorCode, Subdomain};
+use crate::domain::{ErrorCode, OperationId, Subdomain};
 use crate::orchestrator::{
-    Cordoned, Done, ImageList, Provisioned, Pruned, SystemInfo, SystemStats, TenantList, TenantStats, TenantStatus,
-    TornDown,
+    Cordoned, Done, ImageList, Planned, Provisioned, Pruned, SystemInfo, SystemStats, TenantList, TenantStats,
+    TenantStatus, TornDown,
 };
 
 /// One operation of the document.
@@ -20,13 +20,14 @@ pub(super) struct Operation {
     pub(super) id: &'static str,
     pub(super) summary: &'static str,
     pub(super) query: Vec<Parameter>,
+    pub(super) headers: Vec<Parameter>,
     pub(super) body: Option<Body>,
     pub(super) answers: Vec<Answer>,
     /// Codes besides those that every operation has.
     pub(super) codes: Vec<ErrorCode>,
 }
 
-/// A query parameter.
+/// A parameter in the query, or a header.
 pub(super) struct Parameter {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
@@ -47,9 +48,13 @@ pub(super) struct Answer {
     pub(super) shapes: Vec<Shape>,
 }
 
+/// The operation of the examples.
+pub(super) const ID: &str = "01a217a6-8dd5-77d7-9e69-c09e82148a7f";
+
 /// One route of each kind, in the order of the document.
 pub(super) fn routes() -> Vec<Route> {
     let acme = || Subdomain::parse("acme").expect("valid");
+    let id = OperationId::parse(ID).expect("valid");
     vec![
         Route::Provision,
         Route::Update,
@@ -63,6 +68,11 @@ pub(super) fn routes() -> Vec<Route> {
         Route::Logs(acme()),
         Route::Images(acme()),
         Route::TenantStats(acme()),
+        Route::Plan,
+        Route::Operations,
+        Route::Operation(id),
+        Route::OperationEvents(id),
+        Route::CancelOperation(id),
         Route::Info,
         Route::SystemStats,
         Route::Cordon,
@@ -84,6 +94,8 @@ const CHANGES: &[ErrorCode] = &[
     ErrorCode::BackendError,
     ErrorCode::NoSpace,
     ErrorCode::ShuttingDown,
+    ErrorCode::IdempotencyMismatch,
+    ErrorCode::Cancelled,
 ];
 
 /// And what one can that makes or starts containers.
@@ -107,6 +119,15 @@ const BRINGS: &[ErrorCode] = &[
     ErrorCode::RegistryUnavailable,
 ];
 
+/// And what a new tenant can.
+const PLACES: &[ErrorCode] = &[
+    ErrorCode::InvalidSubdomain,
+    ErrorCode::IdMismatch,
+    ErrorCode::HostCordoned,
+    ErrorCode::PlacementChange,
+    ErrorCode::BackendNotConfigured,
+];
+
 fn codes(groups: &[&[ErrorCode]]) -> Vec<ErrorCode> {
     groups.concat()
 }
@@ -119,8 +140,53 @@ fn service() -> Vec<Parameter> {
     vec![parameter("service", "One service; the whole tenant when absent.", json!({"type": "string"}))]
 }
 
+/// An operation as the examples have it.
+fn operation_example(state: &str) -> Value {
+    let mut example = json!({
+        "id": ID, "subdomain": "acme", "kind": "stop", "step": "stopping containers",
+        "started_at": "2026-11-21T08:00:00Z", "deadline_at": "2026-11-21T08:10:00Z", "state": state,
+        "progress": {"steps": 2, "steps_done": 1, "images": 0, "bytes": 0, "bytes_done": 0}, "request_id": "r-1"
+    });
+    if state == "succeeded" {
+        example["ended_at"] = json!("2026-11-21T08:00:02Z");
+        example["result"] = json!({"status": 200, "body": {"status": "stopped", "subdomain": "acme"}});
+    }
+    example
+}
+
+/// A mutation of a tenant: it can be accepted instead of awaited, and recognised when it is sent again.
+fn mutation(id: &'static str, summary: &'static str, mut answers: Vec<Answer>, schemas: &mut Schemas) -> Operation {
+    answers.push(Answer {
+        status: 202,
+        about: "Accepted, with Prefer: respond-async. Location says where to ask how it goes.",
+        shapes: vec![schemas.json::<View<'_>>(operation_example("running"))],
+    });
+    let headers = vec![
+        parameter(
+            "Prefer",
+            "respond-async: answer 202 as soon as the operation is accepted.",
+            json!({"type": "string"}),
+        ),
+        parameter(
+            "Idempotency-Key",
+            "1 to 255 visible ASCII characters. For 24 hours the same key with the same request gets the same answer.",
+            json!({"type": "string", "minLength": 1, "maxLength": 255}),
+        ),
+    ];
+    Operation { headers, ..post(id, summary, answers) }
+}
+
 fn post(id: &'static str, summary: &'static str, answers: Vec<Answer>) -> Operation {
-    Operation { method: "post", id, summary, query: Vec::new(), body: None, answers, codes: Vec::new() }
+    Operation {
+        method: "post",
+        id,
+        summary,
+        query: Vec::new(),
+        headers: Vec::new(),
+        body: None,
+        answers,
+        codes: Vec::new(),
+    }
 }
 
 fn get(id: &'static str, summary: &'static str, answers: Vec<Answer>) -> Operation {
@@ -165,9 +231,10 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
             }),
             codes: codes(&[
                 CHANGES, STARTS, BRINGS,
-                &[ErrorCode::InvalidSubdomain, ErrorCode::IdMismatch, ErrorCode::HostCordoned, ErrorCode::PlacementChange, ErrorCode::BackendNotConfigured],
+                PLACES,
+                &[ErrorCode::PlanChanged],
             ]),
-            ..post(
+            ..mutation(
                 "provision",
                 "Brings a tenant to a specification, making it if there is none. Repeating it changes nothing.",
                 vec![
@@ -182,6 +249,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                         shapes: vec![schemas.json::<Provisioned>(provisioned("provisioned", 2))],
                     },
                 ],
+                schemas,
             )
         },
         Route::Update => Operation {
@@ -192,11 +260,12 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                     "subdomain": "acme", "files": {"site/index.html": "<h1>Hi</h1>", "conf/key": null}, "pull": false
                 }),
             }),
-            codes: codes(&[CHANGES, STARTS, BRINGS, &[ErrorCode::InvalidSubdomain, ErrorCode::NotFound]]),
-            ..post(
+            codes: codes(&[CHANGES, STARTS, BRINGS, &[ErrorCode::InvalidSubdomain, ErrorCode::NotFound, ErrorCode::PlanChanged]]),
+            ..mutation(
                 "update",
                 "Changes parts of a tenant's specification; what is absent stays.",
                 ok("The tenant is as wanted.", schemas.json::<Provisioned>(provisioned("updated", 3))),
+                schemas,
             )
         },
         Route::Rollback(_) => Operation {
@@ -206,30 +275,36 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 json!({"type": "integer", "minimum": 1}),
             )],
             codes: codes(&[CHANGES, STARTS, BRINGS, &[ErrorCode::GenerationMismatch]]),
-            ..post(
+            ..mutation(
                 "rollback",
                 "Makes a new generation with the content and the images of the previous one.",
                 ok("The tenant is as it was.", schemas.json::<Provisioned>(provisioned("rolled_back", 4))),
+                schemas,
             )
         },
         Route::Restart(_) => Operation {
             query: service(),
             codes: codes(&[CHANGES, STARTS]),
-            ..post("restart", "Stops and starts what runs.", ok("It runs.", schemas.json::<Done>(done("restarted"))))
+            ..mutation("restart", "Stops and starts what runs.", ok("It runs.", schemas.json::<Done>(done("restarted"))),
+                schemas,
+            )
         },
         Route::Stop(_) => Operation {
             query: service(),
             codes: codes(&[CHANGES]),
-            ..post(
+            ..mutation(
                 "stop",
                 "Stops durably: not even a restart of the engine starts it again.",
                 ok("It is stopped.", schemas.json::<Done>(done("stopped"))),
+                schemas,
             )
         },
         Route::Start(_) => Operation {
             query: service(),
             codes: codes(&[CHANGES, STARTS]),
-            ..post("start", "Starts what is stopped.", ok("It runs.", schemas.json::<Done>(done("started"))))
+            ..mutation("start", "Starts what is stopped.", ok("It runs.", schemas.json::<Done>(done("started"))),
+                schemas,
+            )
         },
         Route::Teardown(_) => Operation {
             query: vec![parameter(
@@ -238,7 +313,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 json!({"type": "boolean", "default": false}),
             )],
             codes: codes(&[CHANGES]),
-            ..post(
+            ..mutation(
                 "teardown",
                 "Removes a tenant's containers and networks. Volumes and data are kept for the same id, unless purged.",
                 ok(
@@ -248,6 +323,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                         "kept": {"volumes": ["q8-acme_data"], "data": true, "archive": "acme-20261121T103000Z"}
                     })),
                 ),
+                schemas,
             )
         },
         Route::Tenants => Operation {
@@ -387,6 +463,105 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                         })
                     }),
                 ),
+            )
+        },
+        Route::Plan => Operation {
+            body: Some(Body {
+                schema: schemas.of::<ProvisionBody>(),
+                required: true,
+                example: json!({"id": "tenant-1", "subdomain": "acme", "compose_content": compose}),
+            }),
+            codes: codes(&[
+                BRINGS,
+                PLACES,
+                &[
+                    ErrorCode::PolicyDenied,
+                    ErrorCode::UnsupportedOnBackend,
+                    ErrorCode::PortTaken,
+                    ErrorCode::BackendUnavailable,
+                    ErrorCode::BackendError,
+                    ErrorCode::DeadlineExceeded,
+                    ErrorCode::ShuttingDown,
+                ],
+            ]),
+            ..post(
+                "plan",
+                "What a provision would do, found out without doing any of it.",
+                ok(
+                    "What would be done, and a hash of it for expect_plan.",
+                    schemas.json::<Planned>(json!({
+                        "subdomain": "acme", "project": "q8-acme", "generation": 1, "changed": true, "created": true,
+                        "steps": [{"object": "container web-1", "action": "create", "reason": "is not there"}],
+                        "pulls": [{"image": "nginx:1.27", "services": ["web"], "reason": "is not on this host"}],
+                        "ports": [{"service": "web", "port": 80, "protocol": "tcp", "host_ports": null}],
+                        "fit": {
+                            "needs": {
+                                "services": 1, "containers": 1, "networks": 1, "volumes": 0, "ports": 1,
+                                "memory": 268_435_456, "pids": 512, "nano_cpus": 1_000_000_000,
+                                "reserved_memory": 33_554_432, "reserved_nano_cpus": 0
+                            },
+                            "host": {
+                                "tenants": 12, "max_tenants": 200, "memory_taken": 1_073_741_824,
+                                "memory": 33_017_561_088_u64, "nano_cpus_taken": 0, "nano_cpus": 64_000_000_000_u64
+                            }
+                        },
+                        "warnings": [], "plan_hash": "9f2c1d7e5b8a4c3f6e0d9b8a7c6f5e4d9f2c1d7e5b8a4c3f6e0d9b8a7c6f5e4d"
+                    })),
+                ),
+            )
+        },
+        Route::Operations => Operation {
+            query: vec![
+                parameter("subdomain", "Only those of this tenant.", json!({"type": "string"})),
+                parameter("limit", "How many.", json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})),
+            ],
+            ..get(
+                "listOperations",
+                "Operations of the last 24 hours, the newest first.",
+                ok(
+                    "The operations, without their results.",
+                    schemas.json::<OperationList>(json!({"operations": [operation_example("running")]})),
+                ),
+            )
+        },
+        Route::Operation(_) => get(
+            "operation",
+            "One operation, running or ended, with the answer that it gave.",
+            ok("How it stands.", schemas.json::<View<'_>>(operation_example("succeeded"))),
+        ),
+        Route::OperationEvents(_) => {
+            let mut answers = vec![Answer {
+                status: 200,
+                about: "Events of type message, step, pull, container; gap when some are no longer held; end with the operation.",
+                shapes: vec![Shape::text(
+                    "text/event-stream",
+                    "id: 1\nevent: message\ndata: {\"at\":\"2026-11-21T08:00:00Z\",\"event\":\"message\",\"text\":\"planning\"}\n\n",
+                )],
+            }];
+            answers.push(Answer {
+                status: 204,
+                about: "The last event has been seen: there is nothing to connect for any more.",
+                shapes: Vec::new(),
+            });
+            Operation {
+                headers: vec![parameter(
+                    "Last-Event-ID",
+                    "The id of the last event that was seen.",
+                    json!({"type": "string"}),
+                )],
+                ..get("operationEvents", "The progress of an operation as server-sent events.", answers)
+            }
+        }
+        Route::CancelOperation(_) => Operation {
+            codes: vec![ErrorCode::NotCancellable],
+            ..post(
+                "cancelOperation",
+                "Asks for the end of an operation before its commit; it is undone.",
+                vec![Answer {
+                    status: 202,
+                    about: "It is going to end as cancelled, unless its commit was faster.",
+                    shapes: vec![schemas.json::<View<'_>>(operation_example("running"))],
+                }],
             )
         },
         Route::SystemStats => get(
