@@ -17,7 +17,10 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
 /// The id of every image.
-const IMAGE: &str = "sha256:abababababababababababababababababababababababababababababababab";
+pub(crate) const IMAGE: &str = "sha256:abababababababababababababababababababababababababababababababab";
+
+/// The id of what a tag stands for after it was moved.
+pub(crate) const MOVED: &str = "sha256:cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd";
 
 /// One call that changes something.
 #[derive(Debug, Clone)]
@@ -38,6 +41,8 @@ struct State {
     /// In the order of creation: the id is the number, from 1.
     containers: Vec<Container>,
     twist: Option<Twist>,
+    /// Whether every tag has been moved since it was looked at.
+    moved: bool,
 }
 
 /// A change to the `HostConfig` of a request.
@@ -47,6 +52,7 @@ struct Container {
     name: String,
     body: Value,
     runs: bool,
+    image: &'static str,
     /// What the engine makes else of a `HostConfig`.
     twist: Option<Twist>,
 }
@@ -79,6 +85,7 @@ impl Recorder {
             volumes: BTreeMap::new(),
             containers: Vec::new(),
             twist: None,
+            moved: false,
         }));
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -96,6 +103,11 @@ impl Recorder {
     /// From now on it makes something else of every `HostConfig`.
     pub(crate) fn twist(&self, twist: Twist) {
         self.state.lock().expect("no panics here").twist = Some(twist);
+    }
+
+    /// From now on a tag stands for another image to whoever makes a container, as if it had just been moved.
+    pub(crate) fn move_tags(&self) {
+        self.state.lock().expect("no panics here").moved = true;
     }
 
     /// What was to be changed so far.
@@ -192,7 +204,9 @@ impl State {
             }
             ["containers", "create"] => {
                 let name = call.query.get("name").cloned().unwrap_or_default();
-                self.containers.push(Container { name, body: call.body.clone(), runs: false, twist: self.twist });
+                let image = if self.moved && call.body["Image"] != IMAGE { MOVED } else { IMAGE };
+                let body = call.body.clone();
+                self.containers.push(Container { name, body, runs: false, image, twist: self.twist });
                 (StatusCode::CREATED, json!({"Id": id(self.containers.len()), "Warnings": []}))
             }
             ["containers", id, "start"] => {
@@ -225,7 +239,7 @@ impl Container {
 
     fn summary(&self, number: usize) -> Value {
         json!({
-            "Id": id(number), "Names": [format!("/{}", self.name)], "Image": self.body["Image"], "ImageID": IMAGE,
+            "Id": id(number), "Names": [format!("/{}", self.name)], "Image": self.body["Image"], "ImageID": self.image,
             "Labels": self.body["Labels"], "State": self.state(), "Mounts": [], "NetworkSettings": {"Networks": {}},
         })
     }
@@ -245,7 +259,7 @@ impl Container {
 
     fn details(&self, id: &str) -> Value {
         json!({
-            "Id": id, "Name": format!("/{}", self.name), "Image": IMAGE, "Config": self.body, "Mounts": [],
+            "Id": id, "Name": format!("/{}", self.name), "Image": self.image, "Config": self.body, "Mounts": [],
             "HostConfig": self.host_config(),
             "RestartCount": 0,
             "State": {"Status": self.state(), "Running": self.runs, "ExitCode": 0, "StartedAt": "2020-01-01T00:00:00Z"},

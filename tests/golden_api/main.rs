@@ -414,3 +414,23 @@ async fn what_an_engine_makes_else_is_removed_before_it_runs() {
         assert_eq!(asked(&recorder), ["POST /networks/create", "POST /containers/create", &removed], "{field}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_that_moves_between_the_look_and_the_creation_gives_nobody_another_image() {
+    let deployment = Case::of(ONE_SERVICE).deployment("q8-acme", Profile::Baseline).expect("an admitted project");
+    let recorder = Recorder::start("1.45", &[]);
+    recorder.move_tags();
+    up(&recorder, &deployment).await.expect("it is made of the image that was looked at");
+    let (first, second) = (engine::id(1), engine::id(2));
+    let expected = [
+        "POST /networks/create",
+        "POST /containers/create",
+        &format!("DELETE /containers/{first}"),
+        "POST /containers/create",
+        &format!("POST /containers/{second}/start"),
+    ];
+    assert_eq!(asked(&recorder), expected);
+    let made = recorder.mutations().into_iter().filter(|call| call.path == "/containers/create");
+    let images: Vec<Value> = made.map(|call| call.body["Image"].clone()).collect();
+    assert_eq!(images, [json!("x"), json!(engine::IMAGE)]);
+}

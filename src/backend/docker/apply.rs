@@ -49,6 +49,9 @@ async fn free_network(stack: &Stack<'_>, name: &str) -> Result<(), BackendError>
     Ok(())
 }
 
+/// How often the making of a container is begun anew: for a name that somebody holds, for a tag that was moved.
+const ATTEMPTS: usize = 4;
+
 /// Makes a container, and sets aside the one that it replaces.
 pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<ContainerId, BackendError> {
     let doing = "making a container";
@@ -66,7 +69,7 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
     }
     let image = stack.images.get(slot.service);
     let image_id = image.map(|image| image.id.as_str()).unwrap_or_default();
-    let reference = image.map_or(service.image.as_str(), |image| image.image.as_str());
+    let mut reference = image.map_or(service.image.as_str(), |image| image.image.as_str());
     let api = engine.api_version().await.map_err(|error| error.into_backend(doing))?;
     let first = stack.first_containers();
     let names = stack.names();
@@ -74,7 +77,7 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
     let allowance = Allowance::of(wanted, engine.ground());
     let known = Known { service: slot.service, number: slot.number, containers: &first, inherited: &inherited };
     let mut name = slot.name.clone();
-    for attempt in 0..3 {
+    for attempt in 0..ATTEMPTS {
         let around = Surroundings {
             number: slot.number,
             container_name: name.as_str(),
@@ -90,28 +93,26 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
         let creation = Creation {
             name: name.clone(),
             platform: service.platform.clone(),
+            image_id: image_id.to_owned(),
             body: request.body,
             mac_address: request.mac_address,
         };
         let creation = allowance.container(creation, &known)?;
         let later: Vec<_> = request.connect_later;
-        match engine.create(creation.clone()).await {
-            Ok(id) => {
-                connect(engine, &allowance, &id, &later).await?;
-                as_sent(engine, &allowance, (&creation, &later), &known, &id).await?;
-                return Ok(id);
-            }
-            Err(EngineError::Conflict(_)) if attempt < 2 => match holder(engine, wanted, slot, &name).await? {
-                Holder::MadeAlready(id) => {
-                    connect(engine, &allowance, &id, &later).await?;
-                    as_sent(engine, &allowance, (&creation, &later), &known, &id).await?;
-                    return Ok(id);
-                }
+        let made = match engine.create(creation.clone()).await {
+            Ok(id) => id,
+            Err(EngineError::Conflict(_)) if attempt + 1 < ATTEMPTS => match holder(engine, wanted, slot, &name).await?
+            {
+                Holder::MadeAlready(id) => id,
                 Holder::LeftOver(id) => {
                     engine.remove_container(&id).await.map_err(|error| error.into_backend(doing))?;
+                    continue;
                 }
-                Holder::AnotherTenant => name = suffixed(wanted, &name),
-                Holder::Gone => {}
+                Holder::AnotherTenant => {
+                    name = suffixed(wanted, &name);
+                    continue;
+                }
+                Holder::Gone => continue,
                 Holder::Foreign => {
                     return Err(BackendError::NameTaken { kind: "container", name: name.as_str().to_owned() });
                 }
@@ -140,9 +141,15 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
                 });
             }
             Err(error) => return Err(error.into_backend(doing)),
+        };
+        connect(engine, &allowance, &made, &later).await?;
+        match as_sent(engine, &allowance, (&creation, &later), &known, &made).await? {
+            Made::AsSent => return Ok(made),
+            // Somebody has moved the tag since the image was looked at. The id cannot be moved.
+            Made::OfAnotherImage => reference = image_id,
         }
     }
-    Err(BackendError::Refused { message: format!("container name {name} could not be had") })
+    Err(BackendError::Refused { message: format!("container {name} could not be made") })
 }
 
 /// The networks that a container joins after its creation, because the engine takes one only.
@@ -166,6 +173,13 @@ async fn connect(
     Ok(())
 }
 
+/// What has become of a request.
+enum Made {
+    AsSent,
+    /// The container was made of another image than the one that was looked at, and is gone again.
+    OfAnotherImage,
+}
+
 /// Looks at a container that was made and not started, and removes it if it is not what was asked for.
 async fn as_sent(
     engine: &Engine,
@@ -173,14 +187,19 @@ async fn as_sent(
     (creation, later): (&Checked<Creation>, &Later),
     known: &Known<'_>,
     id: &ContainerId,
-) -> Result<(), BackendError> {
+) -> Result<Made, BackendError> {
     if !allowance.confines() {
-        return Ok(());
+        return Ok(Made::AsSent);
     }
     let found = engine.inspect(id).await.map_err(|error| error.into_backend("looking at a container"))?;
+    let Creation { image_id, body, .. } = creation.get();
+    let moved = found.image.as_ref() != Some(image_id) && body.image.as_ref() != Some(image_id);
     let later: BTreeSet<String> = later.iter().map(|(network, _)| network.clone()).collect();
-    let verdict = allowance.container_is_as_sent(creation, &later, known, &found);
-    if verdict.is_err() {
+    let verdict = match moved {
+        true => Ok(Made::OfAnotherImage),
+        false => allowance.container_is_as_sent(creation, &later, known, &found).map(|()| Made::AsSent),
+    };
+    if moved || verdict.is_err() {
         let removed = anonymous::remove_with_container(engine, id).await;
         removed.map_err(|error| error.into_backend("removing a container"))?;
     }

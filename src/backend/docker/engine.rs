@@ -237,7 +237,7 @@ impl Engine {
     }
 
     pub(super) async fn create(&self, creation: Checked<Creation>) -> Result<ContainerId> {
-        let Creation { name, platform, body, mac_address } = creation.into_inner();
+        let Creation { name, platform, image_id: _, body, mac_address } = creation.into_inner();
         let mut options = CreateContainerOptionsBuilder::new().name(name.as_str());
         if let Some(platform) = &platform {
             options = options.platform(platform);

@@ -189,20 +189,35 @@ async fn available(
     let asked = Wanted { reference, platform: platform.map(str::to_owned), credentials: credentials.cloned() };
     let puller = Arc::clone(engine);
     let pulling = pulls.join(asked, run.deadline, &run.progress, |wanted, steps| pull(puller, wanted, steps));
-    match pulling.await {
-        Ok(()) => {}
+    let digest = match pulling.await {
+        Ok(digest) => digest,
         // Nobody gave credentials for a private registry: what is here was accepted before and is used.
-        Err(PullFailure::Denied)
-            if credentials.is_none()
-                && !is_always(&services)
-                && usable.is_some_and(|found| is_authorised(wanted, image, &resolve(image, found))) => {}
+        Err(PullFailure::Denied) if credentials.is_none() && !is_always(&services) => {
+            let accepted = usable.map(|found| resolve(image, found));
+            let accepted = accepted.filter(|resolved| is_authorised(wanted, image, resolved));
+            return accepted.ok_or_else(|| failed(PullFailure::Denied, first, image));
+        }
         Err(PullFailure::NotFound) => return Err(not_found(" in its registry")),
         Err(failure) => return Err(failed(failure, first, image)),
+    };
+    let Some(now) = inspect(engine, image).await?.filter(&fits) else { return Err(not_found(" after the pull")) };
+    let resolved = resolve(image, &now);
+    if let (Some(digest), Some(other)) = (&digest, &resolved.digest)
+        && digest == other
+    {
+        return Ok(resolved);
     }
-    match inspect(engine, image).await? {
-        Some(found) if fits(&found) => Ok(resolve(image, &found)),
-        _ => Err(not_found(" after the pull")),
+    // Another tenant's pull has moved the tag meanwhile. What this one was allowed is what it has pulled. (An image of a
+    // second platform has no digest: the engine keeps the one of the list for the first.)
+    if let (Some(digest), Some(_)) = (&digest, &resolved.digest)
+        && let Ok(pulled) = ImageRef::parse(&format!("{}@{digest}", image.name()))
+        && let Some(found) = inspect(engine, &pulled).await?.filter(&fits)
+    {
+        let resolved = resolve(image, &found);
+        return Ok(ResolvedImage { image: resolved.id.clone(), digest: Some(digest.clone()), ..resolved });
     }
+    authorise(engine, wanted, image, &resolved, first, run).await?;
+    Ok(resolved)
 }
 
 /// Whether the tenant may use an image that is on the host without its registry being asked: it came from none, the tenant
@@ -302,7 +317,7 @@ fn pulled_as(image: &ImageRef) -> String {
     }
 }
 
-async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<(), PullFailure> {
+async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<Option<String>, PullFailure> {
     let mut options = CreateImageOptionsBuilder::new().from_image(&wanted.reference);
     if let Some(platform) = &wanted.platform {
         options = options.platform(platform);
@@ -313,28 +328,38 @@ async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<(), P
     follow(messages, &wanted.reference, |step| steps.say(step)).await
 }
 
-/// Reads what the engine says during a pull, and tells how far it is.
+/// Reads what the engine says during a pull, and tells how far it is. The result is the digest that the registry gave.
 async fn follow<E: Into<EngineError>>(
     messages: impl Stream<Item = Result<CreateImageInfo, E>>,
     image: &str,
     mut say: impl FnMut(String),
-) -> Result<(), PullFailure> {
+) -> Result<Option<String>, PullFailure> {
     let mut messages = std::pin::pin!(messages);
     let mut layers = Layers::default();
+    let mut digest = None;
     say(format!("pulling {image}"));
     let mut said = Instant::now();
     loop {
         match tokio::time::timeout(SILENCE, messages.next()).await {
             Err(_) => return Err(PullFailure::RegistryUnavailable),
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(digest),
             Ok(Some(Err(error))) => return Err(pull_failure(&error.into(), image)),
-            Ok(Some(Ok(message))) => layers.note(&message),
+            Ok(Some(Ok(message))) => {
+                digest = message.status.as_deref().and_then(told_digest).or(digest);
+                layers.note(&message);
+            }
         }
         if said.elapsed() >= EVERY {
             say(format!("pulling {image}{layers}"));
             said = Instant::now();
         }
     }
+}
+
+/// `Digest: sha256:…`, which the engine says once it knows what the tag stands for.
+fn told_digest(status: &str) -> Option<String> {
+    let digest = status.strip_prefix("Digest: ")?;
+    ImageRef::parse(&format!("x@{digest}")).ok()?.digest().map(str::to_owned)
 }
 
 /// The engine passes the registry's answer on as text only.
@@ -508,12 +533,26 @@ mod tests {
             Message::Ok(message)
         });
         let mut said = Vec::new();
-        follow(messages, "x:1", |step| said.push(step)).await.expect("it ends well");
+        let digest = follow(messages, "x:1", |step| said.push(step)).await.expect("it ends well");
+        assert_eq!(digest, None);
         assert_eq!(said.len(), 11, "{said:?}");
         assert_eq!(
             said[..3],
             ["pulling x:1", "pulling x:1: 0/1 layers, 9 B of 1.0 kB", "pulling x:1: 0/1 layers, 19 B of 1.0 kB"]
         );
+    }
+
+    #[tokio::test]
+    async fn a_pull_tells_what_it_has_pulled() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let messages = [
+            r#"{"status": "Pulling from library/x", "id": "1"}"#.to_owned(),
+            r#"{"status": "Digest: sha256:short"}"#.to_owned(),
+            format!(r#"{{"status": "Digest: {digest}"}}"#),
+            r#"{"status": "Status: Downloaded newer image for x:1"}"#.to_owned(),
+        ];
+        let messages = stream::iter(messages.map(|text| Message::Ok(message(&text))));
+        assert_eq!(follow(messages, "x:1", drop).await, Ok(Some(digest)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,6 +34,7 @@ impl Allowance<'_> {
     ) -> Verdict {
         let named = found.name.as_deref().map(|name| name.trim_start_matches('/'));
         demand(named == Some(sent.name.as_str()), "Name", AS_SENT)?;
+        demand(found.image.as_ref() == Some(&sent.image_id), "Image", "the image that was looked at")?;
         let Some(config) = &found.config else { return demand(false, "Config", AS_SENT) };
         let labels = sent.body.labels.iter().flatten();
         let kept =

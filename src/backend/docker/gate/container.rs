@@ -136,7 +136,7 @@ fn is_public(address: IpAddr) -> bool {
 
 impl Allowance<'_> {
     pub(super) fn judge_container(&self, creation: &Creation, known: &Known<'_>) -> Verdict {
-        let Creation { name, platform: _, body, mac_address } = creation;
+        let Creation { name, platform: _, image_id: _, body, mac_address } = creation;
         self.judge_container_labels(body.labels.as_ref(), known)?;
         let host = body.host_config.as_ref();
         if !self.confines() {

@@ -89,7 +89,8 @@ impl World {
         let later = request.connect_later.into_iter();
         let connections = later.map(|(network, endpoint)| Connection { network, container: id("a"), endpoint });
         let platform = of_service.platform.clone();
-        let creation = Creation { name, platform, body: request.body, mac_address: request.mac_address };
+        let (image_id, body, mac_address) = (format!("sha256:{}", "a".repeat(64)), request.body, request.mac_address);
+        let creation = Creation { name, platform, image_id, body, mac_address };
         Ok((creation, connections.collect()))
     }
 
@@ -732,7 +733,7 @@ fn inspected(creation: &Creation) -> Value {
         host[field] = value;
     }
     json!({
-        "Id": "a".repeat(64), "Name": format!("/{}", creation.name),
+        "Id": "a".repeat(64), "Name": format!("/{}", creation.name), "Image": creation.image_id,
         "Config": {"Labels": creation.body.labels, "User": creation.body.user, "Image": "x"},
         "HostConfig": host,
         "Mounts": [
@@ -761,6 +762,7 @@ fn what_the_engine_made_is_what_was_asked_for() {
     compare(&good).unwrap();
     let h = |field: &str| format!("/HostConfig/{field}");
     for (pointer, value) in [
+        ("/Image".to_owned(), json!(format!("sha256:{}", "b".repeat(64)))), ("/Image".to_owned(), json!(null)),
         ("/Name".to_owned(), json!("/other")), ("/Config/User".to_owned(), json!("")), ("/Config".to_owned(), json!(null)),
         ("/Config/Labels/dev.q8.tenant".to_owned(), json!("victim")), ("/HostConfig".to_owned(), json!(null)),
         (h("Privileged"), json!(true)), (h("CapAdd"), json!(["NET_RAW"])), (h("CapAdd"), json!(["CHOWN"])),
