@@ -43,6 +43,10 @@ struct State {
     twist: Option<Twist>,
     /// Whether every tag has been moved since it was looked at.
     moved: bool,
+    /// What every image says besides, or instead.
+    image: Value,
+    /// The same, once something has been pulled.
+    in_registry: Value,
 }
 
 /// A change to the `HostConfig` of a request.
@@ -86,6 +90,8 @@ impl Recorder {
             containers: Vec::new(),
             twist: None,
             moved: false,
+            image: Value::Null,
+            in_registry: Value::Null,
         }));
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -110,9 +116,22 @@ impl Recorder {
         self.state.lock().expect("no panics here").moved = true;
     }
 
+    /// What every image says besides, or instead; and what it says once it is pulled.
+    pub(crate) fn images(&self, here: Value, in_registry: Value) {
+        let mut state = self.state.lock().expect("no panics here");
+        (state.image, state.in_registry) = (here, in_registry);
+    }
+
     /// What was to be changed so far.
     pub(crate) fn mutations(&self) -> Vec<Mutation> {
         self.state.lock().expect("no panics here").mutations.clone()
+    }
+}
+
+/// Puts the members of one object into another.
+fn merge(into: &mut Value, from: &Value) {
+    for (name, value) in from.as_object().into_iter().flatten() {
+        into[name] = value.clone();
     }
 }
 
@@ -157,7 +176,7 @@ impl State {
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let found = match parts.as_slice() {
             ["_ping"] => json!("OK"),
-            ["version"] => json!({"Version": "0", "ApiVersion": self.api}),
+            ["version"] => json!({"Version": "0", "ApiVersion": self.api, "Os": "linux", "Arch": "amd64"}),
             ["info"] => json!({}),
             ["containers", "json"] => self.containers.iter().enumerate().map(|(at, c)| c.summary(at + 1)).collect(),
             ["containers", id, "json"] => match self.containers.get(id.parse::<usize>().unwrap_or(0).wrapping_sub(1)) {
@@ -171,7 +190,11 @@ impl State {
             }
             ["networks", name] => self.networks.get(*name).cloned().unwrap_or_default(),
             ["volumes"] => json!({"Volumes": self.volumes.values().collect::<Vec<_>>()}),
-            ["images", .., "json"] => json!({"Id": IMAGE}),
+            ["images", .., "json"] => {
+                let mut image = json!({"Id": IMAGE, "Os": "linux", "Architecture": "amd64", "Config": {}});
+                merge(&mut image, &self.image);
+                image
+            }
             _ => Value::Null,
         };
         match found {
@@ -183,6 +206,10 @@ impl State {
     fn change(&mut self, call: &Mutation) -> (StatusCode, Value) {
         let parts: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
         match parts.as_slice() {
+            ["images", "create"] => {
+                self.image = self.in_registry.clone();
+                (StatusCode::OK, json!({"status": format!("Digest: sha256:{}", "d".repeat(64))}))
+            }
             ["networks", "create"] => {
                 let name = call.body["Name"].as_str().unwrap_or_default();
                 let mut network = call.body.clone();

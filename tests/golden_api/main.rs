@@ -434,3 +434,51 @@ async fn a_tag_that_moves_between_the_look_and_the_creation_gives_nobody_another
     let images: Vec<Value> = made.map(|call| call.body["Image"].clone()).collect();
     assert_eq!(images, [json!("x"), json!(engine::IMAGE)]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_tenants_platform_is_not_this_ones() {
+    let of = |text: &str, profile| Case::of(text).deployment("q8-acme", profile).expect("an admitted project");
+    let one = of(ONE_SERVICE, Profile::Baseline);
+    let (arm, own) = (json!({"Architecture": "arm64"}), json!({}));
+
+    // Somebody has pulled the same tag for another platform: it is pulled for the host's.
+    let recorder = Recorder::start("1.45", &[]);
+    recorder.images(arm.clone(), own.clone());
+    up(&recorder, &one).await.expect("it is pulled anew");
+    let pull = recorder.mutations().swap_remove(0);
+    let platform = pull.query.get("platform").map_or("", String::as_str);
+    assert_eq!((pull.path.as_str(), platform), ("/images/create", ""), "{pull:?}");
+
+    // Where that brings the same, or may not be done, nothing runs.
+    for (text, asked_first) in [(ONE_SERVICE, 1), ("services: {web: {image: x, pull_policy: never}}", 0)] {
+        let recorder = Recorder::start("1.45", &[]);
+        recorder.images(arm.clone(), arm.clone());
+        let refused = up(&recorder, &of(text, Profile::Baseline)).await.expect_err("a refusal");
+        assert!(matches!(refused, BackendError::PlatformNotFound { .. }), "{refused}");
+        assert!(refused.to_string().contains("linux/amd64"), "{refused}");
+        assert_eq!(asked(&recorder).len(), asked_first, "{:?}", asked(&recorder));
+    }
+    // The operator's own may run whatever is there.
+    let recorder = Recorder::start("1.45", &[]);
+    recorder.images(arm, own);
+    up(&recorder, &of(ONE_SERVICE, Profile::Trusted)).await.expect("as docker compose does it");
+    assert!(!asked(&recorder).iter().any(|call| call.contains("images")));
+
+    // A stranger names no platform that needs an emulator.
+    for (platform, runs) in
+        [("linux/arm64", false), ("linux/386", false), ("linux/amd64", true), ("linux/amd64/v2", true)]
+    {
+        let text = format!("services: {{web: {{image: x, platform: {platform}}}}}");
+        let recorder = Recorder::start("1.45", &[]);
+        recorder.images(json!({"Variant": "v2"}), json!({}));
+        let result = up(&recorder, &of(&text, Profile::Baseline)).await;
+        match result {
+            Ok(()) => assert!(runs, "{platform}"),
+            Err(refused) => {
+                assert!(!runs, "{platform}: {refused}");
+                assert_eq!(refused.field().as_deref(), Some("services.web.platform"));
+                assert_eq!(asked(&recorder), Vec::<String>::new());
+            }
+        }
+    }
+}

@@ -38,9 +38,12 @@ pub(super) async fn prepare(
 ) -> Result<ResolvedImages, BackendError> {
     let mut images: BTreeMap<&ImageRef, BTreeMap<Option<&str>, Users<'_>>> = BTreeMap::new();
     let mut resolved = ResolvedImages::new();
+    let host = engine.platform().await.map_err(|error| error.into_backend("asking for its version"))?;
+    // A stranger's stack runs what the host runs, not what another tenant's pull has left under the same tag.
+    let host = host.filter(|_| wanted.project.is_confined());
     for (name, service) in &wanted.project.project().services {
         if let Some(id) = wanted.pinned_images.get(name)
-            && let Some(image) = pinned(engine, service, id).await?
+            && let Some(image) = pinned(engine, service, id, host).await?
         {
             resolved.insert(name.clone(), image);
         } else {
@@ -53,7 +56,7 @@ pub(super) async fn prepare(
         let mut found = Vec::new();
         // One after the other: on most engines a reference stands for one platform's image at a time.
         for (platform, services) in platforms {
-            let mut resolved = available(engine, pulls, wanted, image, platform, &services, run).await?;
+            let mut resolved = available(engine, pulls, wanted, image, (platform, host), &services, run).await?;
             if several {
                 resolved.image.clone_from(&resolved.id);
             }
@@ -72,9 +75,15 @@ pub(super) async fn prepare(
 
 /// The image that an earlier generation ran, if the host still has it: by its reference while that means the same image,
 /// else by its id.
-async fn pinned(engine: &Engine, service: &Service, id: &str) -> Result<Option<ResolvedImage>, BackendError> {
+async fn pinned(
+    engine: &Engine,
+    service: &Service,
+    id: &str,
+    host: Option<&str>,
+) -> Result<Option<ResolvedImage>, BackendError> {
     let doing = "inspecting an image";
     let found = match engine.inspect_image_id(id).await {
+        Ok(found) if !is_for(&found, (service.platform.as_deref(), host)) => return Ok(None),
         Ok(found) => found,
         Err(EngineError::NotFound(_)) => return Ok(None),
         Err(error) => return Err(error.into_backend(doing)),
@@ -142,20 +151,27 @@ fn decide(image: &ImageRef, services: &[&Service], touched: bool, asked: bool, p
     }
 }
 
+/// Whether an image is for the platform that a service names, else for the host's.
+fn is_for(found: &ImageInspect, (platform, host): (Option<&str>, Option<&str>)) -> bool {
+    platform.or(host).is_none_or(|platform| platform::is_for(found, platform))
+}
+
 async fn available(
     engine: &Arc<Engine>,
     pulls: &Pulls,
     wanted: &Deployment,
     image: &ImageRef,
-    platform: Option<&str>,
+    (platform, host): (Option<&str>, Option<&str>),
     users: &Users<'_>,
     run: &Run,
 ) -> Result<ResolvedImage, BackendError> {
     let (first, _) = users[0];
     let touched = run.only.as_ref().is_none_or(|only| users.iter().any(|(name, _)| only.contains(*name)));
     let services: Vec<&Service> = users.iter().map(|(_, service)| *service).collect();
-    let fits = |found: &ImageInspect| platform.is_none_or(|platform| platform::is_for(found, platform));
-    let not_found = |hint| match platform {
+    let fits = |found: &ImageInspect| is_for(found, (platform, host));
+    let there = inspect(engine, image).await?;
+    let is_foreign = there.as_ref().is_some_and(|found| !fits(found));
+    let not_found = |hint| match platform.or(host.filter(|_| is_foreign)) {
         Some(platform) => BackendError::PlatformNotFound {
             service: first.clone(),
             image: image.to_string(),
@@ -164,7 +180,6 @@ async fn available(
         },
         None => BackendError::ImageNotFound { service: first.clone(), image: image.to_string(), hint },
     };
-    let there = inspect(engine, image).await?;
     let usable = there.as_ref().filter(|found| fits(found));
     let reference = pulled_as(image);
     let present = usable.map(|found| Present {
@@ -200,7 +215,19 @@ async fn available(
         Err(PullFailure::NotFound) => return Err(not_found(" in its registry")),
         Err(failure) => return Err(failed(failure, first, image)),
     };
-    let Some(now) = inspect(engine, image).await?.filter(&fits) else { return Err(not_found(" after the pull")) };
+    let now = match inspect(engine, image).await? {
+        Some(found) if fits(&found) => found,
+        // An image of one platform is pulled whatever that is, if nobody names one.
+        Some(_) if platform.is_none() => {
+            return Err(BackendError::PlatformNotFound {
+                service: first.clone(),
+                image: image.to_string(),
+                platform: host.unwrap_or_default().to_owned(),
+                hint: " in its registry",
+            });
+        }
+        _ => return Err(not_found(" after the pull")),
+    };
     let resolved = resolve(image, &now);
     if let (Some(digest), Some(other)) = (&digest, &resolved.digest)
         && digest == other

@@ -181,8 +181,9 @@ impl Backend for DockerBackend {
     }
 
     async fn prepare(&self, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError> {
-        let api = self.engine.api_version().await.map_err(|error| error.into_backend("asking for its version"))?;
-        gates::check(wanted, api)?;
+        let asking = |error: EngineError| error.into_backend("asking for its version");
+        let api = self.engine.api_version().await.map_err(asking)?;
+        gates::check(wanted, api, self.engine.platform().await.map_err(asking)?)?;
         images::prepare(&self.engine, &self.pulls, wanted, run).await
     }
 

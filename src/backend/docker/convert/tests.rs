@@ -46,7 +46,7 @@ fn names(of: &[(&str, &[&str])]) -> BTreeMap<ServiceName, Vec<ContainerName>> {
 
 /// The create request of `a`, with what is not in its body beside it.
 fn request(deployment: &Deployment, api: ApiVersion) -> Result<Value, BackendError> {
-    gates::check(deployment, api)?;
+    gates::check(deployment, api, None)?;
     let name = service("a");
     let containers = BTreeMap::from([(service("b"), id("b")), (service("c"), id("c")), (service("d"), id("d"))]);
     let around = Surroundings {
@@ -328,12 +328,12 @@ fn what_the_engine_cannot_do_is_refused_by_its_field() {
         assert_eq!(found, field, "{attributes}");
     }
     let without_ipv4 = deployment("services: {a: {image: x}}\nnetworks: {default: {enable_ipv4: false}}");
-    let refused = gates::check(&without_ipv4, (1, 47));
+    let refused = gates::check(&without_ipv4, (1, 47), None);
     assert!(
         matches!(&refused, Err(BackendError::Unsupported { field, .. }) if field == "networks.default.enable_ipv4"),
         "{refused:?}"
     );
-    assert!(gates::check(&without_ipv4, (1, 48)).is_ok());
+    assert!(gates::check(&without_ipv4, (1, 48), None).is_ok());
 }
 
 #[test]
