@@ -31,6 +31,7 @@ pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNot
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -98,8 +99,19 @@ impl Default for Progress {
     }
 }
 
+/// What a stranger's container says in place of its image, where the image says what a file may not.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Instead {
+    /// Time between two healthchecks.
+    pub interval: Option<Duration>,
+    /// Time between two healthchecks in the start period.
+    pub start_interval: Option<Duration>,
+    /// The signal that ends it.
+    pub stop_signal: Option<String>,
+}
+
 /// The image a service's reference stands for right now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ResolvedImage {
     /// What containers are made from: the reference in the file, or the id when that is what was asked for.
     pub image: String,
@@ -107,6 +119,10 @@ pub struct ResolvedImage {
     pub id: String,
     /// The registry digest, when there is one.
     pub digest: Option<String>,
+    /// Volumes that each container of the service gets because the image says so.
+    pub volumes: u64,
+    /// What the container says in place of the image.
+    pub instead: Instead,
 }
 
 /// Images by service.

@@ -140,6 +140,12 @@ impl Orchestrator {
         loaded.deployment.authorised_images = record.authorised_images.iter().cloned().collect();
         op.report("looking at images");
         let images = backend.prepare(&loaded.deployment, &wanted.run).await?;
+        let volumes = volumes_of_images(&loaded, &images);
+        if volumes > 0 {
+            // Only now are they known.
+            loaded.demand.volumes = loaded.demand.volumes.saturating_add(volumes);
+            self.within_limits(&wanted.spec, &loaded.demand)?;
+        }
         op.report("planning");
         let plan = backend.plan(&loaded.deployment, &images, &wanted.run).await?;
         let live = !record.kept && record.generation != Generation::NONE;
@@ -369,6 +375,13 @@ fn authorised(record: &Record, deployment: &crate::backend::Deployment, images: 
     let mut all: Vec<String> = before.chain(now.iter().cloned()).collect();
     all.dedup();
     all.split_off(all.len().saturating_sub(AUTHORISED_IMAGES))
+}
+
+/// The volumes that the images' own words add to those of the file.
+fn volumes_of_images(loaded: &Loaded, images: &ResolvedImages) -> u64 {
+    let services = images.iter().filter_map(|(name, image)| Some((loaded.deployment.service(name)?, image.volumes)));
+    let each = services.map(|(service, volumes)| volumes.saturating_mul(u64::from(service.replicas())));
+    each.fold(0, u64::saturating_add)
 }
 
 fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &Placement) -> Record {

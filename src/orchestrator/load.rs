@@ -132,10 +132,7 @@ impl Orchestrator {
             }
         };
         if standing == Standing::Asked {
-            let excesses = rules.limits.and(spec.limits).exceeded_by(&demand);
-            if !excesses.is_empty() {
-                return Err(Error::Quota(excesses));
-            }
+            self.within_limits(&spec, &demand)?;
         }
         let Admitted { project, warnings: changes } = admitted;
         warnings.extend(changes);
@@ -150,6 +147,13 @@ impl Orchestrator {
             key: self.inner.key.clone(),
         };
         Ok(Loaded { deployment, warnings, demand })
+    }
+
+    /// Refuses what is more than the tenant may have, by the policy of this host and by its own request.
+    pub(super) fn within_limits(&self, spec: &TenantSpec, demand: &Demand) -> Result<(), Error> {
+        let limits = self.inner.settings.policy.of(&spec.subdomain).limits.and(spec.limits);
+        let excesses = limits.exceeded_by(demand);
+        if excesses.is_empty() { Ok(()) } else { Err(Error::Quota(excesses)) }
     }
 
     /// The committed specification of a tenant. It was accepted once, so a policy that became stricter since then does

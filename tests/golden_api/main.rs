@@ -482,3 +482,31 @@ async fn another_tenants_platform_is_not_this_ones() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_images_own_words_are_judged_before_anything_is_touched() {
+    let of = |profile| Case::of(ONE_SERVICE).deployment("q8-acme", profile).expect("an admitted project");
+    let deployment = of(Profile::Baseline);
+    for config in [
+        json!({"WorkingDir": "/proc/self/fd/8"}),
+        json!({"Labels": {"dev.q8.other": "x"}}),
+        json!({"Labels": {"traefik.enable": "true"}}),
+    ] {
+        let recorder = Recorder::start("1.45", &[]);
+        recorder.images(json!({"Config": config}), json!({}));
+        let refused = up(&recorder, &deployment).await.expect_err("a refusal");
+        assert_eq!(refused.field().as_deref(), Some("services.web.image"), "{refused}");
+        assert_eq!(asked(&recorder), Vec::<String>::new());
+        // The operator's own images are the operator's business.
+        up(&recorder, &of(Profile::Trusted)).await.expect("it is the operator's own");
+    }
+
+    let recorder = Recorder::start("1.45", &[]);
+    let check = json!({"Test": ["CMD", "x"], "Interval": 1_000_000, "StartInterval": 1_000_000, "Retries": 3});
+    recorder.images(json!({"Config": {"Healthcheck": check, "StopSignal": "SIGSTOP"}}), json!({}));
+    up(&recorder, &deployment).await.expect("it is mended");
+    let create = recorder.mutations().into_iter().find(|call| call.path == "/containers/create").expect("a container");
+    let half_a_second = 500_000_000;
+    assert_eq!(create.body["Healthcheck"], json!({"Interval": half_a_second, "StartInterval": half_a_second}));
+    assert_eq!(create.body["StopSignal"], "SIGTERM");
+}

@@ -12,7 +12,7 @@ use super::gate::{Allowance, Checked, Connection, Creation, Known};
 use super::networks;
 use super::observe;
 use super::stack::Stack;
-use super::{adoption, anonymous, gates, labels, nesting};
+use super::{adoption, anonymous, gates, image_config, labels, nesting};
 use crate::backend::plan::Slot;
 use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, ResolvedImages, Run, converge};
 use crate::domain::{ContainerId, ContainerName};
@@ -69,6 +69,7 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
     }
     let image = stack.images.get(slot.service);
     let image_id = image.map(|image| image.id.as_str()).unwrap_or_default();
+    let instead = image.map(|image| image.instead.clone()).unwrap_or_default();
     let mut reference = image.map_or(service.image.as_str(), |image| image.image.as_str());
     let api = engine.api_version().await.map_err(|error| error.into_backend(doing))?;
     let first = stack.first_containers();
@@ -83,6 +84,7 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
             container_name: name.as_str(),
             image: reference,
             image_id,
+            instead: &instead,
             containers: &first,
             inherited: &inherited,
             names: &names,
@@ -195,9 +197,10 @@ async fn as_sent(
     let Creation { image_id, body, .. } = creation.get();
     let moved = found.image.as_ref() != Some(image_id) && body.image.as_ref() != Some(image_id);
     let later: BTreeSet<String> = later.iter().map(|(network, _)| network.clone()).collect();
-    let verdict = match moved {
-        true => Ok(Made::OfAnotherImage),
-        false => allowance.container_is_as_sent(creation, &later, known, &found).map(|()| Made::AsSent),
+    let verdict = if moved {
+        Ok(Made::OfAnotherImage)
+    } else {
+        allowance.container_is_as_sent(creation, &later, known, &found).map(|()| Made::AsSent)
     };
     if moved || verdict.is_err() {
         let removed = anonymous::remove_with_container(engine, id).await;
@@ -276,6 +279,7 @@ pub(super) async fn plan(
     adoption::note(&mut plan.undo, wanted, &observed, &surplus);
     let api = engine.api_version().await.map_err(|error| error.into_backend("asking for its version"))?;
     plan.warnings.extend(gates::left_out(wanted, api));
+    plan.warnings.extend(images.iter().flat_map(|(name, image)| image_config::warnings(name, &image.instead)));
     plan.standing = observed.standing();
     Ok(plan)
 }

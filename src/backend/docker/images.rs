@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
-use bollard::models::{CreateImageInfo, ImageInspect};
+use bollard::models::{CreateImageInfo, ImageConfig, ImageInspect};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::future::try_join_all;
 use futures::{Stream, StreamExt as _};
@@ -14,9 +14,10 @@ use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
 use super::engine::{Engine, EngineError};
+use super::gate::Allowance;
 use super::layers::Layers;
-use super::platform;
 use super::pulls::{PullFailure, Pulls, Steps, Wanted};
+use super::{image_config, platform};
 use crate::backend::{BackendError, Deployment, ResolvedImage, ResolvedImages, Run};
 use crate::compose::{PullPolicy, Service};
 use crate::domain::{ImageRef, RegistryAuth, ServiceName};
@@ -37,7 +38,7 @@ pub(super) async fn prepare(
     run: &Run,
 ) -> Result<ResolvedImages, BackendError> {
     let mut images: BTreeMap<&ImageRef, BTreeMap<Option<&str>, Users<'_>>> = BTreeMap::new();
-    let mut resolved = ResolvedImages::new();
+    let mut resolved: BTreeMap<ServiceName, Found> = BTreeMap::new();
     let host = engine.platform().await.map_err(|error| error.into_backend("asking for its version"))?;
     // A stranger's stack runs what the host runs, not what another tenant's pull has left under the same tag.
     let host = host.filter(|_| wanted.project.is_confined());
@@ -56,11 +57,11 @@ pub(super) async fn prepare(
         let mut found = Vec::new();
         // One after the other: on most engines a reference stands for one platform's image at a time.
         for (platform, services) in platforms {
-            let mut resolved = available(engine, pulls, wanted, image, (platform, host), &services, run).await?;
+            let mut available = available(engine, pulls, wanted, image, (platform, host), &services, run).await?;
             if several {
-                resolved.image.clone_from(&resolved.id);
+                available.resolved.image.clone_from(&available.resolved.id);
             }
-            found.push((services, resolved));
+            found.push((services, available));
         }
         Ok::<_, BackendError>(found)
     }))
@@ -70,7 +71,23 @@ pub(super) async fn prepare(
             resolved.insert(name.clone(), image.clone());
         }
     }
-    Ok(resolved)
+    let allowance = Allowance::of(wanted, engine.ground());
+    let of_services = resolved.into_iter().filter_map(|(name, found)| Some((wanted.service(&name)?, name, found)));
+    let judged = of_services.map(|(service, name, Found { mut resolved, config })| {
+        resolved.volumes = image_config::volumes(service, &config);
+        if allowance.confines() {
+            resolved.instead = image_config::judge(&allowance, &name, service, &config)?;
+        }
+        Ok((name, resolved))
+    });
+    judged.collect()
+}
+
+/// An image that is there, and what it says of itself.
+#[derive(Clone)]
+struct Found {
+    resolved: ResolvedImage,
+    config: ImageConfig,
 }
 
 /// The image that an earlier generation ran, if the host still has it: by its reference while that means the same image,
@@ -80,7 +97,7 @@ async fn pinned(
     service: &Service,
     id: &str,
     host: Option<&str>,
-) -> Result<Option<ResolvedImage>, BackendError> {
+) -> Result<Option<Found>, BackendError> {
     let doing = "inspecting an image";
     let found = match engine.inspect_image_id(id).await {
         Ok(found) if !is_for(&found, (service.platform.as_deref(), host)) => return Ok(None),
@@ -88,7 +105,7 @@ async fn pinned(
         Err(EngineError::NotFound(_)) => return Ok(None),
         Err(error) => return Err(error.into_backend(doing)),
     };
-    let mut resolved = resolve(&service.image, &found);
+    let Found { mut resolved, config } = resolve(&service.image, &found);
     let current = match engine.inspect_image(&service.image).await {
         Ok(current) => current.id,
         Err(EngineError::NotFound(_)) => None,
@@ -97,7 +114,7 @@ async fn pinned(
     if current.as_ref() != Some(&resolved.id) {
         resolved.image.clone_from(&resolved.id);
     }
-    Ok(Some(resolved))
+    Ok(Some(Found { resolved, config }))
 }
 
 /// What the host has under a reference, as far as it matters for pulling.
@@ -164,7 +181,7 @@ async fn available(
     (platform, host): (Option<&str>, Option<&str>),
     users: &Users<'_>,
     run: &Run,
-) -> Result<ResolvedImage, BackendError> {
+) -> Result<Found, BackendError> {
     let (first, _) = users[0];
     let touched = run.only.as_ref().is_none_or(|only| users.iter().any(|(name, _)| only.contains(*name)));
     let services: Vec<&Service> = users.iter().map(|(_, service)| *service).collect();
@@ -194,9 +211,9 @@ async fn available(
     match (decide(image, &services, touched, run.pull, present.as_ref()), usable) {
         (Decision::Absent(hint), _) => return Err(not_found(hint)),
         (Decision::Use, Some(found)) => {
-            let resolved = resolve(image, found);
-            authorise(engine, wanted, image, &resolved, first, run).await?;
-            return Ok(resolved);
+            let found = resolve(image, found);
+            authorise(engine, wanted, image, &found.resolved, first, run).await?;
+            return Ok(found);
         }
         (Decision::Use, None) | (Decision::Pull, _) => {}
     }
@@ -209,7 +226,7 @@ async fn available(
         // Nobody gave credentials for a private registry: what is here was accepted before and is used.
         Err(PullFailure::Denied) if credentials.is_none() && !is_always(&services) => {
             let accepted = usable.map(|found| resolve(image, found));
-            let accepted = accepted.filter(|resolved| is_authorised(wanted, image, resolved));
+            let accepted = accepted.filter(|found| is_authorised(wanted, image, &found.resolved));
             return accepted.ok_or_else(|| failed(PullFailure::Denied, first, image));
         }
         Err(PullFailure::NotFound) => return Err(not_found(" in its registry")),
@@ -228,23 +245,23 @@ async fn available(
         }
         _ => return Err(not_found(" after the pull")),
     };
-    let resolved = resolve(image, &now);
-    if let (Some(digest), Some(other)) = (&digest, &resolved.digest)
-        && digest == other
-    {
-        return Ok(resolved);
+    let now = resolve(image, &now);
+    match (&digest, &now.resolved.digest) {
+        (Some(digest), Some(other)) if digest == other => return Ok(now),
+        // Another tenant's pull has moved the tag meanwhile: what this one was allowed is what it has pulled. (An image of
+        // a second platform has no digest: the engine keeps that of the list for the first.)
+        (Some(digest), Some(_)) => {
+            if let Ok(pulled) = ImageRef::parse(&format!("{}@{digest}", image.name()))
+                && let Some(found) = inspect(engine, &pulled).await?.filter(&fits)
+            {
+                let Found { resolved, config } = resolve(&pulled, &found);
+                return Ok(Found { resolved: ResolvedImage { image: resolved.id.clone(), ..resolved }, config });
+            }
+        }
+        _ => {}
     }
-    // Another tenant's pull has moved the tag meanwhile. What this one was allowed is what it has pulled. (An image of a
-    // second platform has no digest: the engine keeps the one of the list for the first.)
-    if let (Some(digest), Some(_)) = (&digest, &resolved.digest)
-        && let Ok(pulled) = ImageRef::parse(&format!("{}@{digest}", image.name()))
-        && let Some(found) = inspect(engine, &pulled).await?.filter(&fits)
-    {
-        let resolved = resolve(image, &found);
-        return Ok(ResolvedImage { image: resolved.id.clone(), digest: Some(digest.clone()), ..resolved });
-    }
-    authorise(engine, wanted, image, &resolved, first, run).await?;
-    Ok(resolved)
+    authorise(engine, wanted, image, &now.resolved, first, run).await?;
+    Ok(now)
 }
 
 /// Whether the tenant may use an image that is on the host without its registry being asked: it came from none, the tenant
@@ -313,12 +330,14 @@ fn failed(failure: PullFailure, service: &ServiceName, image: &ImageRef) -> Back
     }
 }
 
-fn resolve(image: &ImageRef, found: &ImageInspect) -> ResolvedImage {
-    ResolvedImage {
+fn resolve(image: &ImageRef, found: &ImageInspect) -> Found {
+    let resolved = ResolvedImage {
         image: image.qualified().to_string(),
         id: found.id.clone().unwrap_or_default(),
         digest: digest_of(image, found.repo_digests.as_deref().unwrap_or_default()),
-    }
+        ..ResolvedImage::default()
+    };
+    Found { resolved, config: found.config.clone().unwrap_or_default() }
 }
 
 /// The registry digest of this image under the repository it was asked for.

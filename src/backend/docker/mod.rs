@@ -25,6 +25,7 @@ mod engine;
 mod gate;
 mod gates;
 mod hooks;
+mod image_config;
 mod images;
 mod labels;
 mod layers;

@@ -27,7 +27,7 @@ pub(super) use self::host_config::{isolation, restart_policy};
 pub(super) use self::security::security_options;
 use super::gates::{API_1_44, ApiVersion};
 use super::{labels, leases};
-use crate::backend::{BackendError, Deployment};
+use crate::backend::{BackendError, Deployment, Instead};
 use crate::compose::{Healthcheck, Service};
 use crate::domain::{ContainerId, ContainerName, ServiceName};
 
@@ -41,6 +41,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) image: &'a str,
     /// The image's id.
     pub(super) image_id: &'a str,
+    /// What it says in place of the image.
+    pub(super) instead: &'a Instead,
     /// The first container of each service, for `service:x` namespaces and `volumes_from`.
     pub(super) containers: &'a BTreeMap<ServiceName, ContainerId>,
     /// The names of each service's containers, for `links`.
@@ -94,11 +96,11 @@ pub(super) fn container(
         ),
         cmd: service.command.clone(),
         entrypoint: service.entrypoint.clone(),
-        healthcheck: service.healthcheck.as_ref().map(|check| healthcheck(check, around.api)),
+        healthcheck: healthcheck(service.healthcheck.as_ref(), around),
         image: Some(around.image.to_owned()),
         working_dir: service.working_dir.clone(),
         labels: Some(labels),
-        stop_signal: service.stop_signal.clone(),
+        stop_signal: service.stop_signal.clone().or_else(|| around.instead.stop_signal.clone()),
         stop_timeout: service.stop_grace_period.map(whole_seconds),
         host_config: Some(host_config),
         networking_config: connections
@@ -121,15 +123,23 @@ fn exposed_ports(service: &Service) -> Vec<String> {
     all
 }
 
-fn healthcheck(check: &Healthcheck, api: ApiVersion) -> HealthConfig {
-    HealthConfig {
+/// What is not said is the image's, part by part.
+fn healthcheck(check: Option<&Healthcheck>, around: &Surroundings<'_>) -> Option<HealthConfig> {
+    let Instead { interval, start_interval, stop_signal: _ } = around.instead;
+    let nothing = Healthcheck::default();
+    let check = check.or_else(|| (interval.is_some() || start_interval.is_some()).then_some(&nothing))?;
+    let said = |own: Option<Duration>, instead: Option<Duration>| match own {
+        Some(own) if !own.is_zero() || instead.is_none() => Some(own),
+        _ => instead,
+    };
+    Some(HealthConfig {
         test: if check.is_disabled() { Some(vec!["NONE".to_owned()]) } else { check.test.clone() },
-        interval: check.interval.map(nanoseconds),
+        interval: said(check.interval, *interval).map(nanoseconds),
         timeout: check.timeout.map(nanoseconds),
         retries: check.retries.map(i64::from),
         start_period: check.start_period.map(nanoseconds),
-        start_interval: check.start_interval.filter(|_| api >= API_1_44).map(nanoseconds),
-    }
+        start_interval: said(check.start_interval, *start_interval).filter(|_| around.api >= API_1_44).map(nanoseconds),
+    })
 }
 
 /// Lists that say nothing are left out of the request.

@@ -54,6 +54,7 @@ fn request(deployment: &Deployment, api: ApiVersion) -> Result<Value, BackendErr
         container_name: "q8-acme-a-1",
         image: "x",
         image_id: "sha256:1",
+        instead: &crate::backend::Instead::default(),
         containers: &containers,
         names: &names(&[("b", &["q8-acme-b-1", "q8-acme-b-2"]), ("c", &["see"]), ("d", &["q8-acme-d-1"])]),
         inherited: &BTreeMap::new(),

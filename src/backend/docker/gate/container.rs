@@ -134,6 +134,18 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// Each check is a process. Of what the image says the engine has taken what the request left open.
+pub(super) fn judge_healthcheck(check: Option<&HealthConfig>) -> Verdict {
+    let Some(check) = check else { return Ok(()) };
+    let HealthConfig { test, interval, timeout: _, retries: _, start_period: _, start_interval } = check;
+    if test.as_ref().is_some_and(|test| test.first().is_some_and(|word| word == "NONE")) {
+        return Ok(());
+    }
+    let seldom = |time: &Option<i64>| is_zero(*time) || time.is_some_and(|time| time >= CHECK_INTERVAL);
+    demand(seldom(interval), "Healthcheck.Interval", "at least 500 ms")?;
+    demand(seldom(start_interval), "Healthcheck.StartInterval", "at least 500 ms")
+}
+
 impl Allowance<'_> {
     pub(super) fn judge_container(&self, creation: &Creation, known: &Known<'_>) -> Verdict {
         let Creation { name, platform: _, image_id: _, body, mac_address } = creation;
@@ -194,12 +206,7 @@ impl Allowance<'_> {
         demand(is_empty(shell), "Shell", "none")?;
         let short = stop_timeout.is_none_or(|seconds| (0..=STOP_TIMEOUT).contains(&seconds));
         demand(short, "StopTimeout", "at most 5 minutes")?;
-        if let Some(check) = healthcheck {
-            let HealthConfig { test: _, interval, timeout: _, retries: _, start_period: _, start_interval } = check;
-            let seldom = |time: &Option<i64>| is_zero(*time) || time.is_some_and(|time| time >= CHECK_INTERVAL);
-            demand(seldom(interval), "Healthcheck.Interval", "at least 500 ms")?;
-            demand(seldom(start_interval), "Healthcheck.StartInterval", "at least 500 ms")?;
-        }
+        judge_healthcheck(healthcheck.as_ref())?;
         let numbered = self.profile != Profile::Restricted || user.as_deref().is_some_and(is_numbered_user);
         demand(numbered, "User", "a number other than 0")
     }
