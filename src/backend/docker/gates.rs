@@ -21,6 +21,9 @@ const API_1_48: ApiVersion = (1, 48);
 /// Docker Engine 28.1: names of interfaces.
 const API_1_49: ApiVersion = (1, 49);
 
+/// Bytes of the request for one container. Engines take more, and keep all of it for as long as the container lives.
+const REQUEST: usize = 1 << 20;
+
 /// Refuses a deployment that asks for more than an engine with this API on this platform can do, or for what none can.
 pub(super) fn check(wanted: &Deployment, api: ApiVersion, host: Option<&str>) -> Result<(), BackendError> {
     let project = wanted.project.project();
@@ -32,6 +35,12 @@ pub(super) fn check(wanted: &Deployment, api: ApiVersion, host: Option<&str>) ->
             return Err(BackendError::Unsupported {
                 field: format!("services.{name}.platform"),
                 reason: format!("this host runs {host}"),
+            });
+        }
+        if convert::size(wanted, service) > REQUEST {
+            return Err(BackendError::Unsupported {
+                field: format!("services.{name}"),
+                reason: "all that its containers are made from would be more than 1 MiB".to_owned(),
             });
         }
         convert::security_options(wanted, name, service)?;

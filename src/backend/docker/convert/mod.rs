@@ -27,6 +27,7 @@ pub(super) use self::host_config::{isolation, restart_policy};
 pub(super) use self::security::security_options;
 use super::gates::{API_1_44, ApiVersion};
 use super::{labels, leases};
+use crate::backend::deployment::seccomp_file;
 use crate::backend::{BackendError, Deployment, Instead};
 use crate::compose::{Healthcheck, Service};
 use crate::domain::{ContainerId, ContainerName, ServiceName};
@@ -61,6 +62,31 @@ pub(super) struct Request {
     /// `Config.MacAddress`, where engines before API 1.44 look for it.
     pub(super) mac_address: Option<String>,
     pub(super) connect_later: Vec<(String, EndpointSettings)>,
+}
+
+/// About how many bytes the create request of a container will have, without making it: a few words of a file can become
+/// very many of a request.
+pub(super) fn size(deployment: &Deployment, service: &Service) -> usize {
+    let project = deployment.project.project();
+    let said = serde_json::to_vec(service).map_or(usize::MAX, |text| text.len());
+    // Each quote of a profile is two bytes in a string.
+    let profiles = service.security_opt.iter().filter_map(|option| seccomp_file(option));
+    let profiles = profiles.filter_map(|path| deployment.request_file(path)).map(|bytes| 2 * bytes.len());
+    let said = profiles.fold(said, usize::saturating_add);
+    let exposed = service.expose.iter().map(|exposed| usize::from(exposed.ports.1.saturating_sub(exposed.ports.0)) + 1);
+    // `"65535/tcp":{},`
+    let exposed = exposed.fold(0_usize, usize::saturating_add).saturating_mul(16);
+    // On each network three names for each container of the linked service; a network mode is one network.
+    let links = service.links.iter().map(|link| {
+        let containers = project.services.get(&link.service).map_or(0, |other| other.replicas() as usize);
+        let alias = link.alias.as_ref().map_or(link.service.as_str().len(), String::len);
+        let names = 6 * (project.name.as_str().len() + link.service.as_str().len() + 16) + alias;
+        containers.saturating_mul(names)
+    });
+    let links = links.fold(0, usize::saturating_add);
+    let external = service.external_links.iter().map(|link| 2 * link.len() + 4).fold(0, usize::saturating_add);
+    let links = links.saturating_add(external).saturating_mul(service.networks.len().max(1));
+    said.saturating_add(exposed).saturating_add(links)
 }
 
 /// Builds the create request of one container.

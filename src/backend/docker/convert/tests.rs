@@ -338,6 +338,34 @@ fn what_the_engine_cannot_do_is_refused_by_its_field() {
 }
 
 #[test]
+fn a_request_has_a_bounded_size() {
+    let long = "x".repeat(500 << 10);
+    let of = |count: usize, word: &str| (0..count).map(|at| format!("{word}{at}")).collect::<Vec<_>>().join(", ");
+    for (attributes, passes) in [
+        (format!("command: [&l '{long}'], entrypoint: [*l]"), true),
+        (format!("command: [&l '{long}'], entrypoint: [*l], labels: {{a: *l}}"), false),
+        (format!("environment: {{A: &l '{long}', B: *l, C: *l}}"), false),
+        ("links: ['b:one', 'b:two']".to_owned(), true),
+        // A few bytes each, and very many of the request.
+        (format!("links: [{}], networks: [default, n2, n3]", of(2000, "'b:l").replace(',', "',") + "'"), false),
+        (format!("external_links: [{}], networks: [default, n2, n3]", of(20_000, "container-of-others-")), false),
+        ("expose: ['1-65535']".to_owned(), false),
+    ] {
+        let deployment = with_attributes(&attributes);
+        let checked = gates::check(&deployment, (1, 51), None);
+        assert_eq!(checked.is_ok(), passes, "{}", attributes.split_at(20).0);
+        match checked {
+            Ok(()) => {
+                let request = request(&deployment, (1, 51)).unwrap().to_string();
+                let about = super::size(&deployment, deployment.service(&service("a")).unwrap());
+                assert!(request.len() < about + (64 << 10), "{} bytes, and not about {about}", request.len());
+            }
+            Err(refused) => assert_eq!(refused.field().as_deref(), Some("services.a")),
+        }
+    }
+}
+
+#[test]
 fn a_stopped_tenant_restarts_nothing() {
     let mut deployment = with_attributes("restart: always");
     deployment.desired = DesiredState::Stopped;
