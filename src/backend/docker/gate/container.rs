@@ -77,6 +77,8 @@ const LOG_BUFFER: u64 = 4 << 20;
 const CPU_SHARES: i64 = 1024;
 /// The shortest time between two healthchecks.
 const CHECK_INTERVAL: i64 = 500_000_000;
+/// Bytes of a request.
+const REQUEST: usize = 2 << 20;
 /// Seconds that a container may take to stop.
 const STOP_TIMEOUT: i64 = 300;
 
@@ -149,6 +151,8 @@ pub(super) fn judge_healthcheck(check: Option<&HealthConfig>) -> Verdict {
 impl Allowance<'_> {
     pub(super) fn judge_container(&self, creation: &Creation, known: &Known<'_>) -> Verdict {
         let Creation { name, platform: _, image_id: _, body, mac_address } = creation;
+        let size = serde_json::to_vec(body).map_or(usize::MAX, |text| text.len());
+        demand(size <= REQUEST, "body", "at most 2 MiB")?;
         self.judge_container_labels(body.labels.as_ref(), known)?;
         let host = body.host_config.as_ref();
         if !self.confines() {
@@ -162,6 +166,10 @@ impl Allowance<'_> {
         self.judge_config(body)?;
         let Some(host) = host else { return demand(false, "HostConfig", "limits and privileges") };
         self.judge_host_config(host, known)?;
+        let endpoints = body.networking_config.iter().filter_map(|config| config.endpoints_config.as_ref());
+        let own = endpoints.flat_map(HashMap::keys).all(|network| self.is_own_object(network));
+        // Newer engines answer for it on every network.
+        demand(own || is_blank(&body.hostname), "Hostname", "none beside a network of others")?;
         self.judge_networking(host, body.networking_config.as_ref())
     }
 
@@ -446,7 +454,7 @@ impl Allowance<'_> {
         demand(self.may_join(mode), field, "none, a container of this tenant, or a network of this project")?;
         for (network, endpoint) in endpoints.into_iter().flatten() {
             demand(self.may_join(network), "NetworkingConfig.EndpointsConfig", "networks of this project")?;
-            self.judge_endpoint("NetworkingConfig.EndpointsConfig", endpoint)?;
+            self.judge_endpoint("NetworkingConfig.EndpointsConfig", network, endpoint)?;
         }
         Ok(())
     }

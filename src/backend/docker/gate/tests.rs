@@ -583,6 +583,38 @@ fn one_hostile_value_is_enough() {
 }
 
 #[test]
+fn names_on_a_network_of_others_end_in_the_projects() {
+    let rules = crate::policy::TenantRules { grants: grants(), ..Profile::Baseline.into() };
+    let top = "networks: {default: {}, back: {external: true, name: shared}}\nvolumes: {v: {}}";
+    let text = project("hostname: h, networks: {default: {aliases: [x]}, back: {aliases: [victim]}}", top);
+    let world = World::new(sample::judged(&rules, &text, FILES).unwrap());
+    let (good, _) = world.request((1, 45));
+    world.judge(&good).unwrap();
+    let endpoints = "/NetworkingConfig/EndpointsConfig";
+    let sent = json!(good.body);
+    assert_eq!(sent.pointer(&format!("{endpoints}/shared/Aliases")), Some(&json!(["a.q8-acme"])));
+    assert_eq!(sent.pointer(&format!("{endpoints}/q8-acme_default/Aliases")), Some(&json!(["q8-acme-a-1", "a", "x"])));
+    for (pointer, value) in [
+        ("/shared/Aliases", json!(["a"])),
+        ("/shared/Aliases", json!(["a.q8-acme", "q8-victim-a"])),
+        ("/shared/Aliases", json!(["a.q8-victim"])),
+    ] {
+        let body = changed(&good.body, &format!("{endpoints}{pointer}"), value.clone());
+        assert!(world.judge(&Creation { body, ..good.clone() }).is_err(), "{pointer} = {value}");
+    }
+    let body = changed(&good.body, "/Hostname", json!("victim"));
+    assert_eq!(world.judge(&Creation { body, ..good }).unwrap_err().field, "Hostname");
+    // Engines that take one network at creation are asked for the other one afterwards.
+    let (_, connections) = world.request((1, 41));
+    for connection in connections {
+        world.allowance().judge_connection(&connection).unwrap();
+        let endpoint = EndpointSettings { aliases: Some(vec!["victim".to_owned()]), ..connection.endpoint.clone() };
+        let refused = world.allowance().judge_connection(&Connection { endpoint, ..connection.clone() });
+        assert_eq!(refused.is_err(), connection.network == "shared", "{}", connection.network);
+    }
+}
+
+#[test]
 fn restricted_takes_more_away() {
     let world = busy(Profile::Restricted);
     let (good, _) = world.request((1, 45));
