@@ -245,6 +245,12 @@ pub trait Backend: Send + Sync {
         run: &Run,
     ) -> Result<Removed, BackendError>;
 
+    /// Whether containers are there that were made of something else than this deployment, such as the same specification
+    /// under other rules.
+    async fn is_outdated(&self, _deployment: &Deployment) -> Result<bool, BackendError> {
+        Ok(false)
+    }
+
     /// Starts what is stopped, in dependency order, and waits as `apply` does.
     async fn start(
         &self,

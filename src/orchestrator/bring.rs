@@ -106,6 +106,27 @@ impl Orchestrator {
             .await
     }
 
+    /// Before anything of a tenant is started again: its specification must be one that today's policy accepts, and what was
+    /// made under other rules is made anew under today's. Gives the record as it is afterwards.
+    pub(super) async fn readmitted(&self, op: &Op, record: Record, loaded: &Loaded) -> Result<Record, Error> {
+        if !loaded.refused.is_empty() {
+            return Err(Error::Policy(loaded.refused.clone()));
+        }
+        if !loaded.deployment.project.is_confined() || record.rules == self.rules(&record.subdomain) {
+            return Ok(record);
+        }
+        if !self.backend(record.backend)?.is_outdated(&loaded.deployment).await? {
+            return Ok(record);
+        }
+        let (tenant, generation) = (record.subdomain.clone(), record.generation);
+        let stored = self.disk(move |fs| fs.generation(&tenant, generation)).await?;
+        let spec = TenantSpec { pinned_images: stored.images, ..stored.spec };
+        let run = op.run(self.credentials(Vec::new()));
+        let wanted = Wanted { kind: OperationKind::Update, status: "updated", spec, run, adopt: false };
+        self.bring(op, record, wanted).await?;
+        self.live_record(op.tenant()).await
+    }
+
     /// Loads, plans and, unless everything is as wanted already, changes.
     async fn bring(&self, op: &Op, record: Record, mut wanted: Wanted) -> Result<Provisioned, Error> {
         op.report("reading the Compose file");
@@ -251,6 +272,11 @@ impl Orchestrator {
             fingerprint: self.fingerprint(&wanted.spec),
             adopted: deployment.tenant.adopted.clone(),
             demand: loaded.demand,
+            // What an update was not about stays as it was made.
+            rules: match wanted.run.only {
+                Some(_) => record.rules.clone(),
+                None => self.rules(&record.subdomain),
+            },
             authorised_images: authorised(record, deployment, images),
             updated_at: jiff::Timestamp::now(),
             last_error: None,
@@ -399,6 +425,7 @@ fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &P
         fingerprint: String::new(),
         adopted: Adopted::default(),
         demand: Demand::default(),
+        rules: String::new(),
         authorised_images: Vec::new(),
         created_at: now,
         updated_at: now,
