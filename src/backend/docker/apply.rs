@@ -265,10 +265,11 @@ pub(super) async fn plan(
     images: &ResolvedImages,
     run: &Run,
 ) -> Result<Plan, BackendError> {
-    networks::check_external(engine, wanted).await?;
-    networks::check_kept(engine, wanted).await?;
-    let mut observed =
-        observe::tenant(engine, &wanted.tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
+    let observing = async {
+        observe::tenant(engine, &wanted.tenant).await.map_err(|error| error.into_backend("listing the tenant"))
+    };
+    let ((), mut observed) = tokio::try_join!(networks::check_external(engine, wanted), observing)?;
+    networks::check_kept(wanted, &observed)?;
     nesting::check(wanted, &observed)?;
     let surplus = adoption::surplus(&wanted.tenant, &mut observed);
     let known = converge::Observed {

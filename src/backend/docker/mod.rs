@@ -209,9 +209,11 @@ impl Backend for DockerBackend {
         plan: &Plan,
         run: &Run,
     ) -> Result<(), BackendError> {
-        let observed = observe::tenant(&self.engine, &wanted.tenant).await;
-        let observed = observed.map_err(|error| error.into_backend("listing the tenant"))?;
-        let ports = self.leases.claim(&self.engine, wanted, plan).await?;
+        let observing = async {
+            let observed = observe::tenant(&self.engine, &wanted.tenant).await;
+            observed.map_err(|error| error.into_backend("listing the tenant"))
+        };
+        let (observed, ports) = tokio::try_join!(observing, self.leases.claim(&self.engine, wanted, plan))?;
         let place = (&self.engine, &self.subnets, &ports);
         Stack::new(place, (wanted, images, plan), &observed, run).carry_out().await
     }
@@ -234,6 +236,15 @@ impl Backend for DockerBackend {
         run: &Run,
     ) -> Result<Removed, BackendError> {
         settle::remove(&self.engine, tenant, deployment, purge, run).await
+    }
+
+    async fn is_outdated(&self, deployment: &Deployment) -> Result<bool, BackendError> {
+        let containers = self.containers(&deployment.tenant).await?;
+        let differs = |container: &Container| {
+            let service = deployment.service(&container.service);
+            service.is_none_or(|service| deployment.service_hash(service) != container.spec)
+        };
+        Ok(containers.iter().any(|container| !container.is_aside() && differs(container)))
     }
 
     async fn start(
