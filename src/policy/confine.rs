@@ -99,7 +99,7 @@ fn name_becomes_alias(
             membership.aliases.push(wanted.clone());
         }
     }
-    let becomes = if !used { "is not used" } else { "is an alias on the tenant's networks" };
+    let becomes = if used { "is an alias on the tenant's networks" } else { "is not used" };
     verdict.warnings.push(format!("services.{name}.container_name: {becomes}; the container's own name is {own}"));
 }
 
