@@ -161,6 +161,7 @@ impl Orchestrator {
         loaded.deployment.authorised_images = record.authorised_images.iter().cloned().collect();
         op.report("looking at images");
         let images = backend.prepare(&loaded.deployment, &wanted.run).await?;
+        self.note_pulled(&images).await;
         let volumes = volumes_of_images(&loaded, &images);
         if volumes > 0 {
             // Only now are they known.

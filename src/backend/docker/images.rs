@@ -245,7 +245,10 @@ async fn available(
         }
         _ => return Err(not_found(" after the pull")),
     };
-    let now = resolve(image, &now);
+    let is_new = |found: &ImageInspect| there.as_ref().is_none_or(|before| before.id != found.id);
+    let pulled = is_new(&now);
+    let mut now = resolve(image, &now);
+    now.resolved.pulled = pulled;
     match (&digest, &now.resolved.digest) {
         (Some(digest), Some(other)) if digest == other => return Ok(now),
         // Another tenant's pull has moved the tag meanwhile: what this one was allowed is what it has pulled. (An image of
@@ -254,8 +257,10 @@ async fn available(
             if let Ok(pulled) = ImageRef::parse(&format!("{}@{digest}", image.name()))
                 && let Some(found) = inspect(engine, &pulled).await?.filter(&fits)
             {
+                let is_new = is_new(&found);
                 let Found { resolved, config } = resolve(&pulled, &found);
-                return Ok(Found { resolved: ResolvedImage { image: resolved.id.clone(), ..resolved }, config });
+                let image = resolved.id.clone();
+                return Ok(Found { resolved: ResolvedImage { image, pulled: is_new, ..resolved }, config });
             }
         }
         _ => {}

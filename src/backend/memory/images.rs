@@ -73,6 +73,7 @@ impl Images {
             image: image.to_string(),
             id: self.hash("image", image, seen),
             digest: Some(self.hash("manifest", image, seen)),
+            // What there is, is there for all; nothing of it takes space.
             ..ResolvedImage::default()
         })
     }
