@@ -38,6 +38,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -82,7 +83,7 @@ pub struct Run {
 }
 
 /// The image a service's reference stands for right now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ResolvedImage {
     /// What containers are made from: the reference in the file, or the id when that is what was asked for.
     pub image: String,
@@ -90,6 +91,10 @@ pub struct ResolvedImage {
     pub id: String,
     /// The registry digest, when there is one.
     pub digest: Option<String>,
+    /// Volumes that each container of the service gets because the image says so.
+    pub volumes: u64,
+    /// What the container says in place of the image.
+    pub instead: Instead,
     /// It was not on the host before the agent pulled it just now.
     #[serde(default)]
     pub pulled: bool,
@@ -243,6 +248,12 @@ pub trait Backend: Send + Sync {
         purge: bool,
         run: &Run,
     ) -> Result<Removed, BackendError>;
+
+    /// Whether containers are there that were made of something else than this deployment, such as the same specification
+    /// under other rules.
+    async fn is_outdated(&self, _deployment: &Deployment) -> Result<bool, BackendError> {
+        Ok(false)
+    }
 
     /// Starts what is stopped, in dependency order, and waits as `apply` does.
     async fn start(

@@ -18,7 +18,7 @@ pub struct Limits {
     pub containers: Option<u64>,
     /// Networks.
     pub networks: Option<u64>,
-    /// Volumes, anonymous ones of the file counted.
+    /// Volumes, anonymous ones of the file and of images counted.
     pub volumes: Option<u64>,
     /// Published ports.
     pub ports: Option<u64>,

@@ -130,6 +130,27 @@ impl Orchestrator {
         self.bring(op, record, wanted).await
     }
 
+    /// Before anything of a tenant is started again: its specification must be one that today's policy accepts, and what was
+    /// made under other rules is made anew under today's. Gives the record as it is afterwards.
+    pub(super) async fn readmitted(&self, op: &Op, record: Record, loaded: &Loaded) -> Result<Record, Error> {
+        if !loaded.refused.is_empty() {
+            return Err(Error::Policy(loaded.refused.clone()));
+        }
+        if !loaded.deployment.project.is_confined() || record.rules == self.rules(&record.subdomain) {
+            return Ok(record);
+        }
+        if !self.backend(record.backend)?.is_outdated(&loaded.deployment).await? {
+            return Ok(record);
+        }
+        let (tenant, generation) = (record.subdomain.clone(), record.generation);
+        let stored = self.disk(move |fs| fs.generation(&tenant, generation)).await?;
+        let spec = TenantSpec { pinned_images: stored.images, ..stored.spec };
+        let run = op.run(self.credentials(Vec::new()));
+        let wanted = Wanted { kind: OperationKind::Update, status: "updated", spec, run, adopt: false };
+        self.bring(op, record, wanted).await?;
+        self.live_record(op.tenant()).await
+    }
+
     /// Loads, plans and, unless everything is as wanted already, changes.
     async fn bring(&self, op: &Op, record: Record, mut wanted: Wanted) -> Result<Provisioned, Error> {
         let backend = self.backend(record.backend)?;
@@ -140,6 +161,12 @@ impl Orchestrator {
         let preparing = op.unless_cancelled(backend.prepare(&loaded.deployment, &wanted.run));
         let images = self.timed("prepare", preparing).await?;
         self.note_pulled(&images).await;
+        let volumes = volumes_of_images(&loaded, &images);
+        if volumes > 0 {
+            // Only now are they known.
+            loaded.demand.volumes = loaded.demand.volumes.saturating_add(volumes);
+            self.within_limits(&wanted.spec, &loaded.demand)?;
+        }
         op.report("planning");
         let planning = op.unless_cancelled(backend.plan(&loaded.deployment, &images, &wanted.run));
         let plan = self.timed("plan", planning).await?;
@@ -303,6 +330,11 @@ impl Orchestrator {
             fingerprint: self.fingerprint(&wanted.spec),
             adopted: deployment.tenant.adopted.clone(),
             demand: loaded.demand,
+            // What an update was not about stays as it was made.
+            rules: match wanted.run.only {
+                Some(_) => record.rules.clone(),
+                None => self.rules(&record.subdomain),
+            },
             authorised_images: authorised(record, deployment, images),
             updated_at: jiff::Timestamp::now(),
             last_error: None,
@@ -427,6 +459,13 @@ fn authorised(record: &Record, deployment: &crate::backend::Deployment, images: 
     all.split_off(all.len().saturating_sub(AUTHORISED_IMAGES))
 }
 
+/// The volumes that the images' own words add to those of the file.
+fn volumes_of_images(loaded: &Loaded, images: &ResolvedImages) -> u64 {
+    let services = images.iter().filter_map(|(name, image)| Some((loaded.deployment.service(name)?, image.volumes)));
+    let each = services.map(|(service, volumes)| volumes.saturating_mul(u64::from(service.replicas())));
+    each.fold(0, u64::saturating_add)
+}
+
 fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &Placement) -> Record {
     let now = jiff::Timestamp::now();
     Record {
@@ -442,6 +481,7 @@ fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &P
         fingerprint: String::new(),
         adopted: Adopted::default(),
         demand: Demand::default(),
+        rules: String::new(),
         authorised_images: Vec::new(),
         created_at: now,
         updated_at: now,

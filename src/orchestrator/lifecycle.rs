@@ -19,6 +19,8 @@ impl Orchestrator {
         if let Some(service) = &service {
             check_runnable(&record, &loaded, service)?;
         }
+        let record = self.readmitted(op, record, &loaded).await?;
+        let loaded = self.committed(&record).await?;
         self.open_journal(op, &record, OperationKind::Restart, service.as_ref(), false).await?;
         let run = op.run(Vec::new());
         let restarting = self.backend(record.backend)?.restart(&loaded.deployment, service.as_ref(), &run);
@@ -45,6 +47,9 @@ impl Orchestrator {
                 DesiredState::Running => check_runnable(&record, &loaded, service)?,
                 DesiredState::Stopped => check_known(&record, &loaded, service)?,
             }
+        }
+        if desired == DesiredState::Running {
+            record = self.readmitted(op, record, &loaded).await?;
         }
         let (kind, status) = match desired {
             DesiredState::Stopped => (OperationKind::Stop, "stopped"),

@@ -9,7 +9,7 @@ use super::{Error, Orchestrator};
 use crate::backend::{Deployment, TenantRef};
 use crate::compose::{self, Document, Files, LoadInput};
 use crate::domain::{Demand, DesiredState, FileContent, Generation, ProjectName, ProjectPath, Subdomain, TenantSpec};
-use crate::policy::{self, Admitted, Ground};
+use crate::policy::{self, Admitted, Ground, Refusal};
 use crate::tenant_fs::Record;
 
 /// What errors call the Compose file of a request.
@@ -19,6 +19,8 @@ const COMPOSE_FILE: &str = "compose.yaml";
 pub(super) struct Loaded {
     pub(super) deployment: Deployment,
     pub(super) warnings: Vec<String>,
+    /// What today's policy refuses of it, if it was accepted under another one.
+    pub(super) refused: Vec<LocatedRefusal>,
     /// What it needs of the host.
     pub(super) demand: Demand,
 }
@@ -109,33 +111,35 @@ impl Orchestrator {
         };
         let demand = policy::demand(&loaded.project, &rules.defaults);
         let mut warnings = loaded.warnings;
-        let admitted = match standing {
-            Standing::Asked => policy::admit(&rules, loaded.project, &ground).map_err(|refusals| {
-                let located = refusals.into_iter().map(|refusal| {
-                    let found = loaded.locations.locate(&refusal.field);
-                    let location = found.map(|(_, location)| location);
-                    LocatedRefusal {
-                        file: found.map(|(file, _)| file).filter(|file| *file != COMPOSE_FILE).map(str::to_owned),
-                        line: location.map(|location| location.line),
-                        column: location.map(|location| location.column),
-                        refusal,
-                    }
-                });
-                Error::Policy(located.collect())
-            })?,
+        let locations = loaded.locations;
+        let located = |refusals: Vec<Refusal>| -> Vec<LocatedRefusal> {
+            let located = refusals.into_iter().map(|refusal| {
+                let found = locations.locate(&refusal.field);
+                let location = found.map(|(_, location)| location);
+                LocatedRefusal {
+                    file: found.map(|(file, _)| file).filter(|file| *file != COMPOSE_FILE).map(str::to_owned),
+                    line: location.map(|location| location.line),
+                    column: location.map(|location| location.column),
+                    refusal,
+                }
+            });
+            located.collect()
+        };
+        let (admitted, refused) = match standing {
+            Standing::Asked => {
+                let admitted = policy::admit(&rules, loaded.project, &ground);
+                (admitted.map_err(|refusals| Error::Policy(located(refusals)))?, Vec::new())
+            }
             Standing::Accepted => {
                 let (admitted, refused) = policy::readmit(&rules, loaded.project, &ground);
-                if refused {
+                if !refused.is_empty() {
                     warnings.push("the policy of this host would refuse this specification today".to_owned());
                 }
-                admitted
+                (admitted, located(refused))
             }
         };
         if standing == Standing::Asked {
-            let excesses = rules.limits.and(spec.limits).exceeded_by(&demand);
-            if !excesses.is_empty() {
-                return Err(Error::Quota(excesses));
-            }
+            self.within_limits(&spec, &demand)?;
         }
         let Admitted { project, warnings: changes } = admitted;
         warnings.extend(changes);
@@ -149,11 +153,18 @@ impl Orchestrator {
             authorised_images: BTreeSet::new(),
             key: self.inner.key.clone(),
         };
-        Ok(Loaded { deployment, warnings, demand })
+        Ok(Loaded { deployment, warnings, refused, demand })
+    }
+
+    /// Refuses what is more than the tenant may have, by the policy of this host and by its own request.
+    pub(super) fn within_limits(&self, spec: &TenantSpec, demand: &Demand) -> Result<(), Error> {
+        let limits = self.inner.settings.policy.of(&spec.subdomain).limits.and(spec.limits);
+        let excesses = limits.exceeded_by(demand);
+        if excesses.is_empty() { Ok(()) } else { Err(Error::Quota(excesses)) }
     }
 
     /// The committed specification of a tenant. It was accepted once, so a policy that became stricter since then does
-    /// not stop it from being started, stopped or put back; its next update is refused.
+    /// not stop it from running on, being stopped or put back; its next start or update is refused.
     pub(super) async fn committed(&self, record: &Record) -> Result<Arc<Loaded>, Error> {
         let cached = self.inner.loaded.get(&record.subdomain).map(|entry| entry.value().clone());
         if let Some((generation, loaded)) = cached
@@ -165,6 +176,15 @@ impl Orchestrator {
         let loaded = Arc::new(self.stored(record, record.generation).await?);
         self.remember(&record.subdomain, &loaded);
         Ok(loaded)
+    }
+
+    /// A keyed hash of the rules that a tenant's containers are confined by, and of the agent that reads them.
+    pub(super) fn rules(&self, tenant: &Subdomain) -> String {
+        let settings = &self.inner.settings;
+        let policy::TenantRules { profile, registries: _, grants, limits: _, defaults } = settings.policy.of(tenant);
+        let text =
+            format!("{profile:?} {grants:?} {defaults:?} {} {:?}", settings.publish_host, settings.publish_ports);
+        self.inner.key.hash(&[b"rules", env!("CARGO_PKG_VERSION").as_bytes(), text.as_bytes()])
     }
 
     /// A stored specification of a tenant, as it was accepted.

@@ -286,6 +286,10 @@ impl Orchestrator {
             (kind, Some(_)) => kind == OperationKind::Stop,
             (_, None) => record.desired == DesiredState::Stopped,
         };
+        if !stops && !loaded.refused.is_empty() {
+            tracing::warn!(tenant = %record.subdomain, "the policy of this host refuses it now: it is not started");
+            return Ok(());
+        }
         let done = match (stops, journal.kind) {
             (true, _) => return Ok(backend.stop(deployment, service, &run).await?),
             // Not merely started: what was told to stop may still be running, but not for long.

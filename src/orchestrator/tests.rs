@@ -17,17 +17,43 @@ struct House {
 impl House {
     async fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("tenants");
-        Self { orchestrator: Orchestrator::open(&Self::config(&path), std::sync::Arc::default()).await.unwrap(), root }
+        Self { orchestrator: Self::open(&root, "baseline").await, root }
     }
 
     fn config(path: &std::path::Path) -> Config {
+        Self::config_under(path, "baseline")
+    }
+
+    fn config_under(path: &std::path::Path, policy: &str) -> Config {
         let variables = [
             ("Q8_AGENT_ADMIN_TOKEN", "0f8b1c7a9d2e4f60718293a4b5c6d7e8"),
             ("Q8_AGENT_BACKEND", "memory"),
             ("Q8_AGENT_TENANTS_ROOT", path.to_str().unwrap()),
+            ("Q8_AGENT_POLICY", policy),
         ];
         Config::from_env(variables.into_iter().map(|(name, value)| (name.into(), value.into()))).unwrap()
+    }
+
+    async fn open(root: &tempfile::TempDir, policy: &str) -> Orchestrator {
+        let config = Self::config_under(&root.path().join("tenants"), policy);
+        // One that has just ended lets go of its root when its last task has heard of it.
+        for _ in 0..500 {
+            match Orchestrator::open(&config, std::sync::Arc::default()).await {
+                Err(StartError::TenantsRoot(crate::tenant_fs::FsError::Locked)) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+                opened => return opened.unwrap(),
+            }
+        }
+        panic!("the tenants root stays locked");
+    }
+
+    /// The agent ends, and another one starts under this policy.
+    async fn under(self, policy: &str) -> Self {
+        let Self { orchestrator, root } = self;
+        orchestrator.shutdown(std::time::Duration::from_secs(30)).await;
+        drop(orchestrator);
+        Self { orchestrator: Self::open(&root, policy).await, root }
     }
 
     async fn provision(&self, compose: &str) -> Provisioned {
@@ -182,4 +208,28 @@ async fn a_commit_that_failed_is_undone_only_if_the_record_does_not_say_otherwis
     assert!(in_place.may_stand, "{:?}", in_place.error);
     let not_in_place = house.orchestrator.commit_generation(&last).await.unwrap_err();
     assert!(!not_in_place.may_stand, "{:?}", not_in_place.error);
+}
+
+#[tokio::test]
+async fn what_todays_policy_refuses_is_not_started_again() {
+    let privileged = "services: {web: {image: x, privileged: true}}";
+    let house = House::new().await.under("trusted").await;
+    house.provision(privileged).await;
+    house.orchestrator.stop(&acme(), None).await.unwrap();
+    let house = house.under("baseline").await;
+    let refusals = [
+        house.orchestrator.start(&acme(), None).await.unwrap_err(),
+        house.orchestrator.restart(&acme(), None).await.unwrap_err(),
+    ];
+    for refused in refusals {
+        assert_eq!(
+            (refused.code(), refused.field().as_deref()),
+            (ErrorCode::PolicyDenied, Some("services.web.privileged"))
+        );
+        assert!(refused.location().is_some(), "it says where");
+    }
+    // It can be stopped, and started once it is what the policy accepts; or by a policy that accepts it.
+    house.orchestrator.stop(&acme(), None).await.unwrap();
+    house.update("services: {web: {image: x}}").await;
+    house.orchestrator.start(&acme(), None).await.unwrap();
 }

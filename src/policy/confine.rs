@@ -1,13 +1,15 @@
 //! Fills in what the author of an accepted project left open, so that every container is confined whatever the engine's own
 //! defaults are.
 
+use std::collections::BTreeSet;
+
 use super::limits::{Defaults, nano_cpus, positive};
 use super::privileges::capability_name;
 use super::restricted::is_all;
 use super::verdict::Verdict;
 use super::{Ground, TenantRules, binds};
 use crate::compose::{Logging, NamespaceMode, Project, Service, Ulimit};
-use crate::domain::ServiceName;
+use crate::domain::{ObjectKey, ServiceName};
 
 /// Capabilities of Docker's default set that nobody keeps without a grant: forged packets and device files.
 const DROPPED: &[&str] = &["MKNOD", "NET_RAW"];
@@ -15,8 +17,11 @@ const DROPPED: &[&str] = &["MKNOD", "NET_RAW"];
 pub(super) fn confine(rules: &TenantRules, project: &mut Project, ground: &Ground<'_>, verdict: &mut Verdict) {
     make_read_only(rules, project, ground, verdict);
     let prefix = project.name.as_str().to_owned();
+    let foreign: BTreeSet<ObjectKey> =
+        project.networks.iter().filter(|(_, network)| network.external).map(|(key, _)| key.clone()).collect();
     for (name, service) in &mut project.services {
-        name_becomes_alias(&prefix, name, service, verdict);
+        take_no_names_of_others(&prefix, &foreign, name, service, verdict);
+        name_becomes_alias(&prefix, &foreign, name, service, verdict);
         for port in &mut service.ports {
             port.host_ip.get_or_insert(ground.publish_host);
             port.published = port.host_ports().or(Some(ground.publish_ports));
@@ -46,21 +51,55 @@ fn make_read_only(rules: &TenantRules, project: &mut Project, ground: &Ground<'_
     }
 }
 
+/// On a network that is not the tenant's own, every name could be somebody else's whom a proxy or another tenant means. The
+/// service has one there that nobody else can have; the agent gives it.
+fn take_no_names_of_others(
+    project: &str,
+    foreign: &BTreeSet<ObjectKey>,
+    name: &ServiceName,
+    service: &mut Service,
+    verdict: &mut Verdict,
+) {
+    let own = format!("{name}.{project}");
+    let mut joins = false;
+    for (key, membership) in service.networks.iter_mut().filter(|(key, _)| foreign.contains(*key)) {
+        joins = true;
+        if membership.aliases.iter().any(|alias| *alias != own) {
+            verdict.warnings.push(format!(
+                "services.{name}.networks.{key}.aliases: not used on a network of others; its name there is {own}"
+            ));
+        }
+        membership.aliases.clear();
+    }
+    // Newer engines answer for host names as for aliases.
+    if joins && service.hostname.take().is_some() {
+        verdict.warnings.push(format!("services.{name}.hostname: not used beside a network of others"));
+    }
+}
+
 /// A container's name is the host's, and another tenant could want it: the container keeps its project's name, and the
 /// tenant's own containers find it under the wanted one.
-fn name_becomes_alias(project: &str, name: &ServiceName, service: &mut Service, verdict: &mut Verdict) {
+fn name_becomes_alias(
+    project: &str,
+    foreign: &BTreeSet<ObjectKey>,
+    name: &ServiceName,
+    service: &mut Service,
+    verdict: &mut Verdict,
+) {
     let Some(wanted) = service.container_name.take() else { return };
     let own = format!("{project}-{name}-1");
     if wanted == own {
         service.container_name = Some(wanted);
         return;
     }
-    for membership in service.networks.values_mut() {
+    let mut used = false;
+    for (_, membership) in service.networks.iter_mut().filter(|(key, _)| !foreign.contains(*key)) {
+        used = true;
         if !membership.aliases.contains(&wanted) {
             membership.aliases.push(wanted.clone());
         }
     }
-    let becomes = if service.networks.is_empty() { "is not used" } else { "is an alias on the service's networks" };
+    let becomes = if used { "is an alias on the tenant's networks" } else { "is not used" };
     verdict.warnings.push(format!("services.{name}.container_name: {becomes}; the container's own name is {own}"));
 }
 

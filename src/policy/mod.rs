@@ -113,11 +113,11 @@ pub fn admit(rules: &TenantRules, project: Project, ground: &Ground<'_>) -> Resu
 }
 
 /// Takes a project that was accepted under earlier rules, which may have been laxer, and confines it as today's do. The
-/// second value is whether today's rules would refuse it.
-pub fn readmit(rules: &TenantRules, project: Project, ground: &Ground<'_>) -> (Admitted, bool) {
-    let verdict = judge(rules, &project, ground);
-    let refused = !verdict.refusals.is_empty();
-    (confined(rules, project, ground, verdict), refused)
+/// second value is what today's rules refuse of it.
+pub fn readmit(rules: &TenantRules, project: Project, ground: &Ground<'_>) -> (Admitted, Vec<Refusal>) {
+    let mut verdict = judge(rules, &project, ground);
+    let refusals = std::mem::take(&mut verdict.refusals);
+    (confined(rules, project, ground, verdict), refusals)
 }
 
 fn judge(rules: &TenantRules, project: &Project, ground: &Ground<'_>) -> Verdict {

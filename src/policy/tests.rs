@@ -727,6 +727,39 @@ fn a_container_name_becomes_an_alias() {
 }
 
 #[test]
+fn on_a_network_of_others_a_service_has_no_name_that_could_be_anothers() {
+    let rules = Rules::parse("[grants]\nexternal_networks = [\"proxy\"]").unwrap().of_any();
+    let mut asked = project();
+    let mut proxy = network(&mut asked).clone();
+    (proxy.external, proxy.name) = (true, ObjectName::parse("proxy").unwrap());
+    let key = crate::domain::ObjectKey::parse("proxy").unwrap();
+    asked.networks.insert(key.clone(), proxy);
+    let service = web(&mut asked);
+    let mut membership = service.networks["default"].clone();
+    membership.aliases = texts(&["victim"]);
+    service.networks.insert(key, membership);
+    service.hostname = Some(text("victim"));
+    service.container_name = Some(text("victim"));
+    let ground = Ground {
+        files: &["conf/site.conf"].iter().map(|path| ProjectPath::parse(path).unwrap()).collect(),
+        undefined: &[],
+        publish_host: "10.0.0.5".parse().unwrap(),
+        publish_ports: (20000, 29999),
+    };
+    let admitted = admit(&rules, asked, &ground).unwrap();
+    let web = &admitted.project.project().services["web"];
+    assert_eq!((&web.hostname, &web.container_name), (&None, &None));
+    assert_eq!(web.networks["proxy"].aliases, [""; 0]);
+    assert_eq!(web.networks["default"].aliases, ["victim"], "among its own it may be called anything");
+    let told = admitted.warnings.join("\n");
+    for told_of in
+        ["networks.proxy.aliases: not used on a network of others; its name there is web.q8-acme", "hostname"]
+    {
+        assert!(told.contains(told_of), "{told}");
+    }
+}
+
+#[test]
 fn restricted_wants_a_user_and_takes_everything_else() {
     let mut asked = project();
     for service in asked.services.values_mut() {

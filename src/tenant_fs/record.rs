@@ -44,6 +44,9 @@ pub struct Record {
     /// What the committed generation needs, for the host's sums.
     #[serde(default)]
     pub demand: Demand,
+    /// A hash of the rules that its containers were last confined by as a whole; nothing, if nobody knows any more.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rules: String,
     /// The images, `repository@digest`, that it has been accepted with: they need not be authorised again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authorised_images: Vec<String>,

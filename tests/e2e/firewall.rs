@@ -58,3 +58,90 @@ fn the_rules_come_and_go() {
     );
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// A host, a tenant's container behind a bridge of the engine's kind, and a cloud with its metadata services, each with a
+/// network namespace of its own. Before the rules packets arrive, so that what stops them afterwards is the rules.
+const PACKETS: &str = r#"
+set -eu
+export PATH=$PATH:/usr/sbin:/sbin
+unshare --net sleep 600 & tenant=$!
+unshare --net sleep 600 & cloud=$!
+listeners=
+trap 'kill $tenant $cloud $listeners' EXIT
+own=$(readlink /proc/self/ns/net)
+for pid in $tenant $cloud; do
+  while [ "$(readlink /proc/$pid/ns/net)" = "$own" ]; do sleep 0.02; done
+done
+in_tenant() { nsenter --net=/proc/$tenant/ns/net "$@"; }
+in_cloud() { nsenter --net=/proc/$cloud/ns/net "$@"; }
+bridge=br-0123456789ab
+ip link set lo up
+ip link add $bridge type bridge
+ip address add 10.213.0.1/26 dev $bridge
+ip address add fd01::1/64 dev $bridge nodad
+ip link add t0 type veth peer name eth0
+ip link add c0 type veth peer name eth0 netns $cloud
+ip link set eth0 netns $tenant
+ip link set t0 master $bridge
+ip address add 192.0.2.1/24 dev c0
+ip address add fd02::1/64 dev c0 nodad
+for link in $bridge t0 c0; do ip link set $link up; done
+in_tenant ip address add 10.213.0.2/26 dev eth0
+in_tenant ip address add fd01::2/64 dev eth0 nodad
+in_tenant ip link set eth0 up
+in_tenant ip route add default via 10.213.0.1
+in_tenant ip -6 route add default via fd01::1
+in_cloud ip address add 192.0.2.2/24 dev eth0
+in_cloud ip address add fd02::2/64 dev eth0 nodad
+in_cloud ip link set eth0 up
+in_cloud ip link set lo up
+in_cloud ip route add default via 192.0.2.1
+in_cloud ip -6 route add default via fd02::1
+closed='169.254.169.254 168.63.129.16 100.100.100.200 192.0.0.192 fd00:ec2::254 fd20:ce::254'
+open='198.51.100.9 2001:db8::9'
+for address in $closed $open; do
+  case $address in
+    *:*) in_cloud ip address add $address/128 dev lo nodad; ip -6 route add $address via fd02::2 ;;
+    *) in_cloud ip address add $address/32 dev lo; ip route add $address via 192.0.2.2 ;;
+  esac
+done
+echo 1 >/proc/sys/net/ipv4/ip_forward
+echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+in_cloud busybox nc -ll -p 80 -e true & listeners="$listeners $!"
+for port in 8080 20000; do busybox nc -ll -p $port -e true & listeners="$listeners $!"; done
+reaches() { in_tenant busybox nc -w 2 "$1" "$2" </dev/null >/dev/null 2>&1; }
+expect() {
+  if reaches "$2" "$3"; then found=open; else found=closed; fi
+  [ $found = "$1" ] || { echo "$2 port $3 is $found, and not $1"; exit 1; }
+}
+listens() {
+  for _ in $(seq 200); do
+    if "$@" </dev/null >/dev/null 2>&1; then return; fi
+    sleep 0.05
+  done
+  echo "nobody listens: $*"
+  exit 1
+}
+for port in 8080 20000; do listens busybox nc -w 1 127.0.0.1 $port; done
+listens in_cloud busybox nc -w 1 198.51.100.9 80
+for address in $closed $open; do expect open $address 80; done
+for address in 10.213.0.1 192.0.2.1 fd01::1; do expect open $address 8080; done
+export Q8_AGENT_PUBLISH_HOST=192.0.2.1
+bash "$0" apply
+for address in $closed; do expect closed $address 80; done
+for address in $open; do expect open $address 80; done
+for address in 10.213.0.1 192.0.2.1 fd01::1; do expect closed $address 8080; done
+expect open 192.0.2.1 20000
+expect closed 10.213.0.1 20000
+bash "$0" remove
+for address in $closed $open; do expect open $address 80; done
+expect open 10.213.0.1 8080
+"#;
+
+#[test]
+fn packets_go_where_they_may() {
+    let output =
+        Command::new("unshare").args(["--net", "bash", "-c", PACKETS, SCRIPT]).output().expect("unshare starts");
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}{errors}");
+}

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, Options};
 use crate::support::engine::Engine;
+use crate::support::images::busybox_root;
 use crate::tenant::Tenant;
 
 /// Services of busybox, each with more attributes.
@@ -68,6 +69,31 @@ async fn one_tenants_sums() {
         let refused = tenant.update(json!({"limits": wrong})).await.refused(400, "INVALID_REQUEST");
         assert!(refused["field"].as_str().is_some_and(|field| field.starts_with("limits")), "{refused}");
     }
+    tenant.purge().await;
+}
+
+#[tokio::test]
+async fn volumes_of_an_image_count() {
+    let engine = Engine::shared().with_busybox().await;
+    engine.import("q8test/volumes:1", busybox_root(&[]), &["VOLUME /a", "VOLUME /b"]).await;
+    let many: Vec<String> = (0..65).map(|at| format!("VOLUME /v{at}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    engine.import("q8test/volumes:65", busybox_root(&[]), &many).await;
+    let agent = Options::docker(engine).policy("[limits]\nvolumes = 3\n").start().await;
+    let tenant = Tenant::new(&agent, "volumes");
+    let of = |tag: &str, more: &str| stack(&[("a", more)]).replace("busybox:1", &format!("volumes:{tag}"));
+
+    let (status, told) = provision(&agent, &tenant, &of("1", "scale: 2"), json!({})).await;
+    assert_eq!((status, &told["code"]), (422, &json!("QUOTA_EXCEEDED")), "{told}");
+    assert_eq!(told["details"]["limits"], json!([{"limit": "volumes", "asked": 4, "allowed": 3}]), "{told}");
+    is_nowhere(&agent, &tenant).await;
+    let (status, told) = provision(&agent, &tenant, &of("65", ""), json!({})).await;
+    assert_eq!((status, &told["field"]), (422, &json!("services.a.image")), "{told}");
+    is_nowhere(&agent, &tenant).await;
+
+    // What is mounted over is no volume of its own.
+    let covered = of("1", "scale: 2, tmpfs: [/a]");
+    tenant.provision(&covered, json!({})).await;
     tenant.purge().await;
 }
 

@@ -17,7 +17,10 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
 /// The id of every image.
-const IMAGE: &str = "sha256:abababababababababababababababababababababababababababababababab";
+pub(crate) const IMAGE: &str = "sha256:abababababababababababababababababababababababababababababababab";
+
+/// The id of what a tag stands for after it was moved.
+pub(crate) const MOVED: &str = "sha256:cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd";
 
 /// One call that changes something.
 #[derive(Debug, Clone)]
@@ -38,6 +41,12 @@ struct State {
     /// In the order of creation: the id is the number, from 1.
     containers: Vec<Container>,
     twist: Option<Twist>,
+    /// Whether every tag has been moved since it was looked at.
+    moved: bool,
+    /// What every image says besides, or instead.
+    image: Value,
+    /// The same, once something has been pulled.
+    in_registry: Value,
 }
 
 /// A change to the `HostConfig` of a request.
@@ -47,6 +56,7 @@ struct Container {
     name: String,
     body: Value,
     runs: bool,
+    image: &'static str,
     /// What the engine makes else of a `HostConfig`.
     twist: Option<Twist>,
 }
@@ -79,6 +89,9 @@ impl Recorder {
             volumes: BTreeMap::new(),
             containers: Vec::new(),
             twist: None,
+            moved: false,
+            image: Value::Null,
+            in_registry: Value::Null,
         }));
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -98,9 +111,27 @@ impl Recorder {
         self.state.lock().expect("no panics here").twist = Some(twist);
     }
 
+    /// From now on a tag stands for another image to whoever makes a container, as if it had just been moved.
+    pub(crate) fn move_tags(&self) {
+        self.state.lock().expect("no panics here").moved = true;
+    }
+
+    /// What every image says besides, or instead; and what it says once it is pulled.
+    pub(crate) fn images(&self, here: Value, in_registry: Value) {
+        let mut state = self.state.lock().expect("no panics here");
+        (state.image, state.in_registry) = (here, in_registry);
+    }
+
     /// What was to be changed so far.
     pub(crate) fn mutations(&self) -> Vec<Mutation> {
         self.state.lock().expect("no panics here").mutations.clone()
+    }
+}
+
+/// Puts the members of one object into another.
+fn merge(into: &mut Value, from: &Value) {
+    for (name, value) in from.as_object().into_iter().flatten() {
+        into[name] = value.clone();
     }
 }
 
@@ -145,7 +176,7 @@ impl State {
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let found = match parts.as_slice() {
             ["_ping"] => json!("OK"),
-            ["version"] => json!({"Version": "0", "ApiVersion": self.api}),
+            ["version"] => json!({"Version": "0", "ApiVersion": self.api, "Os": "linux", "Arch": "amd64"}),
             ["info"] => json!({}),
             ["containers", "json"] => self.containers.iter().enumerate().map(|(at, c)| c.summary(at + 1)).collect(),
             ["containers", id, "json"] => match self.containers.get(id.parse::<usize>().unwrap_or(0).wrapping_sub(1)) {
@@ -159,7 +190,11 @@ impl State {
             }
             ["networks", name] => self.networks.get(*name).cloned().unwrap_or_default(),
             ["volumes"] => json!({"Volumes": self.volumes.values().collect::<Vec<_>>()}),
-            ["images", .., "json"] => json!({"Id": IMAGE}),
+            ["images", .., "json"] => {
+                let mut image = json!({"Id": IMAGE, "Os": "linux", "Architecture": "amd64", "Config": {}});
+                merge(&mut image, &self.image);
+                image
+            }
             _ => Value::Null,
         };
         match found {
@@ -171,6 +206,10 @@ impl State {
     fn change(&mut self, call: &Mutation) -> (StatusCode, Value) {
         let parts: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
         match parts.as_slice() {
+            ["images", "create"] => {
+                self.image = self.in_registry.clone();
+                (StatusCode::OK, json!({"status": format!("Digest: sha256:{}", "d".repeat(64))}))
+            }
             ["networks", "create"] => {
                 let name = call.body["Name"].as_str().unwrap_or_default();
                 let mut network = call.body.clone();
@@ -192,7 +231,9 @@ impl State {
             }
             ["containers", "create"] => {
                 let name = call.query.get("name").cloned().unwrap_or_default();
-                self.containers.push(Container { name, body: call.body.clone(), runs: false, twist: self.twist });
+                let image = if self.moved && call.body["Image"] != IMAGE { MOVED } else { IMAGE };
+                let body = call.body.clone();
+                self.containers.push(Container { name, body, runs: false, image, twist: self.twist });
                 (StatusCode::CREATED, json!({"Id": id(self.containers.len()), "Warnings": []}))
             }
             ["containers", id, "start"] => {
@@ -225,7 +266,7 @@ impl Container {
 
     fn summary(&self, number: usize) -> Value {
         json!({
-            "Id": id(number), "Names": [format!("/{}", self.name)], "Image": self.body["Image"], "ImageID": IMAGE,
+            "Id": id(number), "Names": [format!("/{}", self.name)], "Image": self.body["Image"], "ImageID": self.image,
             "Labels": self.body["Labels"], "State": self.state(), "Mounts": [], "NetworkSettings": {"Networks": {}},
         })
     }
@@ -245,7 +286,7 @@ impl Container {
 
     fn details(&self, id: &str) -> Value {
         json!({
-            "Id": id, "Name": format!("/{}", self.name), "Image": IMAGE, "Config": self.body, "Mounts": [],
+            "Id": id, "Name": format!("/{}", self.name), "Image": self.image, "Config": self.body, "Mounts": [],
             "HostConfig": self.host_config(),
             "RestartCount": 0,
             "State": {"Status": self.state(), "Running": self.runs, "ExitCode": 0, "StartedAt": "2020-01-01T00:00:00Z"},

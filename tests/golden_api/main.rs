@@ -415,3 +415,99 @@ async fn what_an_engine_makes_else_is_removed_before_it_runs() {
         assert_eq!(asked(&recorder), ["POST /networks/create", "POST /containers/create", &removed], "{field}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_that_moves_between_the_look_and_the_creation_gives_nobody_another_image() {
+    let deployment = Case::of(ONE_SERVICE).deployment("q8-acme", Profile::Baseline).expect("an admitted project");
+    let recorder = Recorder::start("1.45", &[]);
+    recorder.move_tags();
+    up(&recorder, &deployment).await.expect("it is made of the image that was looked at");
+    let (first, second) = (engine::id(1), engine::id(2));
+    let expected = [
+        "POST /networks/create",
+        "POST /containers/create",
+        &format!("DELETE /containers/{first}"),
+        "POST /containers/create",
+        &format!("POST /containers/{second}/start"),
+    ];
+    assert_eq!(asked(&recorder), expected);
+    let made = recorder.mutations().into_iter().filter(|call| call.path == "/containers/create");
+    let images: Vec<Value> = made.map(|call| call.body["Image"].clone()).collect();
+    assert_eq!(images, [json!("x"), json!(engine::IMAGE)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_tenants_platform_is_not_this_ones() {
+    let of = |text: &str, profile| Case::of(text).deployment("q8-acme", profile).expect("an admitted project");
+    let one = of(ONE_SERVICE, Profile::Baseline);
+    let (arm, own) = (json!({"Architecture": "arm64"}), json!({}));
+
+    // Somebody has pulled the same tag for another platform: it is pulled for the host's.
+    let recorder = Recorder::start("1.45", &[]);
+    recorder.images(arm.clone(), own.clone());
+    up(&recorder, &one).await.expect("it is pulled anew");
+    let pull = recorder.mutations().swap_remove(0);
+    let platform = pull.query.get("platform").map_or("", String::as_str);
+    assert_eq!((pull.path.as_str(), platform), ("/images/create", ""), "{pull:?}");
+
+    // Where that brings the same, or may not be done, nothing runs.
+    for (text, asked_first) in [(ONE_SERVICE, 1), ("services: {web: {image: x, pull_policy: never}}", 0)] {
+        let recorder = Recorder::start("1.45", &[]);
+        recorder.images(arm.clone(), arm.clone());
+        let refused = up(&recorder, &of(text, Profile::Baseline)).await.expect_err("a refusal");
+        assert!(matches!(refused, BackendError::PlatformNotFound { .. }), "{refused}");
+        assert!(refused.to_string().contains("linux/amd64"), "{refused}");
+        assert_eq!(asked(&recorder).len(), asked_first, "{:?}", asked(&recorder));
+    }
+    // The operator's own may run whatever is there.
+    let recorder = Recorder::start("1.45", &[]);
+    recorder.images(arm, own);
+    up(&recorder, &of(ONE_SERVICE, Profile::Trusted)).await.expect("as docker compose does it");
+    assert!(!asked(&recorder).iter().any(|call| call.contains("images")));
+
+    // A stranger names no platform that needs an emulator.
+    for (platform, runs) in
+        [("linux/arm64", false), ("linux/386", false), ("linux/amd64", true), ("linux/amd64/v2", true)]
+    {
+        let text = format!("services: {{web: {{image: x, platform: {platform}}}}}");
+        let recorder = Recorder::start("1.45", &[]);
+        recorder.images(json!({"Variant": "v2"}), json!({}));
+        let result = up(&recorder, &of(&text, Profile::Baseline)).await;
+        match result {
+            Ok(()) => assert!(runs, "{platform}"),
+            Err(refused) => {
+                assert!(!runs, "{platform}: {refused}");
+                assert_eq!(refused.field().as_deref(), Some("services.web.platform"));
+                assert_eq!(asked(&recorder), Vec::<String>::new());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_images_own_words_are_judged_before_anything_is_touched() {
+    let of = |profile| Case::of(ONE_SERVICE).deployment("q8-acme", profile).expect("an admitted project");
+    let deployment = of(Profile::Baseline);
+    for config in [
+        json!({"WorkingDir": "/proc/self/fd/8"}),
+        json!({"Labels": {"dev.q8.other": "x"}}),
+        json!({"Labels": {"traefik.enable": "true"}}),
+    ] {
+        let recorder = Recorder::start("1.45", &[]);
+        recorder.images(json!({"Config": config}), json!({}));
+        let refused = up(&recorder, &deployment).await.expect_err("a refusal");
+        assert_eq!(refused.field().as_deref(), Some("services.web.image"), "{refused}");
+        assert_eq!(asked(&recorder), Vec::<String>::new());
+        // The operator's own images are the operator's business.
+        up(&recorder, &of(Profile::Trusted)).await.expect("it is the operator's own");
+    }
+
+    let recorder = Recorder::start("1.45", &[]);
+    let check = json!({"Test": ["CMD", "x"], "Interval": 1_000_000, "StartInterval": 1_000_000, "Retries": 3});
+    recorder.images(json!({"Config": {"Healthcheck": check, "StopSignal": "SIGSTOP"}}), json!({}));
+    up(&recorder, &deployment).await.expect("it is mended");
+    let create = recorder.mutations().into_iter().find(|call| call.path == "/containers/create").expect("a container");
+    let half_a_second = 500_000_000;
+    assert_eq!(create.body["Healthcheck"], json!({"Interval": half_a_second, "StartInterval": half_a_second}));
+    assert_eq!(create.body["StopSignal"], "SIGTERM");
+}

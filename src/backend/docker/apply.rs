@@ -12,7 +12,7 @@ use super::gate::{Allowance, Checked, Connection, Creation, Known};
 use super::networks;
 use super::observe;
 use super::stack::Stack;
-use super::{adoption, anonymous, gates, labels, nesting};
+use super::{adoption, anonymous, gates, image_config, labels, nesting};
 use crate::backend::plan::Slot;
 use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, ResolvedImages, Run, converge};
 use crate::domain::{ContainerId, ContainerName};
@@ -49,6 +49,9 @@ async fn free_network(stack: &Stack<'_>, name: &str) -> Result<(), BackendError>
     Ok(())
 }
 
+/// How often the making of a container is begun anew: for a name that somebody holds, for a tag that was moved.
+const ATTEMPTS: usize = 4;
+
 /// Makes a container, and sets aside the one that it replaces.
 pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<ContainerId, BackendError> {
     let doing = "making a container";
@@ -66,7 +69,8 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
     }
     let image = stack.images.get(slot.service);
     let image_id = image.map(|image| image.id.as_str()).unwrap_or_default();
-    let reference = image.map_or(service.image.as_str(), |image| image.image.as_str());
+    let instead = image.map(|image| image.instead.clone()).unwrap_or_default();
+    let mut reference = image.map_or(service.image.as_str(), |image| image.image.as_str());
     let api = engine.api_version().await.map_err(|error| error.into_backend(doing))?;
     let first = stack.first_containers();
     let names = stack.names();
@@ -74,12 +78,13 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
     let allowance = Allowance::of(wanted, engine.ground());
     let known = Known { service: slot.service, number: slot.number, containers: &first, inherited: &inherited };
     let mut name = slot.name.clone();
-    for attempt in 0..3 {
+    for attempt in 0..ATTEMPTS {
         let around = Surroundings {
             number: slot.number,
             container_name: name.as_str(),
             image: reference,
             image_id,
+            instead: &instead,
             containers: &first,
             inherited: &inherited,
             names: &names,
@@ -90,28 +95,26 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
         let creation = Creation {
             name: name.clone(),
             platform: service.platform.clone(),
+            image_id: image_id.to_owned(),
             body: request.body,
             mac_address: request.mac_address,
         };
         let creation = allowance.container(creation, &known)?;
         let later: Vec<_> = request.connect_later;
-        match engine.create(creation.clone()).await {
-            Ok(id) => {
-                connect(engine, &allowance, &id, &later).await?;
-                as_sent(engine, &allowance, (&creation, &later), &known, &id).await?;
-                return Ok(id);
-            }
-            Err(EngineError::Conflict(_)) if attempt < 2 => match holder(engine, wanted, slot, &name).await? {
-                Holder::MadeAlready(id) => {
-                    connect(engine, &allowance, &id, &later).await?;
-                    as_sent(engine, &allowance, (&creation, &later), &known, &id).await?;
-                    return Ok(id);
-                }
+        let made = match engine.create(creation.clone()).await {
+            Ok(id) => id,
+            Err(EngineError::Conflict(_)) if attempt + 1 < ATTEMPTS => match holder(engine, wanted, slot, &name).await?
+            {
+                Holder::MadeAlready(id) => id,
                 Holder::LeftOver(id) => {
                     engine.remove_container(&id).await.map_err(|error| error.into_backend(doing))?;
+                    continue;
                 }
-                Holder::AnotherTenant => name = suffixed(wanted, &name),
-                Holder::Gone => {}
+                Holder::AnotherTenant => {
+                    name = suffixed(wanted, &name);
+                    continue;
+                }
+                Holder::Gone => continue,
                 Holder::Foreign => {
                     return Err(BackendError::NameTaken { kind: "container", name: name.as_str().to_owned() });
                 }
@@ -140,9 +143,15 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
                 });
             }
             Err(error) => return Err(error.into_backend(doing)),
+        };
+        connect(engine, &allowance, &made, &later).await?;
+        match as_sent(engine, &allowance, (&creation, &later), &known, &made).await? {
+            Made::AsSent => return Ok(made),
+            // Somebody has moved the tag since the image was looked at. The id cannot be moved.
+            Made::OfAnotherImage => reference = image_id,
         }
     }
-    Err(BackendError::Refused { message: format!("container name {name} could not be had") })
+    Err(BackendError::Refused { message: format!("container {name} could not be made") })
 }
 
 /// The networks that a container joins after its creation, because the engine takes one only.
@@ -166,6 +175,13 @@ async fn connect(
     Ok(())
 }
 
+/// What has become of a request.
+enum Made {
+    AsSent,
+    /// The container was made of another image than the one that was looked at, and is gone again.
+    OfAnotherImage,
+}
+
 /// Looks at a container that was made and not started, and removes it if it is not what was asked for.
 async fn as_sent(
     engine: &Engine,
@@ -173,14 +189,20 @@ async fn as_sent(
     (creation, later): (&Checked<Creation>, &Later),
     known: &Known<'_>,
     id: &ContainerId,
-) -> Result<(), BackendError> {
+) -> Result<Made, BackendError> {
     if !allowance.confines() {
-        return Ok(());
+        return Ok(Made::AsSent);
     }
     let found = engine.inspect(id).await.map_err(|error| error.into_backend("looking at a container"))?;
+    let Creation { image_id, body, .. } = creation.get();
+    let moved = found.image.as_ref() != Some(image_id) && body.image.as_ref() != Some(image_id);
     let later: BTreeSet<String> = later.iter().map(|(network, _)| network.clone()).collect();
-    let verdict = allowance.container_is_as_sent(creation, &later, known, &found);
-    if verdict.is_err() {
+    let verdict = if moved {
+        Ok(Made::OfAnotherImage)
+    } else {
+        allowance.container_is_as_sent(creation, &later, known, &found).map(|()| Made::AsSent)
+    };
+    if moved || verdict.is_err() {
         let removed = anonymous::remove_with_container(engine, id).await;
         removed.map_err(|error| error.into_backend("removing a container"))?;
     }
@@ -243,10 +265,11 @@ pub(super) async fn plan(
     images: &ResolvedImages,
     run: &Run,
 ) -> Result<Plan, BackendError> {
-    networks::check_external(engine, wanted).await?;
-    networks::check_kept(engine, wanted).await?;
-    let mut observed =
-        observe::tenant(engine, &wanted.tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
+    let observing = async {
+        observe::tenant(engine, &wanted.tenant).await.map_err(|error| error.into_backend("listing the tenant"))
+    };
+    let ((), mut observed) = tokio::try_join!(networks::check_external(engine, wanted), observing)?;
+    networks::check_kept(wanted, &observed)?;
     nesting::check(wanted, &observed)?;
     let surplus = adoption::surplus(&wanted.tenant, &mut observed);
     let known = converge::Observed {
@@ -257,6 +280,7 @@ pub(super) async fn plan(
     adoption::note(&mut plan.undo, wanted, &observed, &surplus);
     let api = engine.api_version().await.map_err(|error| error.into_backend("asking for its version"))?;
     plan.warnings.extend(gates::left_out(wanted, api));
+    plan.warnings.extend(images.iter().flat_map(|(name, image)| image_config::warnings(name, &image.instead)));
     plan.standing = observed.standing();
     Ok(plan)
 }

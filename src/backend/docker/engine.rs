@@ -158,12 +158,21 @@ impl ExecId {
     }
 }
 
+/// What an engine is. It is asked once: an engine that is upgraded ends the agent's connections, but the new one still
+/// speaks the old API, and the host stays what it is.
+#[derive(Debug)]
+struct Nature {
+    api: ApiVersion,
+    /// `os/arch`, if the engine tells.
+    platform: Option<String>,
+}
+
 /// One Docker Engine behind a Unix socket.
 pub(super) struct Engine {
     socket: PathBuf,
     ground: Ground,
     client: OnceLock<Docker>,
-    api_version: OnceLock<ApiVersion>,
+    nature: OnceLock<Nature>,
     /// Stops that were begun and whose end nobody has seen.
     stopping: Mutex<BTreeSet<ContainerId>>,
     metrics: Arc<Metrics>,
@@ -207,8 +216,8 @@ fn done_if_gone(result: Result<()>) -> Result<()> {
 
 impl Engine {
     pub(super) fn at(socket: PathBuf, ground: Ground) -> Self {
-        let (client, api_version, stopping) = (OnceLock::new(), OnceLock::new(), Mutex::default());
-        Self { socket, ground, client, api_version, stopping, metrics: Arc::default() }
+        let (client, nature, stopping) = (OnceLock::new(), OnceLock::new(), Mutex::default());
+        Self { socket, ground, client, nature, stopping, metrics: Arc::default() }
     }
 
     /// Counts its calls there.
@@ -276,16 +285,27 @@ impl Engine {
         self.within("version", PING, self.client()?.version()).await
     }
 
-    /// The newest API that the engine speaks. It is asked once: an engine that is upgraded ends the agent's connections,
-    /// but the new one still speaks the old API.
+    /// The newest API that the engine speaks.
     pub(super) async fn api_version(&self) -> Result<ApiVersion> {
-        if let Some(version) = self.api_version.get() {
-            return Ok(*version);
+        self.nature().await.map(|nature| nature.api)
+    }
+
+    /// The platform that the host runs natively, such as `linux/amd64`; none if the engine does not tell.
+    pub(super) async fn platform(&self) -> Result<Option<&str>> {
+        self.nature().await.map(|nature| nature.platform.as_deref())
+    }
+
+    async fn nature(&self) -> Result<&Nature> {
+        if let Some(nature) = self.nature.get() {
+            return Ok(nature);
         }
-        let text = self.version().await?.api_version.unwrap_or_default();
+        let version = self.version().await?;
+        let text = version.api_version.unwrap_or_default();
         let (major, minor) = text.split_once('.').unwrap_or_default();
-        let version = (major.parse().unwrap_or(1), minor.parse().unwrap_or(0));
-        Ok(*self.api_version.get_or_init(|| version))
+        let api = (major.parse().unwrap_or(1), minor.parse().unwrap_or(0));
+        let told = version.os.zip(version.arch).filter(|(os, arch)| !os.is_empty() && !arch.is_empty());
+        let platform = told.map(|(os, arch)| format!("{os}/{arch}"));
+        Ok(self.nature.get_or_init(|| Nature { api, platform }))
     }
 
     pub(super) async fn info(&self) -> Result<SystemInfo> {
@@ -314,7 +334,7 @@ impl Engine {
     }
 
     pub(super) async fn create(&self, creation: Checked<Creation>) -> Result<ContainerId> {
-        let Creation { name, platform, body, mac_address } = creation.into_inner();
+        let Creation { name, platform, image_id: _, body, mac_address } = creation.into_inner();
         let mut options = CreateContainerOptionsBuilder::new().name(name.as_str());
         if let Some(platform) = &platform {
             options = options.platform(platform);

@@ -1,7 +1,7 @@
 //! What an engine is too old for, refused by its field before anything is touched, or left out with a warning. An old
 //! engine does not complain about a member of a request that it does not know: it leaves it out without a word.
 
-use super::convert;
+use super::{convert, platform};
 use crate::backend::{BackendError, Deployment};
 use crate::compose::{MountSource, Service};
 
@@ -21,10 +21,28 @@ const API_1_48: ApiVersion = (1, 48);
 /// Docker Engine 28.1: names of interfaces.
 const API_1_49: ApiVersion = (1, 49);
 
-/// Refuses a deployment that asks for more than an engine with this API can do, or for what none can.
-pub(super) fn check(wanted: &Deployment, api: ApiVersion) -> Result<(), BackendError> {
+/// Bytes of the request for one container. Engines take more, and keep all of it for as long as the container lives.
+const REQUEST: usize = 1 << 20;
+
+/// Refuses a deployment that asks for more than an engine with this API on this platform can do, or for what none can.
+pub(super) fn check(wanted: &Deployment, api: ApiVersion, host: Option<&str>) -> Result<(), BackendError> {
     let project = wanted.project.project();
     for (name, service) in &project.services {
+        // Foreign programs run in an emulator, if there is one: the host's, with rights that it got for that.
+        if let (true, Some(asked), Some(host)) = (wanted.project.is_confined(), &service.platform, host)
+            && !platform::is_native(asked, host)
+        {
+            return Err(BackendError::Unsupported {
+                field: format!("services.{name}.platform"),
+                reason: format!("this host runs {host}"),
+            });
+        }
+        if convert::size(wanted, service) > REQUEST {
+            return Err(BackendError::Unsupported {
+                field: format!("services.{name}"),
+                reason: "all that its containers are made from would be more than 1 MiB".to_owned(),
+            });
+        }
         convert::security_options(wanted, name, service)?;
         convert::isolation(name, service)?;
         for (needed, attribute) in needs(service) {

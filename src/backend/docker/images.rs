@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
-use bollard::models::{CreateImageInfo, ImageInspect};
+use bollard::models::{CreateImageInfo, ImageConfig, ImageInspect};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::future::try_join_all;
 use futures::{Stream, StreamExt as _};
@@ -14,9 +14,10 @@ use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
 use super::engine::{Engine, EngineError};
+use super::gate::Allowance;
 use super::layers::Layers;
-use super::platform;
 use super::pulls::{PullFailure, Pulls, Steps, Wanted};
+use super::{image_config, platform};
 use crate::backend::{BackendError, Deployment, ImagePull, ProgressEvent, ResolvedImage, ResolvedImages, Run};
 use crate::compose::{PullPolicy, Service};
 use crate::domain::{ImageRef, RegistryAuth, ServiceName};
@@ -58,10 +59,13 @@ pub(super) async fn prepare(
     survey: Option<&Survey>,
 ) -> Result<ResolvedImages, BackendError> {
     let mut images: BTreeMap<&ImageRef, BTreeMap<Option<&str>, Users<'_>>> = BTreeMap::new();
-    let mut resolved = ResolvedImages::new();
+    let mut resolved: BTreeMap<ServiceName, Found> = BTreeMap::new();
+    let host = engine.platform().await.map_err(|error| error.into_backend("asking for its version"))?;
+    // A stranger's stack runs what the host runs, not what another tenant's pull has left under the same tag.
+    let host = host.filter(|_| wanted.project.is_confined());
     for (name, service) in &wanted.project.project().services {
         if let Some(id) = wanted.pinned_images.get(name)
-            && let Some(image) = pinned(engine, service, id).await?
+            && let Some(image) = pinned(engine, service, id, host).await?
         {
             resolved.insert(name.clone(), image);
         } else {
@@ -74,11 +78,12 @@ pub(super) async fn prepare(
         let mut found = Vec::new();
         // One after the other: on most engines a reference stands for one platform's image at a time.
         for (platform, services) in platforms {
-            let mut resolved = available((engine, pulls, survey), wanted, image, platform, &services, run).await?;
+            let place = (engine, pulls, survey);
+            let mut available = available(place, wanted, image, (platform, host), &services, run).await?;
             if several {
-                resolved.image.clone_from(&resolved.id);
+                available.resolved.image.clone_from(&available.resolved.id);
             }
-            found.push((services, resolved));
+            found.push((services, available));
         }
         Ok::<_, BackendError>(found)
     }))
@@ -88,19 +93,41 @@ pub(super) async fn prepare(
             resolved.insert(name.clone(), image.clone());
         }
     }
-    Ok(resolved)
+    let allowance = Allowance::of(wanted, engine.ground());
+    let of_services = resolved.into_iter().filter_map(|(name, found)| Some((wanted.service(&name)?, name, found)));
+    let judged = of_services.map(|(service, name, Found { mut resolved, config })| {
+        resolved.volumes = image_config::volumes(service, &config);
+        if allowance.confines() {
+            resolved.instead = image_config::judge(&allowance, &name, service, &config)?;
+        }
+        Ok((name, resolved))
+    });
+    judged.collect()
+}
+
+/// An image that is there, and what it says of itself.
+#[derive(Clone)]
+struct Found {
+    resolved: ResolvedImage,
+    config: ImageConfig,
 }
 
 /// The image that an earlier generation ran, if the host still has it: by its reference while that means the same image,
 /// else by its id.
-async fn pinned(engine: &Engine, service: &Service, id: &str) -> Result<Option<ResolvedImage>, BackendError> {
+async fn pinned(
+    engine: &Engine,
+    service: &Service,
+    id: &str,
+    host: Option<&str>,
+) -> Result<Option<Found>, BackendError> {
     let doing = "inspecting an image";
     let found = match engine.inspect_image_id(id).await {
+        Ok(found) if !is_for(&found, (service.platform.as_deref(), host)) => return Ok(None),
         Ok(found) => found,
         Err(EngineError::NotFound(_)) => return Ok(None),
         Err(error) => return Err(error.into_backend(doing)),
     };
-    let mut resolved = resolve(&service.image, &found);
+    let Found { mut resolved, config } = resolve(&service.image, &found);
     let current = match engine.inspect_image(&service.image).await {
         Ok(current) => current.id,
         Err(EngineError::NotFound(_)) => None,
@@ -109,7 +136,7 @@ async fn pinned(engine: &Engine, service: &Service, id: &str) -> Result<Option<R
     if current.as_ref() != Some(&resolved.id) {
         resolved.image.clone_from(&resolved.id);
     }
-    Ok(Some(resolved))
+    Ok(Some(Found { resolved, config }))
 }
 
 /// What the host has under a reference, as far as it matters for pulling.
@@ -163,19 +190,26 @@ fn decide(image: &ImageRef, services: &[&Service], touched: bool, asked: bool, p
     }
 }
 
+/// Whether an image is for the platform that a service names, else for the host's.
+fn is_for(found: &ImageInspect, (platform, host): (Option<&str>, Option<&str>)) -> bool {
+    platform.or(host).is_none_or(|platform| platform::is_for(found, platform))
+}
+
 async fn available(
     (engine, pulls, survey): (&Arc<Engine>, &Pulls, Option<&Survey>),
     wanted: &Deployment,
     image: &ImageRef,
-    platform: Option<&str>,
+    (platform, host): (Option<&str>, Option<&str>),
     users: &Users<'_>,
     run: &Run,
-) -> Result<ResolvedImage, BackendError> {
+) -> Result<Found, BackendError> {
     let (first, _) = users[0];
     let touched = run.only.as_ref().is_none_or(|only| users.iter().any(|(name, _)| only.contains(*name)));
     let services: Vec<&Service> = users.iter().map(|(_, service)| *service).collect();
-    let fits = |found: &ImageInspect| platform.is_none_or(|platform| platform::is_for(found, platform));
-    let not_found = |hint| match platform {
+    let fits = |found: &ImageInspect| is_for(found, (platform, host));
+    let there = inspect(engine, image).await?;
+    let is_foreign = there.as_ref().is_some_and(|found| !fits(found));
+    let not_found = |hint| match platform.or(host.filter(|_| is_foreign)) {
         Some(platform) => BackendError::PlatformNotFound {
             service: first.clone(),
             image: image.to_string(),
@@ -184,7 +218,6 @@ async fn available(
         },
         None => BackendError::ImageNotFound { service: first.clone(), image: image.to_string(), hint },
     };
-    let there = inspect(engine, image).await?;
     let usable = there.as_ref().filter(|found| fits(found));
     let reference = pulled_as(image);
     let present = usable.map(|found| Present {
@@ -204,21 +237,23 @@ async fn available(
         match &found {
             None => survey.note(image, users, "not on this host"),
             Some(_) if decision == Decision::Pull => survey.note(image, users, "to be refreshed"),
-            Some(found) if !is_authorised(wanted, image, found) => {
+            Some(found) if !is_authorised(wanted, image, &found.resolved) => {
                 survey.note(image, users, "its registry is asked whether the tenant may have it");
             }
             Some(_) => {}
         }
-        let absent =
-            || ResolvedImage { image: image.qualified().to_string(), id: String::new(), digest: None, pulled: false };
+        let absent = || Found {
+            resolved: ResolvedImage { image: image.qualified().to_string(), ..ResolvedImage::default() },
+            config: ImageConfig::default(),
+        };
         return Ok(found.unwrap_or_else(absent));
     }
     match (decision, usable) {
         (Decision::Absent(hint), _) => return Err(not_found(hint)),
         (Decision::Use, Some(found)) => {
-            let resolved = resolve(image, found);
-            authorise(engine, wanted, image, &resolved, first, run).await?;
-            return Ok(resolved);
+            let found = resolve(image, found);
+            authorise(engine, wanted, image, &found.resolved, first, run).await?;
+            return Ok(found);
         }
         (Decision::Use, None) | (Decision::Pull, _) => {}
     }
@@ -226,23 +261,52 @@ async fn available(
     let asked = Wanted { reference, platform: platform.map(str::to_owned), credentials: credentials.cloned() };
     let puller = Arc::clone(engine);
     let pulling = pulls.join(asked, run.deadline, &run.progress, |wanted, steps| pull(puller, wanted, steps));
-    match pulling.await {
-        Ok(()) => {}
+    let digest = match pulling.await {
+        Ok(digest) => digest,
         // Nobody gave credentials for a private registry: what is here was accepted before and is used.
-        Err(PullFailure::Denied)
-            if credentials.is_none()
-                && !is_always(&services)
-                && usable.is_some_and(|found| is_authorised(wanted, image, &resolve(image, found))) => {}
+        Err(PullFailure::Denied) if credentials.is_none() && !is_always(&services) => {
+            let accepted = usable.map(|found| resolve(image, found));
+            let accepted = accepted.filter(|found| is_authorised(wanted, image, &found.resolved));
+            return accepted.ok_or_else(|| failed(PullFailure::Denied, first, image));
+        }
         Err(PullFailure::NotFound) => return Err(not_found(" in its registry")),
         Err(failure) => return Err(failed(failure, first, image)),
-    }
-    match inspect(engine, image).await? {
-        Some(found) if fits(&found) => {
-            let was_there = there.as_ref().is_some_and(|before| before.id == found.id);
-            Ok(ResolvedImage { pulled: !was_there, ..resolve(image, &found) })
+    };
+    let now = match inspect(engine, image).await? {
+        Some(found) if fits(&found) => found,
+        // An image of one platform is pulled whatever that is, if nobody names one.
+        Some(_) if platform.is_none() => {
+            return Err(BackendError::PlatformNotFound {
+                service: first.clone(),
+                image: image.to_string(),
+                platform: host.unwrap_or_default().to_owned(),
+                hint: " in its registry",
+            });
         }
-        _ => Err(not_found(" after the pull")),
+        _ => return Err(not_found(" after the pull")),
+    };
+    let is_new = |found: &ImageInspect| there.as_ref().is_none_or(|before| before.id != found.id);
+    let pulled = is_new(&now);
+    let mut now = resolve(image, &now);
+    now.resolved.pulled = pulled;
+    match (&digest, &now.resolved.digest) {
+        (Some(digest), Some(other)) if digest == other => return Ok(now),
+        // Another tenant's pull has moved the tag meanwhile: what this one was allowed is what it has pulled. (An image of
+        // a second platform has no digest: the engine keeps that of the list for the first.)
+        (Some(digest), Some(_)) => {
+            if let Ok(pulled) = ImageRef::parse(&format!("{}@{digest}", image.name()))
+                && let Some(found) = inspect(engine, &pulled).await?.filter(&fits)
+            {
+                let is_new = is_new(&found);
+                let Found { resolved, config } = resolve(&pulled, &found);
+                let image = resolved.id.clone();
+                return Ok(Found { resolved: ResolvedImage { image, pulled: is_new, ..resolved }, config });
+            }
+        }
+        _ => {}
     }
+    authorise(engine, wanted, image, &now.resolved, first, run).await?;
+    Ok(now)
 }
 
 /// Whether the tenant may use an image that is on the host without its registry being asked: it came from none, the tenant
@@ -311,13 +375,14 @@ fn failed(failure: PullFailure, service: &ServiceName, image: &ImageRef) -> Back
     }
 }
 
-fn resolve(image: &ImageRef, found: &ImageInspect) -> ResolvedImage {
-    ResolvedImage {
+fn resolve(image: &ImageRef, found: &ImageInspect) -> Found {
+    let resolved = ResolvedImage {
         image: image.qualified().to_string(),
         id: found.id.clone().unwrap_or_default(),
         digest: digest_of(image, found.repo_digests.as_deref().unwrap_or_default()),
-        pulled: false,
-    }
+        ..ResolvedImage::default()
+    };
+    Found { resolved, config: found.config.clone().unwrap_or_default() }
 }
 
 /// The registry digest of this image under the repository it was asked for.
@@ -343,7 +408,7 @@ fn pulled_as(image: &ImageRef) -> String {
     }
 }
 
-async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<(), PullFailure> {
+async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<Option<String>, PullFailure> {
     let mut options = CreateImageOptionsBuilder::new().from_image(&wanted.reference);
     if let Some(platform) = &wanted.platform {
         options = options.platform(platform);
@@ -358,14 +423,15 @@ async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<(), P
     pulled
 }
 
-/// Reads what the engine says during a pull, and tells how far it is.
+/// Reads what the engine says during a pull, and tells how far it is. The result is the digest that the registry gave.
 async fn follow<E: Into<EngineError>>(
     messages: impl Stream<Item = Result<CreateImageInfo, E>>,
     image: &str,
     layers: &mut Layers,
     mut say: impl FnMut(String, ProgressEvent),
-) -> Result<(), PullFailure> {
+) -> Result<Option<String>, PullFailure> {
     let mut messages = std::pin::pin!(messages);
+    let mut digest = None;
     say(format!("pulling {image}"), layers.far(image));
     let mut said = Instant::now();
     loop {
@@ -373,16 +439,25 @@ async fn follow<E: Into<EngineError>>(
             Err(_) => return Err(PullFailure::RegistryUnavailable),
             Ok(None) => {
                 say(format!("pulled {image}{layers}"), layers.far(image));
-                return Ok(());
+                return Ok(digest);
             }
             Ok(Some(Err(error))) => return Err(pull_failure(&error.into(), image)),
-            Ok(Some(Ok(message))) => layers.note(&message),
+            Ok(Some(Ok(message))) => {
+                digest = message.status.as_deref().and_then(told_digest).or(digest);
+                layers.note(&message);
+            }
         }
         if said.elapsed() >= EVERY {
             say(format!("pulling {image}{layers}"), layers.far(image));
             said = Instant::now();
         }
     }
+}
+
+/// `Digest: sha256:…`, which the engine says once it knows what the tag stands for.
+fn told_digest(status: &str) -> Option<String> {
+    let digest = status.strip_prefix("Digest: ")?;
+    ImageRef::parse(&format!("x@{digest}")).ok()?.digest().map(str::to_owned)
 }
 
 /// The engine passes the registry's answer on as text only.
@@ -556,12 +631,26 @@ mod tests {
             Message::Ok(message)
         });
         let mut said = Vec::new();
-        follow(messages, "x:1", &mut Layers::default(), |step, _| said.push(step)).await.expect("it ends well");
+        let told = follow(messages, "x:1", &mut Layers::default(), |step, _| said.push(step)).await;
+        assert_eq!(told.expect("it ends well"), None);
         assert_eq!(said.len(), 12, "{said:?}");
         assert_eq!(
             said[..3],
             ["pulling x:1", "pulling x:1: 0/1 layers, 9 B of 1.0 kB", "pulling x:1: 0/1 layers, 19 B of 1.0 kB"]
         );
+    }
+
+    #[tokio::test]
+    async fn a_pull_tells_what_it_has_pulled() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let messages = [
+            r#"{"status": "Pulling from library/x", "id": "1"}"#.to_owned(),
+            r#"{"status": "Digest: sha256:short"}"#.to_owned(),
+            format!(r#"{{"status": "Digest: {digest}"}}"#),
+            r#"{"status": "Status: Downloaded newer image for x:1"}"#.to_owned(),
+        ];
+        let messages = stream::iter(messages.map(|text| Message::Ok(message(&text))));
+        assert_eq!(follow(messages, "x:1", drop).await, Ok(Some(digest)));
     }
 
     #[tokio::test(start_paused = true)]

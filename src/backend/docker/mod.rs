@@ -27,6 +27,7 @@ mod gate;
 mod gates;
 mod holdings;
 mod hooks;
+mod image_config;
 mod images;
 mod labels;
 mod layers;
@@ -139,6 +140,13 @@ impl DockerBackend {
         Ok(containers)
     }
 
+    /// Refuses what this engine cannot do.
+    async fn check_gates(&self, wanted: &Deployment) -> Result<(), BackendError> {
+        let asking = |error: EngineError| error.into_backend("asking for its version");
+        let api = self.engine.api_version().await.map_err(asking)?;
+        gates::check(wanted, api, self.engine.platform().await.map_err(asking)?)
+    }
+
     async fn start_these(
         &self,
         deployment: &Deployment,
@@ -201,14 +209,12 @@ impl Backend for DockerBackend {
     }
 
     async fn prepare(&self, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError> {
-        let api = self.engine.api_version().await.map_err(|error| error.into_backend("asking for its version"))?;
-        gates::check(wanted, api)?;
+        self.check_gates(wanted).await?;
         images::prepare(&self.engine, &self.pulls, wanted, run, None).await
     }
 
     async fn survey(&self, wanted: &Deployment, run: &Run) -> Result<Survey, BackendError> {
-        let api = self.engine.api_version().await.map_err(|error| error.into_backend("asking for its version"))?;
-        gates::check(wanted, api)?;
+        self.check_gates(wanted).await?;
         let pulls = images::Survey::default();
         let images = images::prepare(&self.engine, &self.pulls, wanted, run, Some(&pulls)).await?;
         Ok(Survey { images, pulls: pulls.into_pulls() })
@@ -235,9 +241,11 @@ impl Backend for DockerBackend {
         plan: &Plan,
         run: &Run,
     ) -> Result<(), BackendError> {
-        let observed = observe::tenant(&self.engine, &wanted.tenant).await;
-        let observed = observed.map_err(|error| error.into_backend("listing the tenant"))?;
-        let ports = self.leases.claim(&self.engine, wanted, plan).await?;
+        let observing = async {
+            let observed = observe::tenant(&self.engine, &wanted.tenant).await;
+            observed.map_err(|error| error.into_backend("listing the tenant"))
+        };
+        let (observed, ports) = tokio::try_join!(observing, self.leases.claim(&self.engine, wanted, plan))?;
         let place = (&self.engine, &self.subnets, &ports);
         Stack::new(place, (wanted, images, plan), &observed, run).carry_out().await
     }
@@ -260,6 +268,15 @@ impl Backend for DockerBackend {
         run: &Run,
     ) -> Result<Removed, BackendError> {
         settle::remove(&self.engine, tenant, deployment, purge, run).await
+    }
+
+    async fn is_outdated(&self, deployment: &Deployment) -> Result<bool, BackendError> {
+        let containers = self.containers(&deployment.tenant).await?;
+        let differs = |container: &Container| {
+            let service = deployment.service(&container.service);
+            service.is_none_or(|service| deployment.service_hash(service) != container.spec)
+        };
+        Ok(containers.iter().any(|container| !container.is_aside() && differs(container)))
     }
 
     async fn start(

@@ -10,6 +10,7 @@ use bollard::models::{
 
 use super::engine::{Engine, EngineError};
 use super::gate::{Allowance, Checked};
+use super::observe::Observed;
 use super::peers::Peers;
 use super::{adoption, labels, routes};
 use crate::backend::{BackendError, Deployment};
@@ -361,9 +362,10 @@ pub(super) async fn ensure_volume(
     allowance.volume_is_as_sent(&made)
 }
 
-/// Checks what is there already under the names of a confined project's volumes and networks: it may have been made under
-/// other rules, or by somebody else and be taken over, and its driver or options may reach the host.
-pub(super) async fn check_kept(engine: &Engine, deployment: &Deployment) -> Result<(), BackendError> {
+/// Checks what a confined tenant has already under the names of its volumes and networks: it may have been made under other
+/// rules, or by somebody else and be taken over, and its driver or options may reach the host. What is not the tenant's is
+/// found out when it is to be made.
+pub(super) fn check_kept(deployment: &Deployment, observed: &Observed) -> Result<(), BackendError> {
     if !deployment.project.is_confined() {
         return Ok(());
     }
@@ -371,24 +373,18 @@ pub(super) async fn check_kept(engine: &Engine, deployment: &Deployment) -> Resu
         Err(BackendError::Unsupported { field, reason: format!("what is there under its name is not {allowed}") })
     };
     let project = deployment.project.project();
-    let volumes = project.volumes.iter().filter(|(_, volume)| !volume.external).map(async |(key, volume)| match engine
-        .inspect_volume(&volume.name)
-        .await
-    {
-        Ok(found) if found.driver == "local" && found.options.is_empty() => Ok(()),
-        Ok(_) => refused(format!("volumes.{key}"), "a local volume without options"),
-        Err(EngineError::NotFound(_)) => Ok(()),
-        Err(error) => Err(error.into_backend("looking at a volume")),
-    });
-    let networks = project.networks.iter().filter(|(_, network)| !network.external).map(async |(key, network)| {
-        match engine.inspect_network(&network.name).await {
-            Ok(found) if found.driver.as_deref() == Some("bridge") => Ok(()),
-            Ok(_) => refused(format!("networks.{key}"), "a bridge"),
-            Err(EngineError::NotFound(_)) => Ok(()),
-            Err(error) => Err(error.into_backend("looking at a network")),
+    for (key, volume) in project.volumes.iter().filter(|(_, volume)| !volume.external) {
+        if observed.volumes.iter().any(|found| found.name == volume.name && !found.is_plain) {
+            return refused(format!("volumes.{key}"), "a local volume without options");
         }
-    });
-    futures::try_join!(futures::future::try_join_all(volumes), futures::future::try_join_all(networks)).map(drop)
+    }
+    for (key, network) in project.networks.iter().filter(|(_, network)| !network.external) {
+        let found = observed.networks.iter().filter(|found| found.name == network.name.as_str());
+        if found.into_iter().any(|found| found.driver.as_deref() != Some("bridge")) {
+            return refused(format!("networks.{key}"), "a bridge");
+        }
+    }
+    Ok(())
 }
 
 /// Checks that the external networks and volumes of a project exist (Compose Specification, `external`).

@@ -96,6 +96,7 @@ pub(super) struct Network {
     pub(super) name: String,
     pub(super) generation: Generation,
     pub(super) spec: String,
+    pub(super) driver: Option<String>,
 }
 
 /// A named volume of the tenant.
@@ -104,6 +105,8 @@ pub(super) struct Volume {
     pub(super) name: ObjectName,
     pub(super) generation: Generation,
     pub(super) spec: String,
+    /// Whether it is a directory of the engine's own, and no way to anything else.
+    pub(super) is_plain: bool,
 }
 
 /// All of one tenant's objects.
@@ -197,14 +200,15 @@ pub(super) async fn tenant(engine: &Engine, tenant: &TenantRef) -> Result<Observ
         let labels = network.labels.unwrap_or_default();
         let id = network.id.filter(|id| adoption::owns_network(tenant, Some(id), &labels))?;
         let (generation, spec) = made_by(&labels, adopted.networks.get(&id));
-        Some(Network { id, name: network.name?, generation, spec })
+        Some(Network { id, name: network.name?, generation, spec, driver: network.driver })
     });
     let volumes = volumes.into_iter().filter_map(|volume| {
         let name = ObjectName::parse(&volume.name).ok()?;
         let name = Some(name).filter(|name| adoption::owns_volume(tenant, name, &volume.labels))?;
         let remembered = adopted.volumes.get(&name).filter(|_| !labels::is_ours(&volume.labels, tenant));
         let (generation, spec) = made_by(&volume.labels, remembered);
-        Some(Volume { name, generation, spec })
+        let is_plain = volume.driver == "local" && volume.options.is_empty();
+        Some(Volume { name, generation, spec, is_plain })
     });
     Ok(Observed { containers, networks: networks.collect(), volumes: volumes.collect() })
 }

@@ -21,6 +21,13 @@ pub(super) fn is_for(image: &ImageInspect, platform: &str) -> bool {
         && (variant.is_none() || wanted.variant.is_none() || wanted.variant == variant)
 }
 
+/// Whether a host of the platform `host` runs `platform` without emulation. Variants are the image's to choose.
+pub(super) fn is_native(platform: &str, host: &str) -> bool {
+    let (platform, host) = (platform.to_ascii_lowercase(), host.to_ascii_lowercase());
+    let (wanted, host) = (read(&platform), read(&host));
+    wanted.os == host.os && wanted.arch.is_none_or(|arch| Some(arch) == host.arch)
+}
+
 fn read(text: &str) -> Platform<'_> {
     let mut parts = text.splitn(3, '/');
     let (first, second, third) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
@@ -86,6 +93,24 @@ mod tests {
             let image =
                 ImageInspect { os: text(os), architecture: text(arch), variant: text(variant), ..Default::default() };
             assert_eq!(is_for(&image, platform), fits, "{os}/{arch}/{variant} for {platform}");
+        }
+    }
+    #[test]
+    fn a_host_runs_its_own_platform_natively() {
+        for (platform, host, native) in [
+            ("linux/amd64", "linux/amd64", true),
+            ("linux/amd64/v3", "linux/amd64", true),
+            ("x86_64", "linux/amd64", true),
+            ("linux", "linux/amd64", true),
+            ("Linux/AMD64", "linux/amd64", true),
+            ("linux/386", "linux/amd64", false),
+            ("linux/arm64", "linux/amd64", false),
+            ("arm", "linux/arm64", false),
+            ("aarch64", "linux/arm64", true),
+            ("windows/amd64", "linux/amd64", false),
+            ("windows", "linux/amd64", false),
+        ] {
+            assert_eq!(is_native(platform, host), native, "{platform} on {host}");
         }
     }
 }

@@ -73,7 +73,8 @@ impl Wanted {
     }
 }
 
-type Outcome = Result<(), PullFailure>;
+/// The registry's digest of what was pulled, if the engine told it.
+type Outcome = Result<Option<String>, PullFailure>;
 
 #[derive(Clone)]
 struct State {
@@ -280,15 +281,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn all_who_ask_for_the_same_share_one_pull_and_its_result() {
         let (pulls, registry) = (Pulls::default(), Arc::new(Registry::default()));
-        for outcome in [Ok(()), Err(PullFailure::Denied)] {
+        for outcome in [Ok(Some("sha256:1".to_owned())), Err(PullFailure::Denied)] {
             registry.asked.store(0, Ordering::SeqCst);
-            let asking = join_all((0..20).map(|_| ask(&pulls, &registry, wanted("x:1", Some("s")), LONG, outcome)));
+            let asking =
+                join_all((0..20).map(|_| ask(&pulls, &registry, wanted("x:1", Some("s")), LONG, outcome.clone())));
             let answering = async {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 registry.go.notify_waiters();
             };
             let (outcomes, ()) = tokio::join!(asking, answering);
-            assert_eq!(outcomes, [outcome; 20]);
+            assert_eq!(outcomes, vec![outcome; 20]);
             assert_eq!(registry.asked.load(Ordering::SeqCst), 1);
             assert!(pulls.last("x:1", None).is_some() && pulls.last("x:1", Some("linux/arm64")).is_none());
             assert!(lock(&pulls.flights).is_empty(), "a pull that is over is forgotten");
@@ -300,7 +302,7 @@ mod tests {
         let (pulls, registry) = (Pulls::default(), Arc::new(Registry::default()));
         let other_platform = Wanted { platform: Some("linux/arm64".to_owned()), ..wanted("x:1", None) };
         let all = [wanted("x:1", None), wanted("x:1", Some("a")), wanted("x:1", Some("b")), other_platform];
-        let asking = join_all(all.into_iter().map(|wanted| ask(&pulls, &registry, wanted, LONG, Ok(()))));
+        let asking = join_all(all.into_iter().map(|wanted| ask(&pulls, &registry, wanted, LONG, Ok(None))));
         let answering = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             registry.go.notify_waiters();
@@ -312,23 +314,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_asked_first_and_gives_up_spoils_it_for_nobody() {
         let (pulls, registry) = (Pulls::default(), Arc::new(Registry::default()));
-        let impatient = ask(&pulls, &registry, wanted("x:1", None), Duration::from_secs(1), Ok(()));
-        let patient = ask(&pulls, &registry, wanted("x:1", None), LONG, Ok(()));
+        let impatient = ask(&pulls, &registry, wanted("x:1", None), Duration::from_secs(1), Ok(None));
+        let patient = ask(&pulls, &registry, wanted("x:1", None), LONG, Ok(None));
         let answering = async {
             tokio::time::sleep(Duration::from_secs(5)).await;
             registry.go.notify_waiters();
         };
         let (impatient, patient, ()) = tokio::join!(impatient, patient, answering);
-        assert_eq!((impatient, patient), (Err(PullFailure::Deadline), Ok(())));
+        assert_eq!((impatient, patient), (Err(PullFailure::Deadline), Ok(None)));
         // And one that was dropped, as a request is whose operation panicked.
-        let dropped = ask(&pulls, &registry, wanted("x:1", None), LONG, Ok(()));
+        let dropped = ask(&pulls, &registry, wanted("x:1", None), LONG, Ok(None));
         drop(timeout(Duration::from_secs(1), dropped).await);
-        let patient = ask(&pulls, &registry, wanted("x:1", None), LONG, Ok(()));
+        let patient = ask(&pulls, &registry, wanted("x:1", None), LONG, Ok(None));
         let answering = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             registry.go.notify_waiters();
         };
-        assert_eq!(tokio::join!(patient, answering).0, Ok(()));
+        assert_eq!(tokio::join!(patient, answering).0, Ok(None));
         assert_eq!(registry.asked.load(Ordering::SeqCst), 2);
     }
 
@@ -336,8 +338,8 @@ mod tests {
     async fn only_a_few_at_once_and_none_that_nobody_waits_for() {
         let (pulls, registry) = (Pulls::default(), Arc::new(Registry::default()));
         let images: Vec<String> = (0..10).map(|n| format!("x:{n}")).collect();
-        let patient = images.iter().map(|image| ask(&pulls, &registry, wanted(image, None), LONG, Ok(())));
-        let impatient = ask(&pulls, &registry, wanted("late:1", None), Duration::from_secs(1), Ok(()));
+        let patient = images.iter().map(|image| ask(&pulls, &registry, wanted(image, None), LONG, Ok(None)));
+        let impatient = ask(&pulls, &registry, wanted("late:1", None), Duration::from_secs(1), Ok(None));
         let answering = async {
             for _ in 0..10 {
                 tokio::time::sleep(Duration::from_secs(2)).await;
@@ -345,7 +347,7 @@ mod tests {
             }
         };
         let (outcomes, impatient, ()) = tokio::join!(join_all(patient), impatient, answering);
-        assert_eq!(outcomes, [Ok(()); 10]);
+        assert_eq!(outcomes, vec![Ok(None); 10]);
         assert_eq!(impatient, Err(PullFailure::Deadline));
         assert_eq!(registry.most.load(Ordering::SeqCst), AT_ONCE);
         assert_eq!(registry.asked.load(Ordering::SeqCst), 10, "the one that nobody waited for was never begun");
@@ -355,7 +357,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pull_that_never_ends_is_ended() {
         let (pulls, registry) = (Pulls::default(), Arc::new(Registry::default()));
-        let asking = ask(&pulls, &registry, wanted("x:1", None), LIFE * 2, Ok(()));
+        let asking = ask(&pulls, &registry, wanted("x:1", None), LIFE * 2, Ok(None));
         assert_eq!(asking.await, Err(PullFailure::RegistryUnavailable));
     }
 }

@@ -194,6 +194,7 @@ async fn reattach(
         container_name: container.final_name(),
         image: "",
         image_id: "",
+        instead: &crate::backend::Instead::default(),
         containers: &BTreeMap::new(),
         inherited: &nothing,
         ports: &BTreeMap::new(),

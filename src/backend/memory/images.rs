@@ -77,7 +77,7 @@ impl Images {
             return Err(BackendError::ImageNotFound { service: name.clone(), image: image.to_string(), hint });
         }
         if let Some(id) = pinned {
-            return Ok(ResolvedImage { image: image.to_string(), id: id.clone(), digest: None, pulled: false });
+            return Ok(ResolvedImage { image: image.to_string(), id: id.clone(), ..ResolvedImage::default() });
         }
         let seen = self.pulled.get(image.as_str()).copied().unwrap_or_default();
         Ok(ResolvedImage {
@@ -85,7 +85,7 @@ impl Images {
             id: self.hash("image", image, seen),
             digest: Some(self.hash("manifest", image, seen)),
             // What there is, is there for all; nothing of it takes space.
-            pulled: false,
+            ..ResolvedImage::default()
         })
     }
 

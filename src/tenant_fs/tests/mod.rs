@@ -63,6 +63,7 @@ fn record(subdomain: &str, generation: u64) -> Record {
         fingerprint: String::from("f"),
         adopted: Adopted::default(),
         demand: crate::domain::Demand::default(),
+        rules: String::new(),
         authorised_images: Vec::new(),
         created_at: now,
         updated_at: now,

@@ -116,8 +116,15 @@ pub(in crate::backend::docker) fn endpoint(
     around: &Surroundings<'_>,
 ) -> Option<EndpointSettings> {
     let membership = service.networks.get(key)?;
-    let mut aliases = vec![around.container_name.to_owned(), name.as_str().to_owned()];
-    aliases.extend(membership.aliases.iter().cloned());
+    let project = deployment.project.project();
+    let foreign = project.networks.get(key).is_some_and(|network| network.external);
+    let aliases = if foreign && deployment.project.is_confined() {
+        // No subdomain has a dot: nobody else can have this name, and the rest could be anybody's.
+        vec![format!("{name}.{}", project.name)]
+    } else {
+        let own = [around.container_name, name.as_str()].map(str::to_owned);
+        own.into_iter().chain(membership.aliases.iter().cloned()).collect()
+    };
     let addressed =
         membership.ipv4_address.is_some() || membership.ipv6_address.is_some() || !membership.link_local_ips.is_empty();
     let mac_address = match around.api {

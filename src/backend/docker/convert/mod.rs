@@ -27,7 +27,8 @@ pub(super) use self::host_config::{isolation, restart_policy};
 pub(super) use self::security::security_options;
 use super::gates::{API_1_44, ApiVersion};
 use super::{labels, leases};
-use crate::backend::{BackendError, Deployment};
+use crate::backend::deployment::seccomp_file;
+use crate::backend::{BackendError, Deployment, Instead};
 use crate::compose::{Healthcheck, Service};
 use crate::domain::{ContainerId, ContainerName, ServiceName};
 
@@ -41,6 +42,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) image: &'a str,
     /// The image's id.
     pub(super) image_id: &'a str,
+    /// What it says in place of the image.
+    pub(super) instead: &'a Instead,
     /// The first container of each service, for `service:x` namespaces and `volumes_from`.
     pub(super) containers: &'a BTreeMap<ServiceName, ContainerId>,
     /// The names of each service's containers, for `links`.
@@ -59,6 +62,31 @@ pub(super) struct Request {
     /// `Config.MacAddress`, where engines before API 1.44 look for it.
     pub(super) mac_address: Option<String>,
     pub(super) connect_later: Vec<(String, EndpointSettings)>,
+}
+
+/// About how many bytes the create request of a container will have, without making it: a few words of a file can become
+/// very many of a request.
+pub(super) fn size(deployment: &Deployment, service: &Service) -> usize {
+    let project = deployment.project.project();
+    let said = serde_json::to_vec(service).map_or(usize::MAX, |text| text.len());
+    // Each quote of a profile is two bytes in a string.
+    let profiles = service.security_opt.iter().filter_map(|option| seccomp_file(option));
+    let profiles = profiles.filter_map(|path| deployment.request_file(path)).map(|bytes| 2 * bytes.len());
+    let said = profiles.fold(said, usize::saturating_add);
+    let exposed = service.expose.iter().map(|exposed| usize::from(exposed.ports.1.saturating_sub(exposed.ports.0)) + 1);
+    // `"65535/tcp":{},`
+    let exposed = exposed.fold(0_usize, usize::saturating_add).saturating_mul(16);
+    // On each network three names for each container of the linked service; a network mode is one network.
+    let links = service.links.iter().map(|link| {
+        let containers = project.services.get(&link.service).map_or(0, |other| other.replicas() as usize);
+        let alias = link.alias.as_ref().map_or(link.service.as_str().len(), String::len);
+        let names = 6 * (project.name.as_str().len() + link.service.as_str().len() + 16) + alias;
+        containers.saturating_mul(names)
+    });
+    let links = links.fold(0, usize::saturating_add);
+    let external = service.external_links.iter().map(|link| 2 * link.len() + 4).fold(0, usize::saturating_add);
+    let links = links.saturating_add(external).saturating_mul(service.networks.len().max(1));
+    said.saturating_add(exposed).saturating_add(links)
 }
 
 /// Builds the create request of one container.
@@ -94,11 +122,11 @@ pub(super) fn container(
         ),
         cmd: service.command.clone(),
         entrypoint: service.entrypoint.clone(),
-        healthcheck: service.healthcheck.as_ref().map(|check| healthcheck(check, around.api)),
+        healthcheck: healthcheck(service.healthcheck.as_ref(), around),
         image: Some(around.image.to_owned()),
         working_dir: service.working_dir.clone(),
         labels: Some(labels),
-        stop_signal: service.stop_signal.clone(),
+        stop_signal: service.stop_signal.clone().or_else(|| around.instead.stop_signal.clone()),
         stop_timeout: service.stop_grace_period.map(whole_seconds),
         host_config: Some(host_config),
         networking_config: connections
@@ -121,15 +149,23 @@ fn exposed_ports(service: &Service) -> Vec<String> {
     all
 }
 
-fn healthcheck(check: &Healthcheck, api: ApiVersion) -> HealthConfig {
-    HealthConfig {
+/// What is not said is the image's, part by part.
+fn healthcheck(check: Option<&Healthcheck>, around: &Surroundings<'_>) -> Option<HealthConfig> {
+    let Instead { interval, start_interval, stop_signal: _ } = around.instead;
+    let nothing = Healthcheck::default();
+    let check = check.or_else(|| (interval.is_some() || start_interval.is_some()).then_some(&nothing))?;
+    let said = |own: Option<Duration>, instead: Option<Duration>| match own {
+        Some(own) if !own.is_zero() || instead.is_none() => Some(own),
+        _ => instead,
+    };
+    Some(HealthConfig {
         test: if check.is_disabled() { Some(vec!["NONE".to_owned()]) } else { check.test.clone() },
-        interval: check.interval.map(nanoseconds),
+        interval: said(check.interval, *interval).map(nanoseconds),
         timeout: check.timeout.map(nanoseconds),
         retries: check.retries.map(i64::from),
         start_period: check.start_period.map(nanoseconds),
-        start_interval: check.start_interval.filter(|_| api >= API_1_44).map(nanoseconds),
-    }
+        start_interval: said(check.start_interval, *start_interval).filter(|_| around.api >= API_1_44).map(nanoseconds),
+    })
 }
 
 /// Lists that say nothing are left out of the request.

@@ -46,7 +46,7 @@ fn names(of: &[(&str, &[&str])]) -> BTreeMap<ServiceName, Vec<ContainerName>> {
 
 /// The create request of `a`, with what is not in its body beside it.
 fn request(deployment: &Deployment, api: ApiVersion) -> Result<Value, BackendError> {
-    gates::check(deployment, api)?;
+    gates::check(deployment, api, None)?;
     let name = service("a");
     let containers = BTreeMap::from([(service("b"), id("b")), (service("c"), id("c")), (service("d"), id("d"))]);
     let around = Surroundings {
@@ -54,6 +54,7 @@ fn request(deployment: &Deployment, api: ApiVersion) -> Result<Value, BackendErr
         container_name: "q8-acme-a-1",
         image: "x",
         image_id: "sha256:1",
+        instead: &crate::backend::Instead::default(),
         containers: &containers,
         names: &names(&[("b", &["q8-acme-b-1", "q8-acme-b-2"]), ("c", &["see"]), ("d", &["q8-acme-d-1"])]),
         inherited: &BTreeMap::new(),
@@ -328,12 +329,40 @@ fn what_the_engine_cannot_do_is_refused_by_its_field() {
         assert_eq!(found, field, "{attributes}");
     }
     let without_ipv4 = deployment("services: {a: {image: x}}\nnetworks: {default: {enable_ipv4: false}}");
-    let refused = gates::check(&without_ipv4, (1, 47));
+    let refused = gates::check(&without_ipv4, (1, 47), None);
     assert!(
         matches!(&refused, Err(BackendError::Unsupported { field, .. }) if field == "networks.default.enable_ipv4"),
         "{refused:?}"
     );
-    assert!(gates::check(&without_ipv4, (1, 48)).is_ok());
+    assert!(gates::check(&without_ipv4, (1, 48), None).is_ok());
+}
+
+#[test]
+fn a_request_has_a_bounded_size() {
+    let long = "x".repeat(500 << 10);
+    let of = |count: usize, word: &str| (0..count).map(|at| format!("{word}{at}")).collect::<Vec<_>>().join(", ");
+    for (attributes, passes) in [
+        (format!("command: [&l '{long}'], entrypoint: [*l]"), true),
+        (format!("command: [&l '{long}'], entrypoint: [*l], labels: {{a: *l}}"), false),
+        (format!("environment: {{A: &l '{long}', B: *l, C: *l}}"), false),
+        ("links: ['b:one', 'b:two']".to_owned(), true),
+        // A few bytes each, and very many of the request.
+        (format!("links: [{}], networks: [default, n2, n3]", of(2000, "'b:l").replace(',', "',") + "'"), false),
+        (format!("external_links: [{}], networks: [default, n2, n3]", of(20_000, "container-of-others-")), false),
+        ("expose: ['1-65535']".to_owned(), false),
+    ] {
+        let deployment = with_attributes(&attributes);
+        let checked = gates::check(&deployment, (1, 51), None);
+        assert_eq!(checked.is_ok(), passes, "{}", attributes.split_at(20).0);
+        match checked {
+            Ok(()) => {
+                let request = request(&deployment, (1, 51)).unwrap().to_string();
+                let about = super::size(&deployment, deployment.service(&service("a")).unwrap());
+                assert!(request.len() < about + (64 << 10), "{} bytes, and not about {about}", request.len());
+            }
+            Err(refused) => assert_eq!(refused.field().as_deref(), Some("services.a")),
+        }
+    }
 }
 
 #[test]

@@ -9,8 +9,8 @@ use bollard::models::{
     PortBinding, ResourcesUlimits, Volume,
 };
 
-use super::container::is_off;
-use super::{Allowance, Creation, Known, Verdict, demand};
+use super::container::{is_off, judge_healthcheck};
+use super::{Allowance, Creation, Known, Verdict, demand, is_at_or_below};
 
 const AS_SENT: &str = "what was asked for";
 /// Of what the kernel tells and takes in `/proc` and `/sys`, what no container of any engine may see or write.
@@ -34,12 +34,17 @@ impl Allowance<'_> {
     ) -> Verdict {
         let named = found.name.as_deref().map(|name| name.trim_start_matches('/'));
         demand(named == Some(sent.name.as_str()), "Name", AS_SENT)?;
+        demand(found.image.as_ref() == Some(&sent.image_id), "Image", "the image that was looked at")?;
         let Some(config) = &found.config else { return demand(false, "Config", AS_SENT) };
         let labels = sent.body.labels.iter().flatten();
         let kept =
             |(label, value): (&String, &String)| config.labels.as_ref().and_then(|l| l.get(label)) == Some(value);
         demand(labels.into_iter().all(kept), "Labels", AS_SENT)?;
         let user = |user: &Option<String>| user.clone().unwrap_or_default();
+        judge_healthcheck(config.healthcheck.as_ref())?;
+        // A process that starts there may hold descriptors of the runtime's (CVE-2024-21626).
+        let directory = config.working_dir.as_deref().unwrap_or_default();
+        demand(!is_at_or_below(directory, "/proc"), "WorkingDir", "a directory outside /proc")?;
         demand(sent.body.user.is_none() || user(&sent.body.user) == user(&config.user), "User", AS_SENT)?;
 
         let (Some(asked), Some(host)) = (&sent.body.host_config, &found.host_config) else {

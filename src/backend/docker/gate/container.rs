@@ -77,6 +77,8 @@ const LOG_BUFFER: u64 = 4 << 20;
 const CPU_SHARES: i64 = 1024;
 /// The shortest time between two healthchecks.
 const CHECK_INTERVAL: i64 = 500_000_000;
+/// Bytes of a request.
+const REQUEST: usize = 2 << 20;
 /// Seconds that a container may take to stop.
 const STOP_TIMEOUT: i64 = 300;
 
@@ -134,9 +136,23 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// Each check is a process. Of what the image says the engine has taken what the request left open.
+pub(super) fn judge_healthcheck(check: Option<&HealthConfig>) -> Verdict {
+    let Some(check) = check else { return Ok(()) };
+    let HealthConfig { test, interval, timeout: _, retries: _, start_period: _, start_interval } = check;
+    if test.as_ref().is_some_and(|test| test.first().is_some_and(|word| word == "NONE")) {
+        return Ok(());
+    }
+    let seldom = |time: &Option<i64>| is_zero(*time) || time.is_some_and(|time| time >= CHECK_INTERVAL);
+    demand(seldom(interval), "Healthcheck.Interval", "at least 500 ms")?;
+    demand(seldom(start_interval), "Healthcheck.StartInterval", "at least 500 ms")
+}
+
 impl Allowance<'_> {
     pub(super) fn judge_container(&self, creation: &Creation, known: &Known<'_>) -> Verdict {
-        let Creation { name, platform: _, body, mac_address } = creation;
+        let Creation { name, platform: _, image_id: _, body, mac_address } = creation;
+        let size = serde_json::to_vec(body).map_or(usize::MAX, |text| text.len());
+        demand(size <= REQUEST, "body", "at most 2 MiB")?;
         self.judge_container_labels(body.labels.as_ref(), known)?;
         let host = body.host_config.as_ref();
         if !self.confines() {
@@ -150,6 +166,10 @@ impl Allowance<'_> {
         self.judge_config(body)?;
         let Some(host) = host else { return demand(false, "HostConfig", "limits and privileges") };
         self.judge_host_config(host, known)?;
+        let endpoints = body.networking_config.iter().filter_map(|config| config.endpoints_config.as_ref());
+        let own = endpoints.flat_map(HashMap::keys).all(|network| self.is_own_object(network));
+        // Newer engines answer for it on every network.
+        demand(own || is_blank(&body.hostname), "Hostname", "none beside a network of others")?;
         self.judge_networking(host, body.networking_config.as_ref())
     }
 
@@ -194,12 +214,7 @@ impl Allowance<'_> {
         demand(is_empty(shell), "Shell", "none")?;
         let short = stop_timeout.is_none_or(|seconds| (0..=STOP_TIMEOUT).contains(&seconds));
         demand(short, "StopTimeout", "at most 5 minutes")?;
-        if let Some(check) = healthcheck {
-            let HealthConfig { test: _, interval, timeout: _, retries: _, start_period: _, start_interval } = check;
-            let seldom = |time: &Option<i64>| is_zero(*time) || time.is_some_and(|time| time >= CHECK_INTERVAL);
-            demand(seldom(interval), "Healthcheck.Interval", "at least 500 ms")?;
-            demand(seldom(start_interval), "Healthcheck.StartInterval", "at least 500 ms")?;
-        }
+        judge_healthcheck(healthcheck.as_ref())?;
         let numbered = self.profile != Profile::Restricted || user.as_deref().is_some_and(is_numbered_user);
         demand(numbered, "User", "a number other than 0")
     }
@@ -439,7 +454,7 @@ impl Allowance<'_> {
         demand(self.may_join(mode), field, "none, a container of this tenant, or a network of this project")?;
         for (network, endpoint) in endpoints.into_iter().flatten() {
             demand(self.may_join(network), "NetworkingConfig.EndpointsConfig", "networks of this project")?;
-            self.judge_endpoint("NetworkingConfig.EndpointsConfig", endpoint)?;
+            self.judge_endpoint("NetworkingConfig.EndpointsConfig", network, endpoint)?;
         }
         Ok(())
     }

@@ -115,7 +115,12 @@ impl Allowance<'_> {
     }
 
     /// Whether a label that a container has from its image makes others act.
-    pub(super) fn is_acted_on(&self, label: &str) -> bool {
+    pub(in crate::backend::docker) fn is_acted_on(&self, label: &str) -> bool {
         begins_with(label, ACTED_ON) && !self.is_granted(label)
+    }
+
+    /// Whether every container of the agent's has a label of this name, so that an image's own does not hold.
+    pub(in crate::backend::docker) fn is_written(label: &str) -> bool {
+        WRITTEN.contains(&label) || OF_CONTAINERS.contains(&label)
     }
 }

@@ -67,6 +67,8 @@ pub(super) struct Ground {
 pub(super) struct Creation {
     pub(super) name: ContainerName,
     pub(super) platform: Option<String>,
+    /// The id of the image that was looked at. The body names it by its tag, and a tag may move.
+    pub(super) image_id: String,
     pub(super) body: ContainerCreateBody,
     /// `Config.MacAddress`, where old engines look for it.
     pub(super) mac_address: Option<String>,

@@ -74,16 +74,15 @@ impl Allowance<'_> {
             return Ok(());
         }
         demand(self.may_join(network), "Network", "a network of this project")?;
-        self.judge_endpoint("EndpointConfig", endpoint)
+        self.judge_endpoint("EndpointConfig", network, endpoint)
     }
 
-    pub(super) fn judge_endpoint(&self, field: &str, endpoint: &EndpointSettings) -> Verdict {
+    pub(super) fn judge_endpoint(&self, field: &str, network: &str, endpoint: &EndpointSettings) -> Verdict {
         let EndpointSettings {
             ipam_config,
             links,
             mac_address,
-            // Names on a network that the tenant may be on.
-            aliases: _,
+            aliases,
             driver_opts,
             gw_priority: _,
             network_id,
@@ -96,6 +95,9 @@ impl Allowance<'_> {
             global_ipv6_prefix_len,
             dns_names,
         } = endpoint;
+        let apart = |alias: &String| alias.rsplit_once('.').is_some_and(|(_, project)| project == self.project);
+        let names = self.is_own_object(network) || aliases.iter().flatten().all(apart);
+        demand(names, format!("{field}.Aliases"), "on a network of others, names that end in the project's")?;
         demand(ipam_config.is_none(), format!("{field}.IPAMConfig"), "none: addresses are the agent's pool's")?;
         demand(mac_address.is_none(), format!("{field}.MacAddress"), "none")?;
         let own = |link: &String| link.split(':').next().is_some_and(|container| self.is_own_container(container));

@@ -78,6 +78,7 @@ impl World {
             container_name: name.as_str(),
             image: "x",
             image_id: "sha256:1",
+            instead: &crate::backend::Instead::default(),
             containers: &self.containers,
             names: &BTreeMap::from([(service("b"), vec![ContainerName::parse("q8-acme-b-1").unwrap()])]),
             inherited: &self.inherited,
@@ -89,7 +90,8 @@ impl World {
         let later = request.connect_later.into_iter();
         let connections = later.map(|(network, endpoint)| Connection { network, container: id("a"), endpoint });
         let platform = of_service.platform.clone();
-        let creation = Creation { name, platform, body: request.body, mac_address: request.mac_address };
+        let (image_id, body, mac_address) = (format!("sha256:{}", "a".repeat(64)), request.body, request.mac_address);
+        let creation = Creation { name, platform, image_id, body, mac_address };
         Ok((creation, connections.collect()))
     }
 
@@ -581,6 +583,38 @@ fn one_hostile_value_is_enough() {
 }
 
 #[test]
+fn names_on_a_network_of_others_end_in_the_projects() {
+    let rules = crate::policy::TenantRules { grants: grants(), ..Profile::Baseline.into() };
+    let top = "networks: {default: {}, back: {external: true, name: shared}}\nvolumes: {v: {}}";
+    let text = project("hostname: h, networks: {default: {aliases: [x]}, back: {aliases: [victim]}}", top);
+    let world = World::new(sample::judged(&rules, &text, FILES).unwrap());
+    let (good, _) = world.request((1, 45));
+    world.judge(&good).unwrap();
+    let endpoints = "/NetworkingConfig/EndpointsConfig";
+    let sent = json!(good.body);
+    assert_eq!(sent.pointer(&format!("{endpoints}/shared/Aliases")), Some(&json!(["a.q8-acme"])));
+    assert_eq!(sent.pointer(&format!("{endpoints}/q8-acme_default/Aliases")), Some(&json!(["q8-acme-a-1", "a", "x"])));
+    for (pointer, value) in [
+        ("/shared/Aliases", json!(["a"])),
+        ("/shared/Aliases", json!(["a.q8-acme", "q8-victim-a"])),
+        ("/shared/Aliases", json!(["a.q8-victim"])),
+    ] {
+        let body = changed(&good.body, &format!("{endpoints}{pointer}"), value.clone());
+        assert!(world.judge(&Creation { body, ..good.clone() }).is_err(), "{pointer} = {value}");
+    }
+    let body = changed(&good.body, "/Hostname", json!("victim"));
+    assert_eq!(world.judge(&Creation { body, ..good }).unwrap_err().field, "Hostname");
+    // Engines that take one network at creation are asked for the other one afterwards.
+    let (_, connections) = world.request((1, 41));
+    for connection in connections {
+        world.allowance().judge_connection(&connection).unwrap();
+        let endpoint = EndpointSettings { aliases: Some(vec!["victim".to_owned()]), ..connection.endpoint.clone() };
+        let refused = world.allowance().judge_connection(&Connection { endpoint, ..connection.clone() });
+        assert_eq!(refused.is_err(), connection.network == "shared", "{}", connection.network);
+    }
+}
+
+#[test]
 fn restricted_takes_more_away() {
     let world = busy(Profile::Restricted);
     let (good, _) = world.request((1, 45));
@@ -732,7 +766,7 @@ fn inspected(creation: &Creation) -> Value {
         host[field] = value;
     }
     json!({
-        "Id": "a".repeat(64), "Name": format!("/{}", creation.name),
+        "Id": "a".repeat(64), "Name": format!("/{}", creation.name), "Image": creation.image_id,
         "Config": {"Labels": creation.body.labels, "User": creation.body.user, "Image": "x"},
         "HostConfig": host,
         "Mounts": [
@@ -761,8 +795,10 @@ fn what_the_engine_made_is_what_was_asked_for() {
     compare(&good).unwrap();
     let h = |field: &str| format!("/HostConfig/{field}");
     for (pointer, value) in [
+        ("/Image".to_owned(), json!(format!("sha256:{}", "b".repeat(64)))), ("/Image".to_owned(), json!(null)),
         ("/Name".to_owned(), json!("/other")), ("/Config/User".to_owned(), json!("")), ("/Config".to_owned(), json!(null)),
         ("/Config/Labels/dev.q8.tenant".to_owned(), json!("victim")), ("/HostConfig".to_owned(), json!(null)),
+        ("/Config/Healthcheck".to_owned(), json!({"Test": ["CMD", "x"], "Interval": 1_000_000})), ("/Config/WorkingDir".to_owned(), json!("/proc/self/fd/7")),
         (h("Privileged"), json!(true)), (h("CapAdd"), json!(["NET_RAW"])), (h("CapAdd"), json!(["CHOWN"])),
         (h("CapDrop"), json!(null)), (h("SecurityOpt"), json!(null)), (h("SecurityOpt"), json!(["seccomp=unconfined", "no-new-privileges:true"])),
         (h("MaskedPaths"), json!(null)), (h("MaskedPaths"), json!([])), (h("ReadonlyPaths"), json!([])),
