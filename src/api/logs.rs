@@ -79,6 +79,7 @@ pub(super) fn relay(lines: LogStream, telling: Telling, stop: CancellationToken,
         let left = pump(lines, &mut writer, &stop, &blocks).await;
         drop(place);
         if matches!(left, Left::Stalled) {
+            tracing::info!(tenant = %writer.telling.tenant, "a log reader that took nothing was dropped");
             let why = format!("nothing was read for {} s; go on from the last cursor", STALL.as_secs());
             writer.error(&ApiError::new(ErrorCode::DeadlineExceeded, why));
         }
