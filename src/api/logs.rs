@@ -179,7 +179,8 @@ struct Writer {
 }
 
 #[derive(Serialize)]
-struct JsonLine<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct JsonLine<'a> {
     time: Option<jiff::Timestamp>,
     service: &'a ServiceName,
     container: &'a ContainerName,
@@ -190,13 +191,16 @@ struct JsonLine<'a> {
     cursor: Option<String>,
 }
 
+/// Lines are missing here.
 #[derive(Serialize)]
-struct JsonGap<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct JsonGap<'a> {
     gap: GapBody<'a>,
     cursor: Option<String>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct GapBody<'a> {
     service: &'a ServiceName,
     number: u32,

@@ -39,6 +39,7 @@ pub enum Tail {
 
 /// Where a line was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "self-explaining")]
 pub enum LogStreamKind {
@@ -93,6 +94,7 @@ impl LogLine {
 
 /// Why lines after a cursor cannot be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum GapReason {
     /// The container's log has been rotated: the line at the cursor is no longer there.

@@ -140,6 +140,7 @@ impl Orchestrator {
         loaded.deployment.authorised_images = record.authorised_images.iter().cloned().collect();
         op.report("looking at images");
         let images = backend.prepare(&loaded.deployment, &wanted.run).await?;
+        self.note_pulled(&images).await;
         op.report("planning");
         let plan = backend.plan(&loaded.deployment, &images, &wanted.run).await?;
         let live = !record.kept && record.generation != Generation::NONE;

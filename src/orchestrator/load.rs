@@ -162,14 +162,17 @@ impl Orchestrator {
         {
             return Ok(loaded);
         }
-        let (tenant, generation) = (record.subdomain.clone(), record.generation);
-        let stored = self.disk(move |fs| fs.generation(&tenant, generation)).await?;
-        let reference = self.tenant_ref(record);
-        let loading = self.load_as(Standing::Accepted, reference, stored.spec, generation, record.desired);
-        let loaded = loading.await?;
-        let loaded = Arc::new(loaded);
+        let loaded = Arc::new(self.stored(record, record.generation).await?);
         self.remember(&record.subdomain, &loaded);
         Ok(loaded)
+    }
+
+    /// A stored specification of a tenant, as it was accepted.
+    pub(super) async fn stored(&self, record: &Record, generation: Generation) -> Result<Loaded, Error> {
+        let tenant = record.subdomain.clone();
+        let stored = self.disk(move |fs| fs.generation(&tenant, generation)).await?;
+        let reference = self.tenant_ref(record);
+        self.load_as(Standing::Accepted, reference, stored.spec, generation, record.desired).await
     }
 
     pub(super) fn remember(&self, tenant: &Subdomain, loaded: &Arc<Loaded>) {
