@@ -9,7 +9,7 @@ use std::time::Duration;
 use conformance::{SLEEPS, Tenant, World, eventually, stack};
 use futures::StreamExt as _;
 use q8_agent::backend::docker::{DockerBackend, Subnet};
-use q8_agent::backend::{LogQuery, Tail};
+use q8_agent::backend::{LogEvent, LogQuery, Tail};
 use support::engine::Engine;
 
 async fn backend() -> (DockerBackend, World) {
@@ -48,11 +48,15 @@ struct Asked {
 impl Asked {
     async fn by(tenant: &Tenant<'_>) -> Self {
         let services = vec![conformance::service("client")];
-        let query = LogQuery { services, tail: Tail::All, follow: false, since: None, until: None };
+        let query = LogQuery { services, tail: Tail::All, follow: false, since: None, until: None, cursor: None };
         let mut lines = tenant.backend.logs(&tenant.owner, &query).await.expect("logs");
         let mut asked = Self::default();
-        while let Some(line) = lines.next().await {
-            let line = line.expect("a line");
+        let mut all = Vec::new();
+        while let Some(events) = lines.next().await {
+            all.extend(events.expect("lines"));
+        }
+        for event in all {
+            let LogEvent::Line(line) = event else { continue };
             match &*line.line {
                 b"ok" => asked.answered.push(line.time.expect("the engine gives times")),
                 _ => asked.failed += 1,

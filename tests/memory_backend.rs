@@ -169,7 +169,8 @@ async fn an_engine_that_is_away_answers_nothing_and_harms_nothing() {
     tenant.up(&version(1)).await.expect("it comes up");
     let before = tenant.identities().await;
     let run = Tenant::run();
-    let query = LogQuery { services: Vec::new(), tail: Tail::All, follow: false, since: None, until: None };
+    let query =
+        LogQuery { services: Vec::new(), tail: Tail::All, follow: false, since: None, until: None, cursor: None };
     backend.engine().set_available(false);
     let deployed = tenant.deployed();
     let answers: Vec<Result<(), BackendError>> = vec![

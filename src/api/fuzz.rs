@@ -172,15 +172,18 @@ fn fuzz_queries() {
         "[Europe/Berlin]",
         "2026-02-30T00:00:00Z",
         "24:00:60",
+        "cursor=AQAAAAAAAAAA",
+        "1795262400.5",
     ];
     let material = Material::of_texts(&seeds, &words, 4096);
     let now: jiff::Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
+    let tenant = Subdomain::parse("acme").unwrap();
     fuzz::run(
         "queries",
         |rng| material.text(rng),
         |raw| {
             let query = Some(raw.as_str());
-            let logs = query::logs(query, now);
+            let logs = query::logs(query, now, &tenant);
             if let Ok((logs, _)) = &logs {
                 assert!(logs.since.zip(logs.until).is_none_or(|(since, until)| since <= until));
                 assert!(logs.services.len() <= 200);

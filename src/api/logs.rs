@@ -4,8 +4,9 @@
 //! backend stream --> task: render into a block --> channel of one --> hyper --> client
 //!                    a block leaves at 32 KiB or 20 ms after its first line
 //! ```
-//! A client that reads slowly fills the channel; then the task does not read on, so the engine waits too. A chunk per
-//! line would cost twice the CPU time of these blocks.
+//! A client that reads slowly fills the channel; then the task does not read on, so the engine waits too. One that takes
+//! nothing for [`STALL`] is dropped: its place and the connections to the engine are given back at once, and a last line says
+//! so if it ever reads on. A chunk per line would cost twice the CPU time of these blocks.
 
 mod places;
 
@@ -21,17 +22,21 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame};
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::access_log::RequestId;
 use super::error::ApiError;
 use super::respond::Body;
-use crate::backend::{LogLine, LogStream, LogStreamKind};
-use crate::domain::{ContainerName, ErrorCode, ServiceName};
+use crate::backend::{GapReason, LogCursor, LogEvent, LogGap, LogLine, LogSource, LogStream, LogStreamKind};
+use crate::domain::{ContainerName, ErrorCode, ServiceName, Subdomain};
 
 const BLOCK: usize = 32 * 1024;
 const PATIENCE: Duration = Duration::from_millis(20);
+/// How long a client may take nothing. Shorter than the deadline of its connection, so that it may yet read why.
+const STALL: Duration = Duration::from_secs(10);
+/// How long a client that has been dropped may take to read on.
+const LAST_WORD: Duration = Duration::from_secs(60);
 
 /// How lines look to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,30 +59,56 @@ impl Format {
     }
 }
 
+/// How a stream is told to a client.
+pub(super) struct Telling {
+    /// Whose log it is.
+    pub(super) tenant: Subdomain,
+    /// What was told before: the cursor that the client has given.
+    pub(super) cursor: LogCursor,
+    /// How lines look.
+    pub(super) format: Format,
+    /// For errors.
+    pub(super) request_id: RequestId,
+}
+
 /// Starts the relay. It ends with the stream, with the client or with the server; `place` is given back then.
-pub(super) fn relay(
-    lines: LogStream,
-    format: Format,
-    request_id: RequestId,
-    stop: CancellationToken,
-    place: impl Send + 'static,
-) -> Body {
+pub(super) fn relay(lines: LogStream, telling: Telling, stop: CancellationToken, place: impl Send + 'static) -> Body {
     let (blocks, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
-        pump(lines, Writer::new(format), &request_id, &stop, &blocks).await;
+        let mut writer = Writer::new(telling);
+        let left = pump(lines, &mut writer, &stop, &blocks).await;
         drop(place);
+        if matches!(left, Left::Stalled) {
+            tracing::info!(tenant = %writer.telling.tenant, "a log reader that took nothing was dropped");
+            let why = format!("nothing was read for {} s; go on from the last cursor", STALL.as_secs());
+            writer.error(&ApiError::new(ErrorCode::DeadlineExceeded, why));
+        }
+        writer.finish();
+        if !matches!(left, Left::Gone) && !writer.out.is_empty() {
+            // Nobody left to read it is no failure.
+            let _ = timeout(LAST_WORD, blocks.send(writer.take())).await;
+        }
     });
     Blocks(receiver).boxed_unsync()
 }
 
-/// Fills blocks until the stream ends, the client has gone or the server stops.
+/// Why the relay ended.
+enum Left {
+    /// There is no more; what the writer still holds is the end.
+    Ended,
+    /// The client took nothing for too long.
+    Stalled,
+    /// The client has gone.
+    Gone,
+}
+
+/// Fills blocks until the stream ends, the client has gone or stalls, or the server stops.
 async fn pump(
     mut lines: LogStream,
-    mut writer: Writer,
-    request_id: &RequestId,
+    writer: &mut Writer,
     stop: &CancellationToken,
     blocks: &mpsc::Sender<Bytes>,
-) {
+) -> Left {
     let mut due: Option<Instant> = None;
     loop {
         let flush = async {
@@ -89,53 +120,62 @@ async fn pump(
         let next = tokio::select! {
             // In this order: a stream that is always ready must starve neither the stop nor the clock.
             biased;
-            () = blocks.closed() => return,
+            () = blocks.closed() => return Left::Gone,
             () = stop.cancelled() => {
-                writer.error(&ApiError::new(ErrorCode::ShuttingDown, "the agent is stopping"), request_id);
-                None
+                writer.error(&ApiError::new(ErrorCode::ShuttingDown, "the agent is stopping"));
+                return Left::Ended;
             }
             () = flush => {
                 due = None;
-                if blocks.send(writer.take()).await.is_err() {
-                    return;
+                if let Some(left) = hand_over(writer, blocks).await {
+                    return left;
                 }
                 continue;
             }
             next = lines.next() => next,
         };
         match next {
-            Some(Ok(line)) => {
-                writer.line(&line);
-                if writer.out.len() >= BLOCK {
-                    due = None;
-                    if blocks.send(writer.take()).await.is_err() {
-                        return;
+            Some(Ok(events)) => {
+                for event in events {
+                    writer.event(event);
+                    if writer.out.len() >= BLOCK {
+                        due = None;
+                        if let Some(left) = hand_over(writer, blocks).await {
+                            return left;
+                        }
                     }
-                } else {
+                }
+                if !writer.out.is_empty() {
                     due = due.or_else(|| Some(Instant::now() + PATIENCE));
                 }
             }
             Some(Err(error)) => {
-                writer.error(&ApiError::from(&error), request_id);
-                break;
+                writer.error(&ApiError::from(&error));
+                return Left::Ended;
             }
-            None => break,
+            None => return Left::Ended,
         }
     }
-    drop(lines);
-    writer.finish();
-    if !writer.out.is_empty() {
-        // Nobody left to read it is no failure.
-        let _ = blocks.send(writer.take()).await;
+}
+
+/// Gives the client what has been written, or says why it cannot be given.
+async fn hand_over(writer: &mut Writer, blocks: &mpsc::Sender<Bytes>) -> Option<Left> {
+    match timeout(STALL, blocks.reserve()).await {
+        Ok(Ok(room)) => {
+            room.send(writer.take());
+            None
+        }
+        Ok(Err(_)) => Some(Left::Gone),
+        Err(_) => Some(Left::Stalled),
     }
 }
 
 /// Lines as the client wants them.
 struct Writer {
-    format: Format,
+    telling: Telling,
     out: BytesMut,
     /// Text only: the line that stands last goes on with the next piece of this one.
-    open: Option<(ContainerName, LogStreamKind)>,
+    open: Option<(LogSource, LogStreamKind)>,
 }
 
 #[derive(Serialize)]
@@ -148,43 +188,81 @@ pub(super) struct JsonLine<'a> {
     line: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     partial: bool,
+    cursor: Option<String>,
+}
+
+/// Lines are missing here.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct JsonGap<'a> {
+    gap: GapBody<'a>,
+    cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct GapBody<'a> {
+    service: &'a ServiceName,
+    number: u32,
+    container: Option<&'a ContainerName>,
+    from: Option<jiff::Timestamp>,
+    to: Option<jiff::Timestamp>,
+    reason: GapReason,
 }
 
 impl Writer {
-    fn new(format: Format) -> Self {
-        Self { format, out: BytesMut::new(), open: None }
+    fn new(telling: Telling) -> Self {
+        Self { telling, out: BytesMut::new(), open: None }
     }
 
     fn take(&mut self) -> Bytes {
         self.out.split().freeze()
     }
 
+    fn event(&mut self, event: LogEvent) {
+        match event {
+            LogEvent::Joined(mark) => self.telling.cursor.join(mark),
+            LogEvent::Line(line) => self.line(&line),
+            LogEvent::Gap(gap) => self.gap(&gap),
+            LogEvent::Left(source) => self.telling.cursor.leave(source),
+        }
+    }
+
+    fn cursor(&self) -> Option<String> {
+        self.telling.cursor.text(&self.telling.tenant)
+    }
+
     fn line(&mut self, line: &LogLine) {
-        match self.format {
+        match self.telling.format {
             Format::Text { timestamps } => self.text(line, timestamps),
             Format::Ndjson => {
+                self.telling.cursor.told(line);
                 let text = String::from_utf8_lossy(&line.line);
                 self.json(&JsonLine {
                     time: line.time,
-                    service: &line.service,
-                    container: &line.container,
+                    service: &line.origin.service,
+                    container: &line.origin.container,
                     stream: line.stream,
                     line: &text,
                     partial: line.partial,
+                    cursor: self.cursor(),
                 });
             }
         }
     }
 
     fn text(&mut self, line: &LogLine, timestamps: bool) {
-        let goes_on = self.open.as_ref().is_some_and(|open| *open == (line.container.clone(), line.stream));
-        if !goes_on {
+        let origin = &line.origin;
+        if self.open != Some((origin.source, line.stream)) {
             self.finish();
             if timestamps && let Some(time) = line.time {
                 self.put(&time.to_string());
                 self.put(" ");
             }
-            self.put(&format!("{}-{} | ", line.service, line.number));
+            self.put(origin.service.as_str());
+            self.put("-");
+            self.put(&origin.number.to_string());
+            self.put(" | ");
         }
         // A terminal ends its lines with CR LF.
         let bytes = line.line.strip_suffix(b"\r").filter(|_| !line.partial).unwrap_or(&line.line);
@@ -197,20 +275,46 @@ impl Writer {
             self.put(part);
         }
         if line.partial {
-            self.open = Some((line.container.clone(), line.stream));
+            self.open = Some((origin.source, line.stream));
         } else {
             self.open = None;
             self.put("\n");
         }
     }
 
-    fn error(&mut self, error: &ApiError, request_id: &RequestId) {
-        match self.format {
+    fn gap(&mut self, gap: &LogGap) {
+        let LogGap { service, number, container, from, to, reason } = gap;
+        match self.telling.format {
+            Format::Text { .. } => {
+                self.finish();
+                let moment = |word: &str, time: &Option<jiff::Timestamp>| {
+                    time.map_or_else(String::new, |time| format!(" {word} {time}"))
+                };
+                let (from, to) = (moment("after", from), moment("before", to));
+                let why = match reason {
+                    GapReason::Rotated => "the log has been rotated",
+                    GapReason::Removed => "the container has been removed",
+                };
+                self.put(&format!("gap: lines of {service}-{number}{from}{to} are no longer held: {why}\n"));
+            }
+            Format::Ndjson => {
+                let (container, number, from, to, reason) = (container.as_ref(), *number, *from, *to, *reason);
+                let gap = GapBody { service, number, container, from, to, reason };
+                self.json(&JsonGap { gap, cursor: self.cursor() });
+            }
+        }
+    }
+
+    fn error(&mut self, error: &ApiError) {
+        match self.telling.format {
             Format::Text { .. } => {
                 self.finish();
                 self.put(&format!("error: {}\n", error.message));
             }
-            Format::Ndjson => self.json(&error.body(request_id)),
+            Format::Ndjson => {
+                let request_id = self.telling.request_id.clone();
+                self.json(&error.body(&request_id));
+            }
         }
     }
 

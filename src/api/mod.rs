@@ -86,7 +86,7 @@ impl Default for Limits {
             body_time: Duration::from_secs(30),
             idle_time: Duration::from_mins(1),
             half_close_time: Duration::from_secs(3),
-            stall_time: Duration::from_secs(10),
+            stall_time: Duration::from_secs(30),
             read_time: Duration::from_secs(20),
             stop_time: Duration::from_secs(25),
         }

@@ -2,7 +2,7 @@
 
 use super::error::ApiError;
 use super::json::quoted;
-use crate::backend::{LogQuery, Tail};
+use crate::backend::{LogCursor, LogQuery, Tail};
 use crate::domain::{Generation, ServiceName, Subdomain};
 
 /// The default of `tail`: reading a whole log costs the engine seconds per 100 MB.
@@ -105,9 +105,11 @@ pub(super) fn operations(raw: Option<&str>) -> Result<(Option<Subdomain>, usize)
 }
 
 /// The parameters of logs: what to read, and whether each line shows its time.
-pub(super) fn logs(raw: Option<&str>, now: jiff::Timestamp) -> Result<(LogQuery, bool), ApiError> {
-    const TIME: &str = "a time such as 2026-11-21T08:00:00Z (write + as %2B) or how long ago, such as 10m";
-    let query = Query::parse(raw, &["service", "tail", "follow", "since", "until", "timestamps"])?;
+pub(super) fn logs(raw: Option<&str>, now: jiff::Timestamp, tenant: &Subdomain) -> Result<(LogQuery, bool), ApiError> {
+    const CURSOR: &str = "a cursor that a line of this tenant's log has come with";
+    const TIME: &str =
+        "a time such as 2026-11-21T08:00:00Z (write + as %2B), seconds since 1970, or how long ago, such as 10m";
+    let query = Query::parse(raw, &["service", "tail", "follow", "since", "until", "timestamps", "cursor"])?;
     let mut services = Vec::new();
     for (_, text) in query.0.iter().filter(|(name, _)| name == "service") {
         let invalid = || ApiError::invalid(format!("must be {SERVICE}")).at_field("service");
@@ -126,9 +128,18 @@ pub(super) fn logs(raw: Option<&str>, now: jiff::Timestamp) -> Result<(LogQuery,
     {
         return Err(ApiError::invalid("must not be earlier than since").at_field("until"));
     }
+    let cursor = query.one("cursor", CURSOR, |text| LogCursor::parse(text, tenant).ok())?;
+    if cursor.is_some() {
+        // It says where to begin, and so do they.
+        for name in ["tail", "since"] {
+            if query.0.iter().any(|(key, _)| key == name) {
+                return Err(ApiError::invalid("must not be there beside a cursor").at_field(name));
+            }
+        }
+    }
     let tail = query.one("tail", "all or a number from 0 to 100000", tail)?.unwrap_or(Tail::Lines(DEFAULT_TAIL));
     let timestamps = query.flag("timestamps")?;
-    Ok((LogQuery { services, tail, follow: query.flag("follow")?, since, until }, timestamps))
+    Ok((LogQuery { services, tail, follow: query.flag("follow")?, since, until, cursor }, timestamps))
 }
 
 fn tail(text: &str) -> Option<Tail> {
@@ -139,10 +150,16 @@ fn tail(text: &str) -> Option<Tail> {
     text.parse().ok().filter(|&lines: &u32| digits && lines <= MAX_TAIL).map(Tail::Lines)
 }
 
-/// A moment, or how long ago it was.
+/// A moment (RFC 3339, or seconds since 1970 as docker takes them), or how long ago it was.
 fn time(text: &str, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
     if let Ok(moment) = text.parse() {
         return Some(moment);
+    }
+    if text.starts_with(|first: char| first.is_ascii_digit()) && text.bytes().all(|c| c.is_ascii_digit() || c == b'.') {
+        let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let plain = (1..=9).contains(&fraction.len()) && !fraction.contains('.');
+        let nanoseconds = format!("{fraction:0<9}").parse().ok().filter(|_| plain)?;
+        return jiff::Timestamp::new(seconds.parse().ok()?, nanoseconds).ok();
     }
     let ago = humantime::parse_duration(text).ok()?;
     now.checked_sub(jiff::SignedDuration::try_from(ago).ok()?).ok()
@@ -168,22 +185,38 @@ mod tests {
         "2026-11-21T12:00:00Z".parse().unwrap()
     }
 
+    fn acme() -> Subdomain {
+        Subdomain::parse("acme").unwrap()
+    }
+
     #[test]
     fn log_parameters() {
-        let (query, timestamps) = logs(None, now()).unwrap();
+        let (query, timestamps) = logs(None, now(), &acme()).unwrap();
         assert_eq!((query.tail, query.follow, timestamps), (Tail::Lines(100), false, false));
         assert!(query.services.is_empty() && query.since.is_none());
 
         let raw = "service=web&service=d%62&service=web&tail=all&follow=true&timestamps=1&since=10m\
                    &until=2026-11-21T13:00:00%2B01:00";
-        let (query, timestamps) = logs(Some(raw), now()).unwrap();
+        let (query, timestamps) = logs(Some(raw), now(), &acme()).unwrap();
         assert_eq!(query.services.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["web", "db"]);
         assert_eq!((query.tail, query.follow, timestamps), (Tail::All, true, true));
         assert_eq!(query.since.unwrap().to_string(), "2026-11-21T11:50:00Z");
         assert_eq!(query.until.unwrap(), now());
-        let since = |text: &str| logs(Some(text), now()).unwrap().0.since.unwrap().to_string();
+        let since = |text: &str| logs(Some(text), now(), &acme()).unwrap().0.since.unwrap().to_string();
         assert_eq!(since("since=1.5h"), "2026-11-21T10:30:00Z");
         assert_eq!(since("since=1h30m"), "2026-11-21T10:30:00Z");
+        assert_eq!(since("since=1795262400"), "2026-11-21T12:00:00Z");
+        assert_eq!(since("since=1795262400.25"), "2026-11-21T12:00:00.25Z");
+
+        let cursor = LogCursor::default().text(&acme()).unwrap();
+        let (query, _) = logs(Some(&format!("cursor={cursor}&follow=1")), now(), &acme()).unwrap();
+        assert_eq!(query.cursor, Some(LogCursor::default()));
+        for (with, field) in [("tail=5", "tail"), ("since=1m", "since"), ("cursor=x", "cursor")] {
+            let refusal = logs(Some(&format!("cursor={cursor}&{with}")), now(), &acme()).unwrap_err();
+            assert_eq!(refusal.field.as_deref(), Some(field));
+        }
+        let other = LogCursor::default().text(&Subdomain::parse("other").unwrap()).unwrap();
+        assert!(logs(Some(&format!("cursor={other}")), now(), &acme()).is_err());
     }
 
     #[test]
@@ -199,13 +232,18 @@ mod tests {
             ("since=yesterday", "since"),
             ("since=2026-11-21T13:00:00+01:00", "since"),
             ("since=1m&until=2m", "until"),
+            ("since=1.2.3", "since"),
+            ("since=1.", "since"),
+            ("since=99999999999999999999", "since"),
+            ("cursor=", "cursor"),
+            ("cursor=AAAA", "cursor"),
             ("service=", "service"),
             ("service=a/../b", "service"),
             ("cursor=x", "cursor"),
             ("%00=1", "\"\\u0000\""),
             ("Tail=5", "Tail"),
         ] {
-            assert_eq!(logs(Some(raw), now()).unwrap_err().field.as_deref(), Some(field), "{raw}");
+            assert_eq!(logs(Some(raw), now(), &acme()).unwrap_err().field.as_deref(), Some(field), "{raw}");
         }
         assert_eq!(none(Some("format=compose")).unwrap_err().field.as_deref(), Some("format"));
         assert!(none(Some("")).is_ok() && none(None).is_ok());
@@ -217,12 +255,12 @@ mod tests {
         fn any_query_is_read_or_refused(
             raw in proptest::prop_oneof![
                 "\\PC{0,60}",
-                "((service|tail|follow|since|until|timestamps|from|purge|x)(=[a-z0-9%+:.-]{0,12})?&?){0,5}",
+                "((service|tail|follow|since|until|timestamps|cursor|from|purge|x)(=[a-z0-9%+:.-]{0,12})?&?){0,5}",
             ],
         ) {
             let raw = Some(raw.as_str());
             let refusals =
-                [logs(raw, now()).err(), none(raw).err(), service(raw).err(), from(raw).err(), purge(raw).err()];
+                [logs(raw, now(), &acme()).err(), none(raw).err(), service(raw).err(), from(raw).err(), purge(raw).err()];
             for refusal in refusals.into_iter().flatten() {
                 proptest::prop_assert_eq!(refusal.code, crate::domain::ErrorCode::InvalidRequest);
                 proptest::prop_assert!(refusal.field.is_some() || refusal.message.len() < 200);

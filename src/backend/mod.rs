@@ -6,6 +6,7 @@
 //! crash, removes what was made for N+1 and brings back what ran before. It may be repeated at any time.
 
 mod converge;
+mod cursor;
 mod deployment;
 mod error;
 mod execute;
@@ -25,10 +26,11 @@ mod usage;
 pub mod docker;
 pub mod memory;
 
+pub use cursor::{InvalidCursor, LineMark, LogCursor, LogSource, Mark, Position};
 pub use deployment::{Deployment, HostKey, MountFile, TenantRef};
 pub use error::{BackendError, FailureDetails};
 pub use hooks::PreStop;
-pub use logs::{LogLine, LogQuery, LogStream, LogStreamKind, Tail};
+pub use logs::{GapReason, LogEvent, LogGap, LogLine, LogOrigin, LogQuery, LogStream, LogStreamKind, Tail};
 pub use owned::{Owned, OwnedKind};
 pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNote, Until, Work};
 pub use progress::{News, Progress, ProgressEvent, StepState, Told};
@@ -291,8 +293,9 @@ pub trait Backend: Send + Sync {
     /// The images that the tenant's containers were made from.
     async fn images(&self, tenant: &TenantRef) -> Result<Vec<ImageInfo>, BackendError>;
 
-    /// The log lines of the tenant's containers, merged by time as far as the waiting is bounded. Dropping the stream
-    /// ends the reading.
+    /// The log lines of the tenant's containers, merged by time as far as the waiting is bounded. Following goes on as
+    /// long as the tenant has a container: those that are started again or made anew are read too. Dropping the stream ends
+    /// the reading.
     async fn logs(&self, tenant: &TenantRef, query: &LogQuery) -> Result<LogStream, BackendError>;
 
     /// What one tenant's containers use now, or all tenants', those that do not run included.

@@ -97,6 +97,10 @@ macro_rules! conformance {
                 followers_see_new_lines_at_once,
                 times_limit_the_lines,
                 followers_end_with_the_tenant,
+                a_cursor_resumes_at_every_line,
+                a_cursor_without_lines_begins_where_it_was_given,
+                followers_see_what_joins,
+                what_went_with_its_container_is_a_gap,
             ],
             usage: [
                 usage_is_told,

@@ -171,6 +171,169 @@ async fn a_reader_that_takes_nothing_costs_nothing() {
     purge(&agent, engine, &name).await;
 }
 
+/// The lines of an NDJSON stream.
+fn ndjson(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect()
+}
+
+/// Everything after a cursor.
+async fn after(agent: &Agent<'_>, name: &str, cursor: &Value) -> Vec<Value> {
+    let cursor = cursor.as_str().expect("every line has a cursor");
+    let path = format!("/v1/tenants/logs/{name}?cursor={cursor}");
+    let answer = agent.request(Method::GET, &path, NDJSON, "").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    ndjson(&answer.text())
+}
+
+#[tokio::test]
+async fn a_stalled_reader_is_dropped_and_goes_on_later() {
+    const LINES: usize = 300_000;
+    let engine = Engine::shared().with_busybox().await;
+    let agent = Options::docker(engine).start().await;
+    let name = unique("stalled");
+    let large = "logging: {driver: json-file, options: {max-size: 100m, max-file: '1'}}";
+    let says = says(&format!("seq 1 {LINES}"));
+    let compose = stack(&[("loud", &[&[&says, "stop_signal: SIGKILL", large]])], "");
+    agent.post(PROVISION, &request(&name, &compose)).await.expect(201);
+    let last = format!("loud-1 | {LINES}");
+    eventually("everything is written", LONG, async || {
+        (lines(&agent, &name, "tail=1").await == [last.as_str()]).then_some(())
+    })
+    .await;
+    let authorization = format!("Bearer {}", agent.token());
+    let headers = [("authorization", authorization.as_str()), NDJSON[0]];
+    let query = format!("/v1/tenants/logs/{name}?tail=all");
+    let stalled = http::send(agent.address(), Method::GET, &query, &headers, "").await.expect("an answer");
+    let said = "a log reader that took nothing was dropped";
+    eventually("it is dropped", LONG, async || agent.log().contains(said).then_some(())).await;
+    assert_eq!(lines(&agent, &name, "tail=1").await, [last.as_str()], "others are served");
+
+    let told = ndjson(&http::complete(stalled).await.expect("the stream has an end").text());
+    let (error, told) = told.split_last().expect("there is something");
+    assert_eq!((&error["code"], &error["retryable"]), (&json!("DEADLINE_EXCEEDED"), &json!(true)), "{error}");
+    assert!(error["request_id"].is_string() && error["error"].is_string(), "{error}");
+    let rest = after(&agent, &name, &told.last().expect("a line")["cursor"]).await;
+    assert_eq!(told.len() + rest.len(), LINES);
+    for (at, line) in told.iter().chain(&rest).enumerate() {
+        assert_eq!(line["line"], json!((at + 1).to_string()));
+    }
+    purge(&agent, engine, &name).await;
+}
+
+#[tokio::test]
+async fn a_cursor_outlives_the_agent_and_tells_of_containers_that_do_not() {
+    let engine = Engine::shared().with_busybox().await;
+    let mut agent = Options::docker(engine).start().await;
+    let name = up(&agent, &[("web", &says("echo 1")), ("db", &says("echo here"))]).await;
+    let web = id(&agent, &name, "web-1").await;
+    let write = async |number: usize| {
+        exec(engine, &web, &["sh", "-c", &format!("echo {number} >/proc/1/fd/1")]).await;
+    };
+    let mut stream = agent.stream(&format!("/v1/tenants/logs/{name}?follow=true"), NDJSON).await;
+    let (mut told, mut cursor) = (Vec::new(), Value::Null);
+    let mut note = |line: &Value| {
+        assert!(line["gap"].is_null(), "{line}");
+        cursor = line["cursor"].clone();
+        if line["service"] == "web" {
+            told.push(line["line"].as_str().expect("a text").to_owned());
+        }
+    };
+    for number in 2..=5 {
+        write(number).await;
+    }
+    // The four, the first, and that of the other service.
+    for _ in 0..6 {
+        note(&serde_json::from_str(&stream.next(LONG).await.expect("a line")).expect("JSON"));
+    }
+    agent.kill();
+    drop(stream);
+    for number in 6..=8 {
+        write(number).await;
+    }
+    agent.start_again().await;
+    let path = format!("/v1/tenants/logs/{name}?follow=true&cursor={}", cursor.as_str().expect("a cursor"));
+    let mut stream = agent.stream(&path, NDJSON).await;
+    for number in 9..=10 {
+        write(number).await;
+    }
+    let mut note = |line: &Value| {
+        assert!(line["gap"].is_null(), "{line}");
+        cursor = line["cursor"].clone();
+        told.push(line["line"].as_str().expect("a text").to_owned());
+    };
+    for _ in 6..=10 {
+        note(&serde_json::from_str(&stream.next(LONG).await.expect("a line")).expect("JSON"));
+    }
+    assert_eq!(told, (1..=10).map(|number| number.to_string()).collect::<Vec<_>>());
+    drop(stream);
+
+    // A new container, while nobody reads.
+    let fresh = says("echo new");
+    let lines: &[&[&str]] = &[&[&fresh, "stop_signal: SIGKILL", LITTLE]];
+    let kept = says("echo here");
+    let same: &[&[&str]] = &[&[&kept, "stop_signal: SIGKILL", LITTLE]];
+    let compose = stack(&[("web", lines), ("db", same)], "");
+    let body = json!({"subdomain": name, "pull": false, "compose_content": compose});
+    agent.post(UPDATE, &body).await.expect(200);
+    eventually("it has written", LONG, async || {
+        let found = after(&agent, &name, &cursor).await;
+        (found.last()?["line"] == "new").then_some(found)
+    })
+    .await;
+    let found = after(&agent, &name, &cursor).await;
+    assert_eq!(found.len(), 2, "{found:?}");
+    let gap = &found[0]["gap"];
+    let said = (&gap["service"], &gap["number"], &gap["reason"], &gap["to"]);
+    assert_eq!(said, (&json!("web"), &json!(1), &json!("removed"), &Value::Null), "{gap}");
+    assert!(gap["from"].is_string() && found[0]["cursor"].is_string(), "{}", found[0]);
+    assert_eq!(after(&agent, &name, &found[1]["cursor"]).await, Vec::<Value>::new());
+    let text = lines_after(&agent, &name, &cursor).await;
+    assert!(text[0].starts_with("gap: lines of web-1 after ") && text[1] == "web-1 | new", "{text:?}");
+    agent.get(&format!("/v1/tenants/logs/{name}?cursor=AAAA")).await.refused(400, "INVALID_REQUEST");
+    purge(&agent, engine, &name).await;
+}
+
+async fn lines_after(agent: &Agent<'_>, name: &str, cursor: &Value) -> Vec<String> {
+    lines(agent, name, &format!("cursor={}", cursor.as_str().expect("a cursor"))).await
+}
+
+#[tokio::test]
+async fn a_rotated_log_has_a_gap() {
+    let engine = Engine::shared().with_busybox().await;
+    let agent = Options::docker(engine).start().await;
+    let name = unique("rotated");
+    let small = "logging: {driver: json-file, options: {max-size: 64k, max-file: '2'}}";
+    let talks = says("echo first; while [ ! -e /tmp/go ]; do sleep 0.1; done; seq 1 9000; echo last");
+    let quiet = says("echo quiet");
+    let (talks, quiet): ([&str; 3], [&str; 3]) =
+        ([&talks, "stop_signal: SIGKILL", small], [&quiet, "stop_signal: SIGKILL", small]);
+    let compose = stack(&[("web", &[&talks]), ("quiet", &[&quiet])], "");
+    agent.post(PROVISION, &request(&name, &compose)).await.expect(201);
+    eventually("both have written", LONG, async || (lines(&agent, &name, "").await.len() == 2).then_some(())).await;
+    let answer = agent.request(Method::GET, &format!("/v1/tenants/logs/{name}"), NDJSON, "").await;
+    let before = ndjson(&answer.text());
+    let cursor = &before[1]["cursor"];
+    assert_eq!(after(&agent, &name, cursor).await, Vec::<Value>::new(), "nothing is missing yet");
+    exec(engine, &id(&agent, &name, "web-1").await, &["touch", "/tmp/go"]).await;
+    eventually("it has written on", LONG, async || {
+        (lines(&agent, &name, "service=web&tail=1").await == ["web-1 | last"]).then_some(())
+    })
+    .await;
+    let found = after(&agent, &name, cursor).await;
+    let gaps: Vec<&Value> = found.iter().filter(|line| !line["gap"].is_null()).collect();
+    assert_eq!(gaps.len(), 1, "the quiet one has none: {gaps:?}");
+    let first = before.iter().find(|line| line["service"] == "web").expect("it was told");
+    let gap = &gaps[0]["gap"];
+    assert_eq!((&gap["service"], &gap["reason"], &gap["from"]), (&json!("web"), &json!("rotated"), &first["time"]));
+    assert_eq!(found[0]["gap"], *gap, "the gap comes first");
+    assert_eq!(found[1]["time"], gap["to"]);
+    assert_eq!(found.last().expect("a line")["line"], "last");
+    // From any later line on nothing is missing.
+    let rest = after(&agent, &name, &found[found.len() / 2]["cursor"]).await;
+    assert_eq!(rest[..], found[found.len() / 2 + 1..]);
+    purge(&agent, engine, &name).await;
+}
+
 #[tokio::test]
 async fn a_terminal_without_line_ends_comes_in_pieces() {
     let engine = Engine::shared().with_busybox().await;

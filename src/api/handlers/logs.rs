@@ -6,19 +6,25 @@ use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use super::Handlers;
 use crate::api::error::ApiError;
 use crate::api::front::Call;
-use crate::api::logs::{Format, relay};
+use crate::api::logs::{Format, Telling, relay};
 use crate::api::query;
 use crate::api::respond::{self, Answer};
 use crate::domain::{ErrorCode, Subdomain};
 
 impl Handlers {
     pub(super) async fn logs(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {
-        let (query, timestamps) = query::logs(call.query.as_deref(), jiff::Timestamp::now())?;
+        let (query, timestamps) = query::logs(call.query.as_deref(), jiff::Timestamp::now(), tenant)?;
         let format = format(&call.headers, timestamps);
         let place = self.log_streams.take(tenant).map_err(|why| ApiError::new(ErrorCode::RateLimited, why))?;
         let place = (place, self.orchestrator.metrics().log_stream());
         let lines = self.reading(self.orchestrator.logs(tenant, &query)).await?;
-        let body = relay(lines, format, call.request_id.clone(), self.stop.clone(), place);
+        let telling = Telling {
+            tenant: tenant.clone(),
+            cursor: query.cursor.unwrap_or_default(),
+            format,
+            request_id: call.request_id.clone(),
+        };
+        let body = relay(lines, telling, self.stop.clone(), place);
         let mut answer = respond::with_type(StatusCode::OK, format.content_type(), body);
         // nginx holds a proxied answer back until its buffer is full, unless it is told not to.
         answer.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));

@@ -7,33 +7,64 @@ use futures::stream;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::backend::BackendError;
+use crate::backend::{BackendError, LogOrigin, Position};
+use crate::domain::ContainerId;
 
-fn line(service: &str, text: &[u8]) -> LogLine {
-    LogLine {
-        time: Some("2026-11-21T08:00:00.5Z".parse().unwrap()),
+fn tenant() -> Subdomain {
+    Subdomain::parse("acme").unwrap()
+}
+
+fn origin(service: &str) -> LogOrigin {
+    let digits: String = service.bytes().map(|byte| format!("{byte:02x}")).collect();
+    LogOrigin {
+        source: LogSource::of(&ContainerId::parse(&format!("{digits:0<64}")).unwrap()),
+        container: ContainerName::parse(&format!("q8-acme-{service}-1")).unwrap(),
         service: ServiceName::parse(service).unwrap(),
         number: 1,
-        container: ContainerName::parse(&format!("q8-acme-{service}-1")).unwrap(),
-        stream: LogStreamKind::Stdout,
-        line: Bytes::copy_from_slice(text),
-        partial: false,
     }
 }
 
-fn piece(service: &str, text: &str) -> LogLine {
-    LogLine { partial: true, ..line(service, text.as_bytes()) }
+fn told(service: &str, text: &[u8], partial: bool) -> LogEvent {
+    LogEvent::Line(LogLine {
+        time: Some("2026-11-21T08:00:00.5Z".parse().unwrap()),
+        origin: Arc::new(origin(service)),
+        nth: 1,
+        stream: LogStreamKind::Stdout,
+        line: Bytes::copy_from_slice(text),
+        partial,
+    })
+}
+
+fn line(service: &str, text: &[u8]) -> LogEvent {
+    told(service, text, false)
+}
+
+fn piece(service: &str, text: &str) -> LogEvent {
+    told(service, text.as_bytes(), true)
+}
+
+fn gap(service: &str, from: Option<&str>, to: Option<&str>, reason: GapReason) -> LogEvent {
+    let LogOrigin { container, service, number, .. } = origin(service);
+    let time = |text: &str| text.parse().unwrap();
+    let container = to.map(|_| container);
+    LogEvent::Gap(LogGap { service, number, container, from: from.map(time), to: to.map(time), reason })
+}
+
+/// Each item alone, as a slow backend gives them.
+fn one_by_one(items: Vec<Result<LogEvent, BackendError>>) -> LogStream {
+    stream::iter(items.into_iter().map(|item| item.map(|event| vec![event])).collect::<Vec<_>>()).boxed()
 }
 
 fn start(lines: LogStream, format: Format, stop: &CancellationToken) -> (Body, Arc<Semaphore>) {
     let places = Arc::new(Semaphore::new(1));
     let place = Arc::clone(&places).try_acquire_owned().unwrap();
     let request_id = RequestId::parse("r-1").unwrap();
-    (relay(lines, format, request_id, stop.clone(), place), places)
+    let telling = Telling { tenant: tenant(), cursor: LogCursor::default(), format, request_id };
+    (relay(lines, telling, stop.clone(), place), places)
 }
 
-async fn whole(items: Vec<Result<LogLine, BackendError>>, format: Format) -> String {
-    let (body, _) = start(stream::iter(items).boxed(), format, &CancellationToken::new());
+async fn whole(items: Vec<Result<LogEvent, BackendError>>, format: Format) -> String {
+    let (body, _) = start(one_by_one(items), format, &CancellationToken::new());
     String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
@@ -68,13 +99,15 @@ async fn ndjson_has_one_object_for_each() {
     let text = whole(vec![Ok(line("web", b"a\n\"b\xff")), Ok(piece("db", "x"))], Format::Ndjson).await;
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let time = "2026-11-21T08:00:00.5Z";
+    // Nobody has said where these containers begin.
+    let empty = LogCursor::default().text(&tenant());
     assert_eq!(
         lines,
         [
             serde_json::json!({ "time": time, "service": "web", "container": "q8-acme-web-1", "stream": "stdout",
-                                "line": "a\n\"b\u{fffd}" }),
+                                "line": "a\n\"b\u{fffd}", "cursor": empty }),
             serde_json::json!({ "time": time, "service": "db", "container": "q8-acme-db-1", "stream": "stdout",
-                                "line": "x", "partial": true }),
+                                "line": "x", "partial": true, "cursor": empty }),
         ]
     );
 }
@@ -90,7 +123,7 @@ async fn an_error_is_the_last_line() {
 
 #[tokio::test(start_paused = true)]
 async fn a_quiet_stream_shows_its_line_at_once() {
-    let lines = stream::iter([Ok(line("web", b"first"))]).chain(stream::pending()).boxed();
+    let lines = one_by_one(vec![Ok(line("web", b"first"))]).chain(stream::pending()).boxed();
     let (mut body, _) = start(lines, TEXT, &CancellationToken::new());
     let begun = Instant::now();
     let block = body.frame().await.unwrap().unwrap().into_data().unwrap();
@@ -103,7 +136,7 @@ fn endless(taken: &Arc<AtomicUsize>) -> LogStream {
     let taken = Arc::clone(taken);
     stream::repeat_with(move || {
         taken.fetch_add(1, Ordering::Relaxed);
-        Ok(line("web", &[b'x'; 1000]))
+        Ok(vec![line("web", &[b'x'; 1000])])
     })
     .boxed()
 }
@@ -112,7 +145,7 @@ fn endless(taken: &Arc<AtomicUsize>) -> LogStream {
 async fn a_reader_that_takes_nothing_holds_the_writer_back() {
     let taken = Arc::new(AtomicUsize::new(0));
     let (mut body, _) = start(endless(&taken), TEXT, &CancellationToken::new());
-    tokio::time::sleep(Duration::from_mins(1)).await;
+    tokio::time::sleep(STALL / 2).await;
     let held = taken.load(Ordering::Relaxed) * 1000;
     assert!(held <= 3 * BLOCK, "{held} bytes are held for a reader that does not read");
     let block = body.frame().await.unwrap().unwrap().into_data().unwrap();
@@ -125,7 +158,7 @@ async fn a_client_that_goes_away_ends_the_reading() {
     let held = Arc::clone(&stops);
     // A quiet stream: nothing is ever sent, so only the closed channel tells.
     let lines: LogStream =
-        stream::pending().inspect(move |_: &Result<LogLine, BackendError>| drop(held.clone())).boxed();
+        stream::pending().inspect(move |_: &Result<Vec<LogEvent>, BackendError>| drop(held.clone())).boxed();
     let (body, places) = start(lines, TEXT, &CancellationToken::new());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((Arc::strong_count(&stops), places.available_permits()), (2, 0));
@@ -144,4 +177,103 @@ async fn a_stop_ends_streams_with_a_word() {
     let (body, _) = start(endless(&Arc::default()), TEXT, &stop);
     stop.cancel();
     assert!(body.collect().await.unwrap().to_bytes().ends_with(b"error: the agent is stopping\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stalls_is_dropped_with_a_word() {
+    for format in [TEXT, Format::Ndjson] {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let (body, places) = start(endless(&taken), format, &CancellationToken::new());
+        tokio::time::sleep(STALL + Duration::from_secs(1)).await;
+        // Nothing is held for it but the blocks that had been filled.
+        assert_eq!(places.available_permits(), 1);
+        let before = taken.load(Ordering::Relaxed);
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        assert_eq!(taken.load(Ordering::Relaxed), before);
+        let last = text.lines().last().unwrap();
+        assert_eq!(text.lines().count(), before + 1, "every line that was taken is told");
+        assert!(last.contains("nothing was read for 10 s"), "{last}");
+        if format == Format::Ndjson {
+            let last: serde_json::Value = serde_json::from_str(last).unwrap();
+            assert_eq!((&last["code"], &last["retryable"]), (&"DEADLINE_EXCEEDED".into(), &true.into()));
+        }
+    }
+    // One that never reads on costs nothing in the end either.
+    let (body, _places) = start(endless(&Arc::default()), TEXT, &CancellationToken::new());
+    tokio::time::sleep(STALL + LAST_WORD + Duration::from_secs(1)).await;
+    assert!(!body.collect().await.unwrap().to_bytes().ends_with(b"cursor\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_is_not_dropped() {
+    let (mut body, _places) = start(endless(&Arc::default()), TEXT, &CancellationToken::new());
+    for _ in 0..20 {
+        tokio::time::sleep(STALL * 9 / 10).await;
+        let block = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(block.starts_with(b"web-1 | x"));
+    }
+}
+
+#[tokio::test]
+async fn gaps_are_told() {
+    let (from, to) = ("2026-11-21T08:00:00.5Z", "2026-11-21T09:00:00Z");
+    let items = || {
+        vec![
+            Ok(piece("web", "x")),
+            Ok(gap("web", Some(from), Some(to), GapReason::Rotated)),
+            Ok(gap("db", None, None, GapReason::Removed)),
+        ]
+    };
+    assert_eq!(
+        whole(items(), TEXT).await,
+        "web-1 | x\ngap: lines of web-1 after 2026-11-21T08:00:00.5Z before 2026-11-21T09:00:00Z are no longer held: the log \
+         has been rotated\ngap: lines of db-1 are no longer held: the container has been removed\n"
+    );
+    let text = whole(items(), Format::Ndjson).await;
+    let gaps: Vec<serde_json::Value> = text.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let cursor = LogCursor::default().text(&tenant());
+    assert_eq!(
+        gaps,
+        [
+            serde_json::json!({ "gap": { "service": "web", "number": 1, "container": "q8-acme-web-1", "from": from, "to": to,
+                                         "reason": "rotated" }, "cursor": cursor }),
+            serde_json::json!({ "gap": { "service": "db", "number": 1, "container": null, "from": null, "to": null,
+                                         "reason": "removed" }, "cursor": cursor }),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn every_line_has_its_cursor() {
+    let (web, db) = (origin("web"), origin("db"));
+    let items = vec![
+        Ok(LogEvent::Joined(web.at(Position::Beginning))),
+        Ok(LogEvent::Joined(db.at(Position::Since(5)))),
+        Ok(line("web", b"one")),
+        Ok(line("db", b"two")),
+        Ok(LogEvent::Left(web.source)),
+        Ok(line("db", b"three")),
+    ];
+    let text = whole(items, Format::Ndjson).await;
+    let cursors: Vec<LogCursor> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| LogCursor::parse(line["cursor"].as_str().unwrap(), &tenant()).unwrap())
+        .collect();
+    let mark = |service: &str, text: &[u8]| {
+        let LogEvent::Line(line) = line(service, text) else { unreachable!("it is a line") };
+        Some(Position::Line(line.mark().unwrap()))
+    };
+    let positions: Vec<_> = cursors
+        .iter()
+        .map(|cursor| [&web, &db].map(|origin| cursor.mark(origin.source).map(|mark| mark.position)))
+        .collect();
+    assert_eq!(
+        positions,
+        [
+            [mark("web", b"one"), Some(Position::Since(5))],
+            [mark("web", b"one"), mark("db", b"two")],
+            [None, mark("db", b"three")],
+        ]
+    );
 }

@@ -308,7 +308,7 @@ fn the_queries_have_the_parameters_that_are_read() {
             Route::Restart(_) | Route::Stop(_) | Route::Start(_) => refused(query::service(x).map(drop)),
             Route::Teardown(_) => refused(query::purge(x).map(drop)),
             Route::Operations => refused(query::operations(x).map(drop)),
-            Route::Logs(_) => refused(query::logs(x, jiff::Timestamp::now()).map(drop)),
+            Route::Logs(tenant) => refused(query::logs(x, jiff::Timestamp::now(), tenant).map(drop)),
             _ => refused(query::none(x)),
         };
         assert_eq!(described, read, "{}", route.template());

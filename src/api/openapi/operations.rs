@@ -6,7 +6,7 @@ use super::bodies::{CordonBody, OperationList, ProvisionBody, PruneBody, UpdateB
 use super::generate::{Schemas, Shape};
 use crate::api::error::ErrorBody;
 use crate::api::handlers::{Probe, View};
-use crate::api::logs::JsonLine;
+use crate::api::logs::{JsonGap, JsonLine};
 use crate::api::router::Route;
 use crate::domain::{ErrorCode, OperationId, Subdomain};
 use crate::orchestrator::{
@@ -363,8 +363,9 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 parameter("service", "Only this service; may be repeated.", json!({"type": "array", "items": {"type": "string"}})),
                 parameter("tail", "The last lines of each container: a number, or all.", json!({"type": "string", "default": "100"})),
                 parameter("follow", "Go on with what is written from now on.", json!({"type": "boolean", "default": false})),
-                parameter("since", "A time (RFC 3339) or how long ago, such as 10m.", json!({"type": "string"})),
-                parameter("until", "A time (RFC 3339) or how long ago.", json!({"type": "string"})),
+                parameter("since", "A time (RFC 3339 or seconds since 1970) or how long ago, such as 10m.", json!({"type": "string"})),
+                parameter("until", "A time, or how long ago.", json!({"type": "string"})),
+                parameter("cursor", "Go on after the line that came with it; without tail and since.", json!({"type": "string"})),
                 parameter("timestamps", "Text only: begin each line with its time.", json!({"type": "boolean", "default": false})),
             ],
             codes: vec![ErrorCode::BackendUnavailable, ErrorCode::BackendError],
@@ -378,9 +379,9 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                         Shape::text("text/plain", "web-1 | listening on port 80\n"),
                         Shape::lines(
                             "application/x-ndjson",
-                            vec![schemas.of::<JsonLine<'_>>(), schemas.of::<ErrorBody<'_>>()],
+                            vec![schemas.of::<JsonLine<'_>>(), schemas.of::<JsonGap<'_>>(), schemas.of::<ErrorBody<'_>>()],
                             "{\"time\":\"2026-11-21T08:00:01Z\",\"service\":\"web\",\"container\":\"q8-acme-web-1\",\
-                             \"stream\":\"stdout\",\"line\":\"listening on port 80\"}\n",
+                             \"stream\":\"stdout\",\"line\":\"listening on port 80\",\"cursor\":\"ARi9yGNu\"}\n",
                         ),
                     ],
                 }],

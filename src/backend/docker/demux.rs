@@ -7,7 +7,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::backend::LogStreamKind;
+use crate::backend::{LogStreamKind, cursor};
 
 /// Where the engine cuts a message (moby `daemon/logger/copier.go`).
 const PIECE: usize = 16 * 1024;
@@ -21,6 +21,18 @@ pub(super) struct Piece {
     pub(super) stream: LogStreamKind,
     pub(super) line: Bytes,
     pub(super) partial: bool,
+}
+
+impl Piece {
+    /// Its time in nanoseconds since 1970.
+    pub(super) fn nanoseconds(&self) -> Option<i64> {
+        cursor::nanoseconds(self.time?)
+    }
+
+    /// What tells it apart from other lines of its time.
+    pub(super) fn check(&self) -> u32 {
+        cursor::check(&self.line)
+    }
 }
 
 /// The state between two chunks of the stream.

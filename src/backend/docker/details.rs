@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bollard::models::ContainerInspectResponse;
-use futures::StreamExt as _;
 
 use super::engine::Engine;
 use super::logs;
@@ -31,9 +30,10 @@ pub(super) async fn of(engine: &Engine, id: &ContainerId, container: &ContainerI
 }
 
 async fn last_lines(engine: &Engine, id: &ContainerId, tty: bool) -> Vec<String> {
-    let Ok(mut stream) = logs::read(engine, id, tty, &logs::Window::last(LOG_LINES)).await else { return Vec::new() };
+    let window = logs::Window::last(LOG_LINES);
+    let Ok(mut reading) = logs::Reading::open(engine, id, tty, &window).await else { return Vec::new() };
     let mut lines = Vec::new();
-    while let Some(Ok(batch)) = stream.next().await {
+    while let Some(Ok(batch)) = reading.next().await {
         lines.extend(batch.into_iter().map(|piece| String::from_utf8_lossy(&piece.line).into_owned()));
     }
     tail(&lines)

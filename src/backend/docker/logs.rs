@@ -1,37 +1,46 @@
 //! Log lines of a tenant's containers.
 //!
-//! The streams are read over a connection of their own instead of through bollard: its decoder holds a terminal's
-//! output until a newline comes (bollard issue 805), so that a tenant could fill the agent's memory.
+//! ```text
+//! source (a task for each container: `source`) --> merge by time --> stream of events
+//!        ^ finds the place to go on at: `finder`          ^
+//!        ^ reads over a connection of its own             discovery: containers that join while it is followed
+//! ```
 
-use std::collections::HashMap;
-use std::pin::Pin;
+mod connection;
+mod finder;
+mod merge;
+mod source;
+
+pub(super) use connection::Reading;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream};
-use futures::{Stream, StreamExt as _};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use futures::future::join_all;
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::demux::{Demux, Piece};
+use self::merge::{Head, News, merge};
+use self::source::{Batch, Source, Start};
 use super::engine::{Engine, EngineError};
-use super::observe::Container;
-use crate::backend::{BackendError, LogLine, LogQuery, LogStream, Tail};
-use crate::domain::ContainerId;
+use super::observe::{self, Container};
+use super::{BackendError, LogQuery, LogStream, TenantRef, labels};
+use crate::backend::{GapReason, LogCursor, LogEvent, LogGap, LogOrigin, LogSource, Mark, Position, Tail};
+use crate::domain::{ContainerId, ServiceName};
 
-/// Lines that were written at the same time by several containers come in the order of their timestamps if none of
-/// them is later than this.
-const REORDER: Duration = Duration::from_millis(20);
-/// How long the first line of a log may take to come before the others go ahead.
-const BEGINNING: Duration = Duration::from_millis(200);
-/// Batches (one chunk of the engine's answer each) that may wait for a slow reader, for each container.
-const WAITING_BATCHES: usize = 4;
+/// Batches (what one read of the engine's answer brings) that may wait for a slow reader, for each container.
+const WAITING_BATCHES: usize = 2;
+/// Events of the engine often come together.
+const TOGETHER: Duration = Duration::from_millis(20);
+/// How often the containers are listed when no event comes: events may be lost when the engine restarts.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long to wait with asking for events again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Which part of one container's log.
+#[derive(Debug, Clone)]
 pub(super) struct Window {
     tail: Tail,
     follow: bool,
@@ -42,7 +51,11 @@ pub(super) struct Window {
 impl Window {
     /// The last lines of what has been written so far.
     pub(super) fn last(lines: u32) -> Self {
-        Self { tail: Tail::Lines(lines), follow: false, since: None, until: None }
+        Self { tail: Tail::Lines(lines), ..Self::all(false) }
+    }
+
+    fn all(follow: bool) -> Self {
+        Self { tail: Tail::All, follow, since: None, until: None }
     }
 
     fn query(&self) -> String {
@@ -59,273 +72,208 @@ impl Window {
     }
 }
 
-/// Reads one container's log. The stream ends with the log, or after an error.
-pub(super) async fn read(
-    engine: &Engine,
-    id: &ContainerId,
-    tty: bool,
-    window: &Window,
-) -> Result<BoxStream<'static, Result<Vec<Piece>, EngineError>>, EngineError> {
-    let unreachable = |error: &dyn std::fmt::Display| EngineError::Unreachable(error.to_string());
-    let socket = UnixStream::connect(engine.socket()).await.map_err(|error| unreachable(&error))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.map_err(|error| unreachable(&error))?;
-    let connection = AbortOnDropHandle::new(tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "log connection ended");
-        }
-    }));
-    let request = hyper::Request::get(format!("/containers/{id}/logs?{}", window.query()))
-        .header("Host", "docker")
-        .body(Empty::<Bytes>::new())
-        .expect("a validated id and a query of numbers make a request");
-    let answer = tokio::time::timeout(Duration::from_secs(20), sender.send_request(request))
-        .await
-        .map_err(|_| EngineError::Timeout)?
-        .map_err(|error| unreachable(&error))?;
-    match answer.status().as_u16() {
-        200 => {}
-        404 => return Err(EngineError::NotFound("container".to_owned())),
-        status => return Err(EngineError::Refused { status, message: "logs".to_owned() }),
-    }
-    let state = (answer.into_body(), Some(Demux::new(tty)), connection, sender);
-    Ok(stream::unfold(state, |(mut body, mut demux, connection, sender)| async move {
-        loop {
-            let mut pieces = Vec::new();
-            let item = match body.frame().await {
-                Some(Ok(frame)) => {
-                    let chunk = frame.into_data().unwrap_or_default();
-                    demux.as_mut()?.feed(&chunk, &mut pieces);
-                    if pieces.is_empty() {
-                        continue;
-                    }
-                    Ok(pieces)
-                }
-                Some(Err(error)) => {
-                    demux = None;
-                    Err(EngineError::Unreachable(error.to_string()))
-                }
-                None => {
-                    demux.take()?.finish(&mut pieces);
-                    Ok(pieces)
-                }
-            };
-            return Some((item, (body, demux, connection, sender)));
-        }
-    })
-    .boxed())
-}
-
-/// The lines of several containers, merged by time.
-pub(super) async fn merged(
-    engine: &Engine,
-    containers: Vec<(Container, bool)>,
+/// The lines of the tenant's containers, merged by time.
+pub(super) async fn stream(
+    engine: &Arc<Engine>,
+    tenant: &TenantRef,
     query: &LogQuery,
 ) -> Result<LogStream, BackendError> {
-    let window = Window { tail: query.tail, follow: query.follow, since: query.since, until: query.until };
+    let since = jiff::Timestamp::now();
+    let changes = query.follow.then(|| watch::Sender::new(0));
+    let reading = Reader { engine: Arc::clone(engine), until: query.until, changes };
+    let containers = observe::containers(engine, &labels::filter(tenant)).await;
+    let containers = containers.map_err(|error| error.into_backend("listing containers"))?;
+    let known: BTreeSet<ContainerId> = containers.iter().map(|container| container.id.clone()).collect();
+    let cursor = query.cursor.as_ref();
     let mut sources = Vec::new();
-    for (container, tty) in containers {
-        match read(engine, &container.id, tty, &window).await {
-            Ok(stream) => sources.push((container, stream)),
-            // Removed between listing and reading.
-            Err(EngineError::NotFound(_)) => {}
-            Err(error) => return Err(error.into_backend("reading logs")),
-        }
+    if let Some(gone) = gone(query, &known) {
+        sources.push(gone);
     }
-    let lines = sources.into_iter().map(|(container, stream)| lines_of(container, stream)).collect();
-    Ok(merge(lines, query.follow))
-}
-
-type Batches = Pin<Box<dyn Stream<Item = Result<Vec<LogLine>, BackendError>> + Send>>;
-
-fn lines_of(container: Container, stream: BoxStream<'static, Result<Vec<Piece>, EngineError>>) -> Batches {
-    let (service, number, name) = (container.service, container.number, container.name);
-    Box::pin(stream.map(move |batch| {
-        match batch {
-            Ok(pieces) => Ok(pieces
-                .into_iter()
-                .map(|piece| LogLine {
-                    time: piece.time,
-                    service: service.clone(),
-                    number,
-                    container: name.clone(),
-                    stream: piece.stream,
-                    line: piece.line,
-                    partial: piece.partial,
-                })
-                .collect()),
-            Err(error) => Err(error.into_backend("reading logs")),
-        }
-    }))
-}
-
-/// Merges by time. Each source is read by a task of its own into a small channel, so that a slow reader holds the
-/// engine back instead of filling memory. While following, a source that is silent is not waited for.
-fn merge(mut sources: Vec<Batches>, follow: bool) -> LogStream {
-    if sources.len() == 1 {
-        let only = sources.remove(0);
-        return only
-            .flat_map(|batch| match batch {
-                Ok(lines) => stream::iter(lines.into_iter().map(Ok).collect::<Vec<_>>()),
-                Err(error) => stream::iter(vec![Err(error)]),
-            })
-            .boxed();
-    }
-    let (sender, mut receiver) = mpsc::channel(1);
-    let merging = tokio::spawn(async move {
-        let mut heads: Vec<Head> = sources.into_iter().map(Head::start).collect();
-        let started = Instant::now();
-        loop {
-            let mut batch = Vec::new();
-            let mut failure = None;
-            while batch.len() < 256 {
-                for head in &mut heads {
-                    head.fill_from_waiting();
-                }
-                heads.retain(|head| head.next.is_some() || !head.ended);
-                let complete = heads.iter().all(|head| head.next.is_some());
-                let earliest = heads.iter_mut().filter(|head| head.next.is_some()).min_by_key(|head| head.time());
-                let Some(head) = earliest else { break };
-                if !(complete || follow && head.may_overtake(started)) {
-                    break;
-                }
-                match head.take() {
-                    Some(Ok(line)) => batch.push(line),
-                    Some(Err(error)) => failure = Some(error),
-                    None => {}
-                }
-                if failure.is_some() {
-                    break;
-                }
-            }
-            let idle = batch.is_empty() && failure.is_none();
-            // A failed send means that the reader has gone.
-            if !batch.is_empty() && sender.send(Ok(batch)).await.is_err() {
-                return;
-            }
-            if let Some(error) = failure {
-                let _ = sender.send(Err(error)).await;
-                return;
-            }
-            if heads.is_empty() {
-                return;
-            }
-            if idle {
-                let reorder = follow && heads.iter().any(|head| head.next.is_some());
-                let missing = heads.iter_mut().filter(|head| head.next.is_none()).map(|head| Box::pin(head.fill()));
-                tokio::select! {
-                    _ = futures::future::select_all(missing) => {}
-                    () = tokio::time::sleep(REORDER), if reorder => {}
-                }
-            }
-        }
-    });
-    let merging = AbortOnDropHandle::new(merging);
-    stream::poll_fn(move |context| {
-        let _alive = &merging;
-        receiver.poll_recv(context)
-    })
-    .flat_map(|batch: Result<Vec<LogLine>, BackendError>| match batch {
-        Ok(lines) => stream::iter(lines.into_iter().map(Ok).collect::<Vec<_>>()),
-        Err(error) => stream::iter(vec![Err(error)]),
-    })
-    .boxed()
-}
-
-/// One source of a merge: its next line, and how to get more.
-struct Head {
-    batches: mpsc::Receiver<Result<Vec<LogLine>, BackendError>>,
-    current: std::vec::IntoIter<LogLine>,
-    next: Option<Result<LogLine, BackendError>>,
-    ended: bool,
-    _reader: AbortOnDropHandle<()>,
-}
-
-impl Head {
-    fn start(mut source: Batches) -> Self {
-        let (sender, batches) = mpsc::channel(WAITING_BATCHES);
-        let reader = tokio::spawn(async move {
-            while let Some(batch) = source.next().await {
-                if sender.send(batch).await.is_err() {
-                    return;
-                }
-            }
-        });
-        let reader = AbortOnDropHandle::new(reader);
-        Self { batches, current: Vec::new().into_iter(), next: None, ended: false, _reader: reader }
-    }
-
-    fn time(&self) -> Option<jiff::Timestamp> {
-        match &self.next {
-            Some(Ok(line)) => line.time,
-            _ => None,
-        }
-    }
-
-    /// Whether this source's next line need not wait any longer for a source that is silent: the line is old enough
-    /// that an earlier one would have come, and every log has had time to begin.
-    fn may_overtake(&self, started: Instant) -> bool {
-        let age = self.time().map(|time| jiff::Timestamp::now().duration_since(time));
-        let old = age.is_none_or(|age| Duration::try_from(age).is_ok_and(|age| age >= REORDER));
-        old && started.elapsed() >= BEGINNING
-    }
-
-    /// Takes the next line if it has already come.
-    fn fill_from_waiting(&mut self) {
-        while self.next.is_none() && !self.ended {
-            match self.batches.try_recv() {
-                Ok(batch) => self.accept(Some(batch)),
-                Err(mpsc::error::TryRecvError::Disconnected) => self.accept(None),
-                Err(mpsc::error::TryRecvError::Empty) => return,
-            }
-        }
-    }
-
-    fn accept(&mut self, batch: Option<Result<Vec<LogLine>, BackendError>>) {
-        match batch {
-            Some(Ok(lines)) => {
-                self.current = lines.into_iter();
-                self.next = self.current.next().map(Ok);
-            }
-            Some(Err(error)) => self.next = Some(Err(error)),
-            None => self.ended = true,
-        }
-    }
-
-    fn take(&mut self) -> Option<Result<LogLine, BackendError>> {
-        let taken = self.next.take();
-        self.next = self.current.next().map(Ok);
-        taken
-    }
-
-    /// Waits for this source's next line or its end. Cancelling it loses nothing.
-    async fn fill(&mut self) {
-        while self.next.is_none() && !self.ended {
-            let batch = self.batches.recv().await;
-            self.accept(batch);
-        }
-    }
-}
-
-/// Which containers of these have a terminal.
-pub(super) async fn with_tty(
-    engine: &Engine,
-    containers: Vec<Container>,
-) -> Result<Vec<(Container, bool)>, EngineError> {
-    let ttys = futures::future::join_all(containers.iter().map(|container| engine.inspect(&container.id))).await;
-    let mut known: HashMap<usize, bool> = HashMap::new();
-    for (index, inspected) in ttys.into_iter().enumerate() {
-        match inspected {
-            Ok(details) => {
-                known.insert(index, details.config.and_then(|config| config.tty).unwrap_or(false));
-            }
-            Err(EngineError::NotFound(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(containers
+    let window = Window { tail: query.tail, follow: false, since: query.since, until: query.until };
+    let wanted: Vec<(Container, Start)> = containers
         .into_iter()
-        .enumerate()
-        .filter_map(|(index, container)| known.get(&index).map(|tty| (container, *tty)))
-        .collect())
+        .filter_map(|container| {
+            let mark = cursor.and_then(|cursor| cursor.mark(LogSource::of(&container.id)));
+            // What is set aside has been replaced, but what it wrote after the cursor is still to be told.
+            let wanted = wants(&query.services, &container) && (mark.is_some() || !container.is_aside());
+            let start = match (cursor, mark) {
+                (_, Some(mark)) => Start::After(mark.position),
+                (Some(_), None) => Start::After(Position::Beginning),
+                (None, None) => Start::Window(window.clone()),
+            };
+            wanted.then_some((container, start))
+        })
+        .collect();
+    let reads = wanted.iter().map(|(container, _)| container.id.clone()).collect();
+    let heads = reading.heads(wanted).await.map_err(|error| error.into_backend("reading logs"))?;
+    sources.extend(heads);
+    if !query.follow {
+        return Ok(merge(sources, None, query.until, ()));
+    }
+    let (sender, news) = mpsc::channel(4);
+    let discovery = Discovery {
+        reader: reading,
+        tenant: tenant.clone(),
+        services: query.services.clone(),
+        known,
+        reads,
+        news: sender,
+        since,
+        watched: false,
+    };
+    let discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run()));
+    Ok(merge(sources, Some(news), query.until, discovery))
+}
+
+fn wants(services: &[ServiceName], container: &Container) -> bool {
+    services.is_empty() || services.contains(&container.service)
+}
+
+/// Tells of containers in the cursor that the engine no longer has.
+fn gone(query: &LogQuery, known: &BTreeSet<ContainerId>) -> Option<Head> {
+    let there: BTreeSet<LogSource> = known.iter().map(LogSource::of).collect();
+    let marks = query.cursor.iter().flat_map(LogCursor::marks);
+    let is_gone = |mark: &&Mark| {
+        !there.contains(&mark.source) && (query.services.is_empty() || query.services.contains(&mark.service))
+    };
+    let events: Vec<LogEvent> = marks
+        .filter(is_gone)
+        .flat_map(|mark| {
+            let from = match mark.position {
+                Position::Line(line) => jiff::Timestamp::from_nanosecond(line.time.into()).ok(),
+                _ => None,
+            };
+            let (service, number, reason) = (mark.service.clone(), mark.number, GapReason::Removed);
+            let gap = LogGap { service, number, container: None, from, to: None, reason };
+            [LogEvent::Gap(gap), LogEvent::Left(mark.source)]
+        })
+        .collect();
+    if events.is_empty() {
+        return None;
+    }
+    let (sender, batches) = mpsc::channel(1);
+    let told = tokio::spawn(async move {
+        // Nobody left to read it is no failure.
+        let _ = sender.send(Ok(Batch::Events(events))).await;
+    });
+    Some(Head::new(batches, told))
+}
+
+/// Starts sources.
+struct Reader {
+    engine: Arc<Engine>,
+    until: Option<jiff::Timestamp>,
+    /// Ticks when something has happened to one of the tenant's containers; none when nothing is followed.
+    changes: Option<watch::Sender<u64>>,
+}
+
+impl Reader {
+    /// A source for each of these containers that is still there.
+    async fn heads(&self, containers: Vec<(Container, Start)>) -> Result<Vec<Head>, EngineError> {
+        let inspected = join_all(containers.iter().map(|(container, _)| self.engine.inspect(&container.id))).await;
+        let mut heads = Vec::new();
+        for ((container, start), inspected) in containers.into_iter().zip(inspected) {
+            let tty = match inspected {
+                Ok(details) => details.config.and_then(|config| config.tty).unwrap_or(false),
+                Err(EngineError::NotFound(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            let source = LogSource::of(&container.id);
+            // One that is set aside is told of by the name that it had when it wrote.
+            let name = crate::domain::ContainerName::parse(container.final_name()).unwrap_or(container.name);
+            let origin = LogOrigin { source, container: name, service: container.service, number: container.number };
+            let (sender, batches) = mpsc::channel(WAITING_BATCHES);
+            let source = Source::new(&self.engine, (container.id, tty, Arc::new(origin)), self.until, sender);
+            let changes = self.changes.as_ref().map(watch::Sender::subscribe);
+            heads.push(Head::new(batches, tokio::spawn(source.run(start, changes))));
+        }
+        Ok(heads)
+    }
+}
+
+/// Looks for containers that join while the log is followed.
+struct Discovery {
+    reader: Reader,
+    tenant: TenantRef,
+    services: Vec<ServiceName>,
+    /// Containers that were there at the start. If one of them comes back, what it wrote before then is not wanted.
+    known: BTreeSet<ContainerId>,
+    /// Containers that have a source.
+    reads: BTreeSet<ContainerId>,
+    news: mpsc::Sender<News>,
+    /// Before the first look.
+    since: jiff::Timestamp,
+    watched: bool,
+}
+
+/// What containers do that concerns a follower. Healthchecks make events too, several a second.
+const EVENTS: [&str; 5] = ["create", "start", "die", "destroy", "rename"];
+
+impl Discovery {
+    async fn run(mut self) {
+        let last = loop {
+            match self.watch().await {
+                // Events are not to be had for a while; a tenant whose containers can be listed is still followed.
+                Ok(true) => tokio::time::sleep(PAUSE).await,
+                Ok(false) => break News::Last,
+                Err(error) => break News::Failed(error.into_backend("listing containers")),
+            }
+        };
+        let _ = self.news.send(last).await;
+        // Sources that wait for a start learn from their ticks that there will be none, as long as there is somebody to tick.
+        std::future::pending::<()>().await;
+    }
+
+    /// Looks at each event until there are no more; false when the tenant has no container left.
+    async fn watch(&mut self) -> Result<bool, EngineError> {
+        let mut filters = labels::filter(&self.tenant);
+        filters.insert("event".to_owned(), EVENTS.map(str::to_owned).to_vec());
+        // The engine tells again what has happened from then on.
+        let since = if self.watched { jiff::Timestamp::now() } else { self.since };
+        self.watched = true;
+        let events = self.reader.engine.clone();
+        let mut events = std::pin::pin!(events.events(filters, since.as_second())?);
+        loop {
+            if !self.look().await? {
+                return Ok(false);
+            }
+            tokio::select! {
+                event = events.next() => {
+                    let Some(Ok(_)) = event else { return Ok(true) };
+                    tokio::time::sleep(TOGETHER).await;
+                    while let Some(event) = events.next().now_or_never() {
+                        let Some(Ok(_)) = event else { return Ok(true) };
+                    }
+                }
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Starts what has joined; false when the tenant has no container left.
+    async fn look(&mut self) -> Result<bool, EngineError> {
+        let containers = observe::containers(&self.reader.engine, &labels::filter(&self.tenant)).await?;
+        if let Some(changes) = &self.reader.changes {
+            changes.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        if containers.is_empty() {
+            return Ok(false);
+        }
+        let since = Position::Since(crate::backend::cursor::nanoseconds(self.since).unwrap_or(0));
+        let joined = containers.into_iter().filter(|container| {
+            !container.is_aside() && wants(&self.services, container) && !self.reads.contains(&container.id)
+        });
+        let joined: Vec<(Container, Start)> = joined
+            .map(|container| {
+                let position = if self.known.contains(&container.id) { since } else { Position::Beginning };
+                (container, Start::After(position))
+            })
+            .collect();
+        self.reads.extend(joined.iter().map(|(container, _)| container.id.clone()));
+        for head in self.reader.heads(joined).await? {
+            // A reader that has gone takes this task with it.
+            let _ = self.news.send(News::Source(head)).await;
+        }
+        Ok(true)
+    }
 }

@@ -347,13 +347,7 @@ impl Backend for DockerBackend {
     }
 
     async fn logs(&self, tenant: &TenantRef, query: &LogQuery) -> Result<LogStream, BackendError> {
-        let mut containers = self.containers(tenant).await?;
-        containers.retain(|container| {
-            !container.is_aside() && (query.services.is_empty() || query.services.contains(&container.service))
-        });
-        let with_tty = logs::with_tty(&self.engine, containers).await;
-        let with_tty = with_tty.map_err(|error| error.into_backend("reading logs"))?;
-        logs::merged(&self.engine, with_tty, query).await
+        logs::stream(&self.engine, tenant, query).await
     }
 
     async fn usage(&self, tenant: Option<&TenantRef>) -> Result<Vec<ContainerUsage>, BackendError> {

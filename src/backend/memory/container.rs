@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
-use super::logs::{Ring, Written};
+use super::logs::Ring;
 use super::shell::{Program, Unknown};
 use crate::backend::converge::{KnownContainer, RunState};
-use crate::backend::{Deployment, FailureDetails, LogLine, ObservedContainer, ResolvedImage, TenantRef};
+use crate::backend::{Deployment, FailureDetails, LogOrigin, LogSource, ObservedContainer, ResolvedImage, TenantRef};
 use crate::compose::{Healthcheck, MountSource, PortMapping, Protocol, RestartPolicy, Service};
 use crate::domain::{
     ContainerId, ContainerName, ContainerStatus, Endpoint, Generation, Health, ImageInfo, ImageRef, ServiceName,
@@ -327,15 +327,13 @@ impl Container {
         }
     }
 
-    pub(super) fn log_line(&self, written: &Written) -> LogLine {
-        LogLine {
-            time: Some(written.time),
+    /// For its log lines.
+    pub(super) fn log_origin(&self) -> LogOrigin {
+        LogOrigin {
+            source: LogSource::of(&self.id),
+            container: self.final_name.clone(),
             service: self.service.clone(),
             number: self.number,
-            container: self.final_name.clone(),
-            stream: written.stream,
-            line: written.line.clone(),
-            partial: written.partial,
         }
     }
 }

@@ -1,0 +1,247 @@
+//! Merges the logs of several containers by time.
+//!
+//! As long as a source reads what was there before, its next line is waited for, so that a log that has been written is told
+//! in order. A source that is live may be silent for ever: then the others go ahead with lines that are old enough for an
+//! earlier one to have come.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::source::Batch;
+use crate::backend::{BackendError, LogEvent, LogStream};
+
+/// Lines that were written at the same time by several containers come in the order of their timestamps if none of
+/// them is later than this.
+const REORDER: Duration = Duration::from_millis(20);
+/// Events that go on at once.
+const TOGETHER: usize = 512;
+/// How long lines that were written before `until` may take to come.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What happens to the sources while they are merged.
+pub(super) enum News {
+    /// One more.
+    Source(Head),
+    /// There will be no more: it ends with those that there are.
+    Last,
+    /// It ends with this.
+    Failed(BackendError),
+}
+
+/// Merges sources until all have ended and, where there is `news`, no more will come; or until this time has passed.
+pub(super) fn merge(
+    sources: Vec<Head>,
+    news: Option<mpsc::Receiver<News>>,
+    until: Option<jiff::Timestamp>,
+    alive: impl Send + 'static,
+) -> LogStream {
+    let (sender, mut receiver) = mpsc::channel(1);
+    let end = until.filter(|_| news.is_some()).map(|until| {
+        let left = until.duration_since(jiff::Timestamp::now());
+        Instant::now() + Duration::try_from(left).unwrap_or_default() + GRACE
+    });
+    let merge = Merge { heads: sources, news, end };
+    let merging = AbortOnDropHandle::new(tokio::spawn(merge.run(sender)));
+    stream::poll_fn(move |context| {
+        let _alive = (&merging, &alive);
+        receiver.poll_recv(context)
+    })
+    .boxed()
+}
+
+struct Merge {
+    heads: Vec<Head>,
+    news: Option<mpsc::Receiver<News>>,
+    end: Option<Instant>,
+}
+
+impl Merge {
+    async fn run(mut self, out: mpsc::Sender<Result<Vec<LogEvent>, BackendError>>) {
+        loop {
+            while let Some(news) = self.news.as_mut().and_then(|news| news.try_recv().ok()) {
+                if let Some(error) = self.hear(Some(news)) {
+                    let _ = out.send(Err(error)).await;
+                    return;
+                }
+            }
+            let (batch, failure) = self.next_batch();
+            let idle = batch.is_empty() && failure.is_none();
+            // A failed send means that the reader has gone.
+            if !batch.is_empty() && out.send(Ok(batch)).await.is_err() {
+                return;
+            }
+            if let Some(error) = failure {
+                let _ = out.send(Err(error)).await;
+                return;
+            }
+            let over = self.end.is_some_and(|end| Instant::now() >= end);
+            if idle && over || self.heads.is_empty() && self.news.is_none() {
+                return;
+            }
+            if idle && let Some(error) = self.wait().await {
+                let _ = out.send(Err(error)).await;
+                return;
+            }
+        }
+    }
+
+    fn hear(&mut self, news: Option<News>) -> Option<BackendError> {
+        match news {
+            Some(News::Source(head)) => self.heads.push(head),
+            Some(News::Failed(error)) => return Some(error),
+            Some(News::Last) | None => self.news = None,
+        }
+        None
+    }
+
+    /// What can be told now, in order.
+    fn next_batch(&mut self) -> (Vec<LogEvent>, Option<BackendError>) {
+        let mut batch = Vec::new();
+        while batch.len() < TOGETHER {
+            for head in &mut self.heads {
+                head.fill_from_waiting();
+            }
+            self.heads.retain(|head| head.next.is_some() || !head.ended);
+            if let [only] = &mut self.heads[..] {
+                // Nobody else's lines come in between.
+                match only.next.take() {
+                    Some(Ok(event)) => batch.push(event),
+                    Some(Err(error)) => return (batch, Some(error)),
+                    None => break,
+                }
+                batch.extend(only.current.by_ref());
+                continue;
+            }
+            let silent = self.heads.iter().any(|head| head.next.is_none());
+            if self.heads.iter().any(|head| head.next.is_none() && !head.live) {
+                break;
+            }
+            let earliest = self.heads.iter_mut().filter(|head| head.next.is_some()).min_by_key(|head| head.time());
+            let Some(head) = earliest.filter(|head| !silent || head.may_overtake()) else { break };
+            match head.take() {
+                Some(Ok(event)) => batch.push(event),
+                Some(Err(error)) => return (batch, Some(error)),
+                None => {}
+            }
+        }
+        (batch, None)
+    }
+
+    /// Waits for something to do.
+    async fn wait(&mut self) -> Option<BackendError> {
+        let reorder = self.heads.iter().any(|head| head.next.is_some());
+        let end = self.end;
+        let missing: Vec<_> =
+            self.heads.iter_mut().filter(|head| head.next.is_none()).map(|head| Box::pin(head.fill())).collect();
+        let filled = async {
+            if missing.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            futures::future::select_all(missing).await;
+        };
+        let heard = async {
+            match self.news.as_mut() {
+                Some(news) => news.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let over = async {
+            match end {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        let news = tokio::select! {
+            () = filled => return None,
+            () = tokio::time::sleep(REORDER), if reorder => return None,
+            () = over => return None,
+            news = heard => news,
+        };
+        self.hear(news)
+    }
+}
+
+/// One source of a merge: its next event, and how to get more.
+pub(super) struct Head {
+    batches: mpsc::Receiver<Result<Batch, BackendError>>,
+    current: std::vec::IntoIter<LogEvent>,
+    next: Option<Result<LogEvent, BackendError>>,
+    live: bool,
+    ended: bool,
+    _reader: AbortOnDropHandle<()>,
+}
+
+impl Head {
+    /// Of what a task sends.
+    pub(super) fn new(
+        batches: mpsc::Receiver<Result<Batch, BackendError>>,
+        reader: tokio::task::JoinHandle<()>,
+    ) -> Self {
+        Self {
+            batches,
+            current: Vec::new().into_iter(),
+            next: None,
+            live: false,
+            ended: false,
+            _reader: AbortOnDropHandle::new(reader),
+        }
+    }
+
+    /// What has no time comes at once.
+    fn time(&self) -> Option<jiff::Timestamp> {
+        match &self.next {
+            Some(Ok(LogEvent::Line(line))) => line.time,
+            Some(Ok(LogEvent::Gap(gap))) => gap.from,
+            _ => None,
+        }
+    }
+
+    /// Whether this source's next line need not wait any longer for one that is silent: an earlier one would have come.
+    fn may_overtake(&self) -> bool {
+        let age = self.time().map(|time| jiff::Timestamp::now().duration_since(time));
+        age.is_none_or(|age| Duration::try_from(age).is_ok_and(|age| age >= REORDER))
+    }
+
+    /// Takes the next event if it has already come.
+    fn fill_from_waiting(&mut self) {
+        while self.next.is_none() && !self.ended {
+            match self.batches.try_recv() {
+                Ok(batch) => self.accept(Some(batch)),
+                Err(mpsc::error::TryRecvError::Disconnected) => self.accept(None),
+                Err(mpsc::error::TryRecvError::Empty) => return,
+            }
+        }
+    }
+
+    fn accept(&mut self, batch: Option<Result<Batch, BackendError>>) {
+        match batch {
+            Some(Ok(Batch::Events(events))) => {
+                self.current = events.into_iter();
+                self.next = self.current.next().map(Ok);
+            }
+            Some(Ok(Batch::Live)) => self.live = true,
+            Some(Err(error)) => self.next = Some(Err(error)),
+            None => self.ended = true,
+        }
+    }
+
+    fn take(&mut self) -> Option<Result<LogEvent, BackendError>> {
+        let taken = self.next.take();
+        self.next = self.current.next().map(Ok);
+        taken
+    }
+
+    /// Waits for this source's next event, its end or its going live. Cancelling it loses nothing.
+    async fn fill(&mut self) {
+        let was_live = self.live;
+        while self.next.is_none() && !self.ended && self.live == was_live {
+            let batch = self.batches.recv().await;
+            self.accept(batch);
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Reads one container's log: what is there, and what is written as long as the container exists.
+//!
+//! ```text
+//! first part of the log --> Live --> follow until the engine ends it --> read on after the last line --> wait for a start
+//!  (a tail, or all that                  ^                                                                     |
+//!   comes after a cursor)                +---------------------------------------------------------------------+
+//! ```
+//! Whenever a log is read again, the place to go on at is looked for among its last lines, in the order of the log. Times
+//! only serve to recognise a line: a clock that was set back loses nothing, and the engine need not scan the whole log as it
+//! does for `since`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::Window;
+use super::connection::Reading;
+use super::finder::{Finder, Runs};
+use crate::backend::docker::demux::Piece;
+use crate::backend::docker::engine::{Engine, EngineError};
+use crate::backend::{BackendError, GapReason, LineMark, LogEvent, LogGap, LogLine, LogOrigin, Position, Tail, cursor};
+use crate::domain::ContainerId;
+
+/// Among how many of the last lines a place is looked for; in the whole log after that.
+const LADDER: [u32; 3] = [256, 4096, 65_536];
+/// Up to so many last lines are counted from further back (see [`Source::place_before`]); 24 bytes are held for each.
+const COUNTED: u32 = 10_000;
+/// A follower that could not hand its lines over for so long is read anew: the engine may have rotated the log twice
+/// meanwhile, and its followers then miss what was between without a word.
+const SLOW: Duration = Duration::from_millis(250);
+/// How often a container that does not run is looked at when no event comes.
+const LOOK: Duration = Duration::from_secs(5);
+/// The least time between two times of following a container.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a source has to tell.
+#[derive(Debug)]
+pub(super) enum Batch {
+    /// Never empty.
+    Events(Vec<LogEvent>),
+    /// All that had been written has been told. From here on nobody knows when the next line comes.
+    Live,
+}
+
+/// Where a source begins.
+#[derive(Debug, Clone)]
+pub(super) enum Start {
+    /// With a part of the log.
+    Window(Window),
+    /// With what comes after this.
+    After(Position),
+}
+
+/// Why it does not go on.
+enum Halt {
+    /// Nobody reads any more.
+    Unread,
+    Engine(EngineError),
+}
+
+impl From<EngineError> for Halt {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+/// How a search ended.
+enum Search {
+    /// What comes after the place has been told.
+    Told,
+    /// The place is not among these lines.
+    Missing { early: Option<u32> },
+}
+
+pub(super) struct Source {
+    engine: Arc<Engine>,
+    id: ContainerId,
+    tty: bool,
+    origin: Arc<LogOrigin>,
+    until: Option<jiff::Timestamp>,
+    out: mpsc::Sender<Result<Batch, BackendError>>,
+    /// Up to where it has been told.
+    position: Position,
+    runs: Runs,
+    /// Handing over took too long since this was last looked at.
+    slow: bool,
+}
+
+impl Source {
+    pub(super) fn new(
+        engine: &Arc<Engine>,
+        (id, tty, origin): (ContainerId, bool, Arc<LogOrigin>),
+        until: Option<jiff::Timestamp>,
+        out: mpsc::Sender<Result<Batch, BackendError>>,
+    ) -> Self {
+        let (engine, position, runs) = (Arc::clone(engine), Position::Beginning, Runs::default());
+        Self { engine, id, tty, origin, until, out, position, runs, slow: false }
+    }
+
+    /// Tells everything from `start` on. `changes` ticks when something has happened to one of the tenant's containers;
+    /// without it, what is there now is all.
+    pub(super) async fn run(mut self, start: Start, changes: Option<watch::Receiver<u64>>) {
+        let resumed = matches!(start, Start::After(Position::Line(_)));
+        let mut read_once = false;
+        let Err(halt) = self.work(start, changes, &mut read_once).await else { return };
+        let last = match halt {
+            Halt::Unread => return,
+            Halt::Engine(EngineError::NotFound(_)) => {
+                let gap = (resumed && !read_once).then(|| self.gap(GapReason::Removed, None));
+                Ok(Batch::Events(gap.into_iter().chain([LogEvent::Left(self.origin.source)]).collect()))
+            }
+            Halt::Engine(error) => Err(error.into_backend("reading logs")),
+        };
+        // Nobody left to read it is no failure.
+        let _ = self.out.send(last).await;
+    }
+
+    async fn work(
+        &mut self,
+        start: Start,
+        changes: Option<watch::Receiver<u64>>,
+        read_once: &mut bool,
+    ) -> Result<(), Halt> {
+        match start {
+            Start::Window(window) => self.begin(&window).await?,
+            Start::After(position) => {
+                self.position = position;
+                self.send(vec![LogEvent::Joined(self.origin.at(position))]).await?;
+                self.catch_up().await?;
+            }
+        }
+        *read_once = true;
+        let Some(mut changes) = changes else { return Ok(()) };
+        self.hand_over(Batch::Live).await?;
+        let mut among = LADDER[0];
+        loop {
+            changes.mark_unchanged();
+            let began = Instant::now();
+            let followed = self.follow(among).await?;
+            self.catch_up().await?;
+            if followed {
+                among = LADDER[0];
+                tokio::time::sleep_until(began + PAUSE).await;
+                self.until_started(&mut changes).await?;
+            } else {
+                // More was written than was looked at while the follower was set up.
+                among = among.saturating_mul(8).min(LADDER[2]);
+            }
+        }
+    }
+
+    /// Waits until the container runs.
+    async fn until_started(&self, changes: &mut watch::Receiver<u64>) -> Result<(), Halt> {
+        loop {
+            let details = self.engine.inspect(&self.id).await?;
+            if details.state.and_then(|state| state.running) == Some(true) {
+                return Ok(());
+            }
+            tokio::select! {
+                ticked = changes.changed() => ticked.map_err(|_| Halt::Unread)?,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Tells a part of the log, where nothing has been told before.
+    async fn begin(&mut self, window: &Window) -> Result<(), Halt> {
+        if let Tail::Lines(lines) = window.tail
+            && lines <= COUNTED
+        {
+            self.position = self.place_before(lines, window.since).await?;
+            self.send(vec![LogEvent::Joined(self.origin.at(self.position))]).await?;
+            return if lines > 0 { self.catch_up().await } else { Ok(()) };
+        }
+        let mut reading = self.open(window).await?;
+        let since = window.since.max(window.until).and_then(cursor::nanoseconds);
+        self.position = since.map_or(Position::Beginning, Position::Since);
+        let mut joined = false;
+        while let Some(pieces) = reading.next().await {
+            let pieces = pieces?;
+            if let Some(first) = pieces.first().filter(|_| !joined) {
+                let place = Runs::default().mark(first).map(|mark| LineMark { nth: 0, ..mark });
+                self.position = place.map_or(self.position, Position::Line);
+                joined = true;
+                self.send(vec![LogEvent::Joined(self.origin.at(self.position))]).await?;
+            }
+            self.tell(pieces).await?;
+        }
+        if !joined {
+            self.send(vec![LogEvent::Joined(self.origin.at(self.position))]).await?;
+        }
+        Ok(())
+    }
+
+    /// The place before the last lines, and not before what is older than `since`. Some more are looked at: the first of
+    /// those may be in the middle of a long line, and its pieces are only told apart by counting.
+    async fn place_before(&self, lines: u32, since: Option<jiff::Timestamp>) -> Result<Position, Halt> {
+        let since = since.and_then(cursor::nanoseconds);
+        let tail = Tail::Lines(lines + LADDER[0]);
+        let mut reading = self.open(&Window { tail, ..Window::all(false) }).await?;
+        let (mut runs, mut marks, most) = (Runs::default(), VecDeque::new(), lines as usize);
+        let mut before = None;
+        while let Some(pieces) = reading.next().await {
+            for mark in pieces?.iter().filter_map(|piece| runs.mark(piece)) {
+                marks.push_back(mark);
+                if marks.len() > most {
+                    before = marks.pop_front();
+                }
+            }
+        }
+        let old = marks.iter().rev().find(|mark| Some(mark.time) < since);
+        let first = marks.front().map(|mark| LineMark { nth: 0, ..*mark });
+        let nothing = since.map_or(Position::Beginning, Position::Since);
+        Ok(old.copied().or(before).or(first).map_or(nothing, Position::Line))
+    }
+
+    /// Tells what has been written after the position.
+    async fn catch_up(&mut self) -> Result<(), Halt> {
+        let Position::Line(mut mark) = self.position else {
+            self.tell_from_position(false).await?;
+            return Ok(());
+        };
+        for tail in LADDER {
+            if let Search::Told = self.search(mark, Tail::Lines(tail), false).await? {
+                return Ok(());
+            }
+        }
+        // A second time if the log has lost the first lines of that time since.
+        for _ in 0..2 {
+            match self.search(mark, Tail::All, false).await? {
+                Search::Told => return Ok(()),
+                Search::Missing { early: None } => break,
+                Search::Missing { early: Some(nth) } => mark.nth = nth,
+            }
+        }
+        let mut reading = self.open(&Window::all(false)).await?;
+        let mut told = false;
+        while let Some(pieces) = reading.next().await {
+            let pieces = pieces?;
+            if let Some(first) = pieces.first().filter(|_| !told) {
+                told = true;
+                let gap = self.gap(GapReason::Rotated, first.time);
+                self.send(vec![gap]).await?;
+                self.runs = Runs::default();
+            }
+            self.tell(pieces).await?;
+        }
+        if !told {
+            let gap = self.gap(GapReason::Rotated, None);
+            self.position = Position::Beginning;
+            self.send(vec![gap]).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells new lines as they are written, until the engine ends it (true) or the place to go on at is not among the last
+    /// lines, or was not a moment ago (false).
+    async fn follow(&mut self, among: u32) -> Result<bool, Halt> {
+        self.slow = false;
+        match self.position {
+            Position::Line(mark) => {
+                Ok(matches!(self.search(mark, Tail::Lines(among), true).await?, Search::Told) && !self.slow)
+            }
+            _ => self.tell_from_position(true).await.map(|()| !self.slow),
+        }
+    }
+
+    async fn tell_from_position(&mut self, follow: bool) -> Result<(), Halt> {
+        let since = match self.position {
+            Position::Since(time) => jiff::Timestamp::from_nanosecond(time.into()).ok(),
+            _ => None,
+        };
+        let mut reading = self.open(&Window { since, ..Window::all(follow) }).await?;
+        while let Some(pieces) = reading.next().await {
+            let mut pieces = pieces?;
+            // The engine leaves out what is older; newer ones only what comes before the first that is not.
+            pieces.retain(|piece| since.is_none_or(|since| piece.time.is_none_or(|time| time >= since)));
+            self.tell(pieces).await?;
+            if follow && self.slow {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what comes after the mark, if it is among these lines. A follower gives up as soon as it cannot be.
+    async fn search(&mut self, mark: LineMark, tail: Tail, follow: bool) -> Result<Search, Halt> {
+        let window = Window { tail, ..Window::all(follow) };
+        let most = if let Tail::Lines(lines) = tail { usize::try_from(lines).ok() } else { None };
+        let mut reading = self.open(&window).await?;
+        let mut finder = Finder::new(mark);
+        let mut found = false;
+        while let Some(pieces) = reading.next().await {
+            let mut pieces = pieces?;
+            if !found {
+                let mut rest = None;
+                for (at, piece) in pieces.iter().enumerate() {
+                    let newer = piece.nanoseconds().is_some_and(|time| time > mark.time);
+                    let looked_at_all = follow && most.is_some_and(|most| finder.seen >= most);
+                    if finder.seen == 0 && newer && most.is_some() || looked_at_all {
+                        return Ok(Search::Missing { early: None });
+                    }
+                    if let Some(with) = finder.look(piece) {
+                        rest = Some(if with { at } else { at + 1 });
+                        break;
+                    }
+                }
+                let Some(rest) = rest else { continue };
+                found = true;
+                self.runs = finder.runs();
+                pieces.drain(..rest);
+            }
+            self.tell(pieces).await?;
+            if follow && self.slow {
+                break;
+            }
+        }
+        Ok(if found { Search::Told } else { Search::Missing { early: finder.early } })
+    }
+
+    async fn open(&self, window: &Window) -> Result<Reading, Halt> {
+        Ok(Reading::open(&self.engine, &self.id, self.tty, window).await?)
+    }
+
+    async fn tell(&mut self, pieces: Vec<Piece>) -> Result<(), Halt> {
+        let mut lines = Vec::with_capacity(pieces.len());
+        let mut last = None;
+        for piece in pieces {
+            let nth = self.runs.count(piece.stream, piece.nanoseconds());
+            if self.until.is_some_and(|until| piece.time.is_some_and(|time| time > until)) {
+                continue;
+            }
+            let Piece { time, stream, line, partial } = piece;
+            let line = LogLine { time, origin: Arc::clone(&self.origin), nth, stream, line, partial };
+            if line.time.is_some() {
+                last = Some(lines.len());
+            }
+            lines.push(LogEvent::Line(line));
+        }
+        if let Some(LogEvent::Line(line)) = last.map(|last| &lines[last])
+            && let Some(mark) = line.mark()
+        {
+            self.position = Position::Line(mark);
+        }
+        if lines.is_empty() { Ok(()) } else { self.send(lines).await }
+    }
+
+    fn gap(&self, reason: GapReason, to: Option<jiff::Timestamp>) -> LogEvent {
+        let from = match self.position {
+            Position::Line(mark) => jiff::Timestamp::from_nanosecond(mark.time.into()).ok(),
+            _ => None,
+        };
+        LogEvent::Gap(LogGap {
+            service: self.origin.service.clone(),
+            number: self.origin.number,
+            container: Some(self.origin.container.clone()),
+            from,
+            to,
+            reason,
+        })
+    }
+
+    async fn send(&mut self, events: Vec<LogEvent>) -> Result<(), Halt> {
+        self.hand_over(Batch::Events(events)).await
+    }
+
+    async fn hand_over(&mut self, batch: Batch) -> Result<(), Halt> {
+        let began = Instant::now();
+        self.out.send(Ok(batch)).await.map_err(|_| Halt::Unread)?;
+        self.slow |= began.elapsed() > SLOW;
+        Ok(())
+    }
+}
