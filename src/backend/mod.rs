@@ -84,6 +84,17 @@ pub struct Run {
     pub pre_stop: BTreeMap<ServiceName, PreStop>,
 }
 
+/// What a stranger's container says in place of its image, where the image says what a file may not.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Instead {
+    /// Time between two healthchecks.
+    pub interval: Option<Duration>,
+    /// Time between two healthchecks in the start period.
+    pub start_interval: Option<Duration>,
+    /// The signal that ends it.
+    pub stop_signal: Option<String>,
+}
+
 /// The image a service's reference stands for right now.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ResolvedImage {

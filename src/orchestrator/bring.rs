@@ -146,7 +146,7 @@ impl Orchestrator {
         let stored = self.disk(move |fs| fs.generation(&tenant, generation)).await?;
         let spec = TenantSpec { pinned_images: stored.images, ..stored.spec };
         let run = op.run(self.credentials(Vec::new()));
-        let wanted = Wanted { kind: OperationKind::Update, status: "updated", spec, run, adopt: false };
+        let wanted = Wanted { kind: OperationKind::Update, spec, run, adopt: false, expect_plan: None };
         self.bring(op, record, wanted).await?;
         self.live_record(op.tenant()).await
     }
@@ -155,7 +155,7 @@ impl Orchestrator {
     async fn bring(&self, op: &Op, record: Record, mut wanted: Wanted) -> Result<Provisioned, Error> {
         let backend = self.backend(record.backend)?;
         let next = record.generation.next();
-        let loaded = self.timed("load", self.load_wanted(&record, &mut wanted)).await?;
+        let mut loaded = self.timed("load", self.load_wanted(&record, &mut wanted)).await?;
         let claim = self.claim(&record, &loaded).await?;
         op.report("looking at images");
         let preparing = op.unless_cancelled(backend.prepare(&loaded.deployment, &wanted.run));

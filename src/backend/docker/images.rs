@@ -419,7 +419,7 @@ async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<Optio
     let (begun, mut layers) = (Instant::now(), Layers::default());
     let pulled = follow(messages, &wanted.reference, &mut layers, |step, far| steps.say(step, far)).await;
     engine.metrics().pulled_bytes(layers.downloaded());
-    engine.metrics().pull(pulled.err().map(PullFailure::reason), begun.elapsed());
+    engine.metrics().pull(pulled.as_ref().err().copied().map(PullFailure::reason), begun.elapsed());
     pulled
 }
 
