@@ -9,6 +9,7 @@ use super::names::{InvalidName, Subdomain};
 
 /// Identifies an operation. Ordered by time of creation (UUID version 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct OperationId(uuid::Uuid);
 
@@ -35,6 +36,7 @@ impl fmt::Display for OperationId {
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "named after the routes")]
 pub enum OperationKind {
@@ -53,6 +55,7 @@ pub enum OperationKind {
 
 /// A running operation as others may see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Operation {
     /// Its id.
     pub id: OperationId,
@@ -70,6 +73,7 @@ pub struct Operation {
 
 /// How an operation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the words of the HTTP contract")]
 pub enum OperationState {
@@ -84,6 +88,7 @@ pub enum OperationState {
 
 /// What is left of an operation that did not answer for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// What it was to do has been done.
@@ -126,6 +131,7 @@ pub struct Failure {
 
 /// How far an operation is, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counters {
     /// Steps of its plan, as far as it has one.
     pub steps: u64,

@@ -7,13 +7,14 @@ use serde::Serialize;
 use super::Error;
 use crate::backend::{Capabilities, Guards, HostInfo};
 use crate::domain::{
-    BackendName, DesiredState, Endpoint, Generation, ObjectName, Operation, OperationId, OperationRecord, ProjectName,
-    ServiceStatus, Subdomain, TenantId, TenantState,
+    BackendName, DesiredState, Endpoint, Generation, ImageInfo, ObjectName, Operation, OperationId, OperationRecord,
+    ProjectName, ServiceStatus, Subdomain, TenantId, TenantState,
 };
 use crate::tenant_fs::{Cordon, LastError};
 
 /// The answer to provision, update and rollback.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct Provisioned {
     /// `provisioned`, `updated` or `rolled_back`.
@@ -34,6 +35,7 @@ pub struct Provisioned {
 
 /// The answer to restart, stop and start.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct Done {
     /// `restarted`, `stopped` or `started`.
@@ -43,6 +45,7 @@ pub struct Done {
 
 /// The answer to teardown.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TornDown {
     /// `torn_down`.
@@ -93,6 +96,7 @@ pub enum Submitted {
 
 /// What a teardown left.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Kept {
     /// Names of volumes that are still there.
     pub volumes: Vec<ObjectName>,
@@ -104,6 +108,7 @@ pub struct Kept {
 
 /// The answer to `GET /v1/tenants`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TenantList {
     pub tenants: Vec<TenantLine>,
@@ -111,6 +116,7 @@ pub struct TenantList {
 
 /// One tenant in the list.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TenantLine {
     pub subdomain: Subdomain,
@@ -129,8 +135,19 @@ pub struct TenantLine {
     pub last_error: Option<LastError>,
 }
 
+/// The answer to images.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[allow(missing_docs, reason = "the fields of the HTTP contract")]
+pub struct ImageList {
+    pub subdomain: Subdomain,
+    /// One for each container.
+    pub images: Vec<ImageInfo>,
+}
+
 /// The answer to status.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TenantStatus {
     pub subdomain: Subdomain,
@@ -155,6 +172,7 @@ pub struct TenantStatus {
 
 /// The answer to `GET /v1/system/info`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct SystemInfo {
     /// This agent's version.
@@ -174,6 +192,7 @@ pub struct SystemInfo {
 
 /// What the agent made sure of itself; null is what it cannot see from where it runs, and somebody else has to look after.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Verified {
     /// The API listens on a loopback address only, which no container reaches.
     pub api_on_loopback: bool,
@@ -192,6 +211,7 @@ pub struct Verified {
 
 /// The answer to cordon and uncordon.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cordoned {
     /// `cordoned` or `uncordoned`.
     pub status: &'static str,
@@ -204,6 +224,7 @@ pub struct Cordoned {
 
 /// What a prune removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "each name is its own description")]
 pub enum LeftOverKind {
@@ -216,6 +237,7 @@ pub enum LeftOverKind {
 
 /// Something that is left over.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LeftOver {
     /// What it is.
     pub kind: LeftOverKind,
@@ -236,6 +258,7 @@ pub struct LeftOver {
 
 /// The answer to a prune.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Pruned {
     /// Whether nothing was to be removed.
     pub dry_run: bool,

@@ -17,6 +17,7 @@ use crate::tenant_fs::Record;
 
 /// The answer to `POST /v1/tenants/plan`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct Planned {
     pub subdomain: Subdomain,
@@ -43,6 +44,7 @@ pub struct Planned {
 
 /// One object of a plan.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct PlannedStep {
     /// `network name`, `volume name` or `container service-number`.
@@ -53,6 +55,7 @@ pub struct PlannedStep {
 
 /// One port that is published.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct PlannedPort {
     pub service: ServiceName,
@@ -64,6 +67,7 @@ pub struct PlannedPort {
 
 /// What the tenant needs, and what the host has. It fits, else there is a refusal instead of this.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Fit {
     /// What the tenant needs.
     pub needs: Demand,

@@ -20,6 +20,7 @@ pub(super) struct Claims {
 
 /// What of the host is taken, and how much there is: memory in bytes, CPUs in billionths. None where it cannot be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Room {
     /// Tenants besides this one.
     pub tenants: u64,

@@ -1,9 +1,12 @@
 //! One function a route.
 
 mod logs;
-mod operations;
+pub(super) mod operations;
 mod system;
 mod tenants;
+
+#[cfg(test)]
+pub(super) use system::Probe;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -82,6 +85,7 @@ impl Endpoints for Handlers {
             Route::Cordon => self.cordon(call).await,
             Route::Uncordon => self.uncordon(&call).await,
             Route::Prune => self.prune(call).await,
+            Route::OpenApi => self.openapi(&call),
         }
     }
 }

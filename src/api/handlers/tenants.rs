@@ -1,7 +1,6 @@
 //! The routes of tenants, logs excepted.
 
 use hyper::StatusCode;
-use serde_json::json;
 
 use super::Handlers;
 use super::operations::Caller;
@@ -11,7 +10,7 @@ use crate::api::respond::{self, Answer};
 use crate::api::router::Route;
 use crate::api::{query, requests};
 use crate::domain::Subdomain;
-use crate::orchestrator::Mutation;
+use crate::orchestrator::{ImageList, Mutation};
 
 impl Handlers {
     pub(super) async fn provision(&self, call: Call) -> Result<Answer, ApiError> {
@@ -72,6 +71,6 @@ impl Handlers {
     pub(super) async fn images(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {
         query::none(call.query.as_deref())?;
         let images = self.reading(self.orchestrator.images(tenant)).await?;
-        Ok(respond::json(StatusCode::OK, &json!({ "subdomain": tenant, "images": images })))
+        Ok(respond::json(StatusCode::OK, &ImageList { subdomain: tenant.clone(), images }))
     }
 }
