@@ -23,6 +23,8 @@ use super::error::ApiError;
 use super::respond::{self, Answer};
 use crate::domain::ErrorCode;
 
+/// The type of such a body.
+pub(super) const MEDIA_TYPE: &str = "text/event-stream";
 /// A comment after so long without an event, so that no proxy takes the connection for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What the client is told to wait, in milliseconds, before it connects again.
@@ -91,7 +93,7 @@ where
         goodbye: Event::json(None, "error", &stopping.body(request_id)),
         _place: place,
     };
-    let mut answer = respond::with_type(StatusCode::OK, "text/event-stream", RelayBody(Box::new(body)).boxed_unsync());
+    let mut answer = respond::with_type(StatusCode::OK, MEDIA_TYPE, RelayBody(Box::new(body)).boxed_unsync());
     // nginx holds a proxied answer back until its buffer is full, unless it is told not to.
     answer.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     answer

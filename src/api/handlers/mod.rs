@@ -1,7 +1,7 @@
 //! One function a route.
 
 mod logs;
-mod operations;
+pub(super) mod operations;
 mod system;
 mod tenants;
 

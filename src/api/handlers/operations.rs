@@ -14,58 +14,65 @@ use crate::api::respond::{self, Answer};
 use crate::api::sse::{self, Event};
 use crate::api::{ask, query};
 use crate::backend::Told;
-use crate::domain::{ErrorCode, OperationId, OperationRecord, RepeatKey};
+use crate::domain::{Counters, ErrorCode, Operation, OperationId, OperationRecord, OperationState, Outcome, RepeatKey};
 use crate::orchestrator::{Ask, Followed, Mutation, Submitted};
 
 /// An operation on its way out.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "OperationRecord"))]
 pub(in crate::api) struct View<'a> {
     #[serde(flatten)]
-    record: &'a Shown<'a>,
+    operation: &'a Operation,
+    state: OperationState,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_at: Option<jiff::Timestamp>,
+    /// What is left of it, if it did not succeed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+    progress: Counters,
+    /// The request that asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    /// What its request was, or would have been, answered with.
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<ResultView<'a>>,
+    /// The error that its request was, or would have been, answered with.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorBody<'a>>,
 }
 
+/// An answer.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-struct Shown<'a> {
-    #[serde(flatten)]
-    operation: &'a crate::domain::Operation,
-    state: crate::domain::OperationState,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ended_at: Option<jiff::Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<crate::domain::Outcome>,
-    progress: crate::domain::Counters,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "OperationResult"))]
 struct ResultView<'a> {
     status: u16,
     body: &'a Value,
 }
 
-/// The operation as clients see it. Its error is the one that the request was or would have been answered with.
+/// The answer to the list of operations.
+#[cfg(test)]
+#[derive(Serialize, schemars::JsonSchema)]
+#[schemars(rename = "OperationList")]
+#[allow(dead_code, reason = "only its schema is used: a view borrows from what it is made of")]
+pub(in crate::api) struct ListView<'a> {
+    operations: Vec<View<'a>>,
+}
+
+/// The operation as clients see it.
 fn view(record: &OperationRecord) -> Value {
     let request = record.request_id.as_deref().and_then(RequestId::parse).unwrap_or_else(RequestId::nobody);
     let error = record.error.clone().map(ApiError::from);
-    let shown = Shown {
+    let result = record.result.as_ref();
+    json!(View {
         operation: &record.operation,
         state: record.state,
         ended_at: record.ended_at,
         outcome: record.outcome,
         progress: record.progress,
         request_id: record.request_id.as_deref(),
-    };
-    let result = record.result.as_ref();
-    json!(View {
-        record: &shown,
         result: result.map(|result| ResultView { status: status(result.created).as_u16(), body: &result.body }),
         error: error.as_ref().map(|error| error.body(&request)),
     })
@@ -157,9 +164,7 @@ impl Handlers {
         let place = place.map_err(|_| ApiError::new(ErrorCode::RateLimited, "too many event streams are open"))?;
         let Some(followed) = self.orchestrator.follow(id, after).await? else {
             // The one status that keeps an EventSource from connecting again.
-            let mut answer = respond::json(StatusCode::NO_CONTENT, &Value::Null);
-            *answer.body_mut() = respond::nothing();
-            return Ok(answer);
+            return Ok(respond::with_type(StatusCode::NO_CONTENT, sse::MEDIA_TYPE, respond::nothing()));
         };
         let events = followed.map(event);
         Ok(sse::answer(events, &call.request_id, self.stop.clone(), place))
