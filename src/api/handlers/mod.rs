@@ -6,8 +6,6 @@ mod system;
 mod tenants;
 
 #[cfg(test)]
-pub(super) use operations::View;
-#[cfg(test)]
 pub(super) use system::Probe;
 
 use std::future::Future;

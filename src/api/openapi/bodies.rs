@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::api::handlers::View;
 use crate::domain::{BackendName, ServiceName, Subdomain, TenantId};
 use crate::orchestrator::LeftOverKind;
 
@@ -164,10 +163,4 @@ pub(super) struct PruneBody {
     /// The volumes that may go, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     volumes: Option<Vec<String>>,
-}
-
-/// Operations, the newest first, without their results.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct OperationList {
-    operations: Vec<View<'static>>,
 }

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::bodies::{CordonBody, OperationList, ProvisionBody, PruneBody, UpdateBody};
+use super::bodies::{CordonBody, ProvisionBody, PruneBody, UpdateBody};
 use super::generate::{Schemas, Shape};
 use crate::api::error::ErrorBody;
-use crate::api::handlers::{Probe, View};
+use crate::api::handlers::Probe;
+use crate::api::handlers::operations::{ListView, View};
 use crate::api::logs::{JsonGap, JsonLine};
 use crate::api::router::Route;
 use crate::domain::{ErrorCode, OperationId, Subdomain};
@@ -521,7 +522,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 "Operations of the last 24 hours, the newest first.",
                 ok(
                     "The operations, without their results.",
-                    schemas.json::<OperationList>(json!({"operations": [operation_example("running")]})),
+                    schemas.json::<ListView<'_>>(json!({"operations": [operation_example("running")]})),
                 ),
             )
         },
