@@ -89,6 +89,11 @@ pub(super) fn purge(raw: Option<&str>) -> Result<bool, ApiError> {
     Query::parse(raw, &["purge"])?.flag("purge")
 }
 
+/// `fresh` of status.
+pub(super) fn fresh(raw: Option<&str>) -> Result<bool, ApiError> {
+    Query::parse(raw, &["fresh"])?.flag("fresh")
+}
+
 /// The parameters of logs: what to read, and whether each line shows its time.
 pub(super) fn logs(raw: Option<&str>, now: jiff::Timestamp) -> Result<(LogQuery, bool), ApiError> {
     const TIME: &str = "a time such as 2026-11-21T08:00:00Z (write + as %2B) or how long ago, such as 10m";

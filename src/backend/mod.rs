@@ -16,6 +16,7 @@ mod plan;
 mod rolling;
 #[cfg(test)]
 pub(crate) mod sample;
+mod sightings;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub use error::{BackendError, FailureDetails};
 pub use hooks::PreStop;
 pub use logs::{LogLine, LogQuery, LogStream, LogStreamKind, Tail};
 pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNote, Until, Work};
+pub use sightings::{Ended, Sighting, Sightings};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,6 +41,7 @@ use tokio::time::Instant;
 
 use crate::domain::{
     BackendName, ContainerStatus, Endpoint, Generation, ImageInfo, ObjectName, RegistryAuth, ServiceName, Subdomain,
+    TenantId,
 };
 
 /// What a backend can and cannot do. Asking for the rest is 422 `UNSUPPORTED_ON_BACKEND`.
@@ -117,6 +120,8 @@ pub type ResolvedImages = BTreeMap<ServiceName, ResolvedImage>;
 pub struct ObservedContainer {
     /// Whose it is.
     pub tenant: Subdomain,
+    /// The identity that it was made for.
+    pub owner: TenantId,
     /// Its service.
     pub service: ServiceName,
     /// Its number within the service, from 1.
@@ -254,6 +259,10 @@ pub trait Backend: Send + Sync {
 
     /// Every container of this agent's tenants, in one cheap call.
     async fn tenants(&self) -> Result<Vec<ObservedContainer>, BackendError>;
+
+    /// Follows every container of this agent's tenants: [`Sighting::All`] first, then what changes. The stream ends when
+    /// anything may have been missed; whoever wants to know more watches again. Dropping it ends the watching.
+    async fn watch(&self) -> Result<Sightings, BackendError>;
 
     /// The images that the tenant's containers were made from.
     async fn images(&self, tenant: &TenantRef) -> Result<Vec<ImageInfo>, BackendError>;

@@ -26,5 +26,7 @@ pub use names::{
 };
 pub use operation::{Operation, OperationId, OperationKind};
 pub use path::ProjectPath;
-pub use status::{ContainerStatus, Endpoint, Health, ImageInfo, ServiceState, ServiceStatus, StackStatus, TenantState};
+pub use status::{
+    ContainerStatus, Endpoint, Exit, Health, ImageInfo, ServiceState, ServiceStatus, StackStatus, TenantState, WaitsFor,
+};
 pub use tenant::{BackendName, DesiredState, FileContent, Generation, Placement, RegistryAuth, TenantSpec};

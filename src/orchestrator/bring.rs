@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::load::Loaded;
 use super::operations::Op;
-use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest, summary};
+use super::summary::{self, Shape};
+use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest};
 use crate::backend::{Plan, PreStop, ResolvedImages, Run};
 use crate::domain::{
     Adopted, Demand, DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth,
@@ -141,6 +144,7 @@ impl Orchestrator {
         op.report("looking at images");
         let images = backend.prepare(&loaded.deployment, &wanted.run).await?;
         op.report("planning");
+        let mut as_of = Instant::now();
         let plan = backend.plan(&loaded.deployment, &images, &wanted.run).await?;
         let live = !record.kept && record.generation != Generation::NONE;
         let mut warnings = loaded.warnings.clone();
@@ -163,14 +167,20 @@ impl Orchestrator {
         // From here on the record says it.
         drop(claim);
         let observed = if changed || plan.standing.is_empty() {
-            backend.status(&self.tenant_ref(&record)).await.unwrap_or_default()
+            as_of = Instant::now();
+            backend.status(&self.tenant_ref(&record)).await
         } else {
-            plan.standing
+            Ok(plan.standing)
         };
+        if let Ok(observed) = &observed {
+            self.saw(op.tenant(), observed.clone(), as_of);
+            op.has_shown();
+        }
         // Nothing is remembered yet when this is the first that the tenant hears of this process.
         let standing = self.committed(&Record { generation, ..record.clone() }).await.ok();
         let services = standing.map_or_else(Vec::new, |loaded| {
-            summary::services(loaded.deployment.project.project(), record.desired, observed)
+            let shape = Shape::of(loaded.deployment.project.project(), &[]);
+            summary::services(&shape, record.desired, observed.unwrap_or_default(), false)
         });
         Ok(Provisioned {
             status: wanted.status,
@@ -274,10 +284,7 @@ impl Orchestrator {
     /// Writes the record of a new generation. A failure need not mean that the old one stands: the new one may be in place
     /// and only its sync have failed. Undoing then would be undoing what the record says.
     pub(super) async fn commit_generation(&self, record: &Record) -> Result<(), NotCommitted> {
-        let write = async || {
-            let record = record.clone();
-            self.disk(move |fs| fs.commit(&record)).await
-        };
+        let write = async || self.commit(record).await;
         let Err(error) = write().await else { return Ok(()) };
         match self.record(&record.subdomain).await {
             Ok(Some(found)) if found.generation == record.generation && found.kept == record.kept => {

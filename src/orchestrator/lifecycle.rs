@@ -53,8 +53,7 @@ impl Orchestrator {
         if service.is_none() && record.desired != desired {
             record.desired = desired;
             record.updated_at = jiff::Timestamp::now();
-            let changed = record.clone();
-            self.disk(move |fs| fs.commit(&changed)).await?;
+            self.commit(&record).await?;
         }
         let loaded = self.committed(&record).await?;
         let (backend, run) = (self.backend(record.backend)?, op.run(Vec::new()));
@@ -101,6 +100,7 @@ impl Orchestrator {
         if purge {
             op.report("deleting files");
             self.disk(move |fs| fs.purge(&tenant)).await?;
+            self.off_record(&record.subdomain);
             self.inner.loaded.remove(&record.subdomain);
             self.inner.degraded.remove(&record.subdomain);
             return Ok(Kept::default());
@@ -116,7 +116,7 @@ impl Orchestrator {
             last_error: None,
             ..record.clone()
         };
-        self.disk(move |fs| fs.commit(&kept_record)).await?;
+        self.commit(&kept_record).await?;
         self.end(record, None).await?;
         self.inner.loaded.remove(&record.subdomain);
         self.kept(record, removed, archive).await

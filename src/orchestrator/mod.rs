@@ -17,9 +17,13 @@
 
 mod answers;
 mod bring;
+mod deaths;
 mod error;
+mod feed;
+mod follow;
 mod lifecycle;
 mod load;
+mod mirror;
 mod operations;
 mod recover;
 mod requests;
@@ -31,7 +35,9 @@ mod view;
 
 pub use answers::*;
 pub use error::{Error, HostFull, LocatedRefusal};
+pub use feed::FeedEvent;
 pub use requests::*;
+pub use view::Text;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -52,7 +58,9 @@ use crate::backend::docker::{self, DockerBackend, PoolOverlap, Subnet};
 use crate::backend::memory::MemoryBackend;
 use crate::backend::{Backend, HostKey, TenantRef};
 use crate::config::Config;
-use crate::domain::{BackendName, Generation, OperationKind, RegistryAuth, ServiceName, Subdomain};
+use crate::domain::{
+    BackendName, ErrorCode, Generation, OperationId, OperationKind, RegistryAuth, ServiceName, Subdomain,
+};
 use crate::policy::Rules;
 use crate::tenant_fs::{FsError, Record, TenantFs};
 
@@ -72,7 +80,11 @@ struct Inner {
     claims: room::Claims,
     /// The memory in bytes and the CPUs of the host behind the backend, where it can be seen.
     host_size: tokio::sync::OnceCell<(Option<u64>, Option<u64>)>,
-    /// Loaded specifications, by tenant and generation, so that status need not read and parse.
+    /// What is known of all tenants without asking.
+    mirror: mirror::Mirror,
+    /// What happened to them.
+    feed: Arc<feed::Feed>,
+    /// Specifications that operations have loaded, by tenant and generation.
     loaded: DashMap<Subdomain, (Generation, Arc<Loaded>)>,
     /// Tenants whose last recovery failed, or whose record cannot be read.
     degraded: DashMap<Subdomain, ()>,
@@ -157,6 +169,8 @@ impl Orchestrator {
         let inner = Inner {
             key: HostKey::new(fs.host_key()),
             fs: Arc::new(fs),
+            mirror: mirror::Mirror::new([backend.name()]),
+            feed: Arc::new(feed::Feed::new()),
             backends: BTreeMap::from([(backend.name(), backend)]),
             settings,
             operations: Operations::default(),
@@ -197,31 +211,31 @@ impl Orchestrator {
 
     /// Makes a new generation with the content and the images of the previous one.
     pub async fn rollback(&self, tenant: &Subdomain, from: Option<Generation>) -> Result<Provisioned, Error> {
-        let operation = async move |this: Self, op: Op| this.do_rollback(&op, from).await;
+        let operation = async move |this: Self, op: Arc<Op>| this.do_rollback(&op, from).await;
         self.operate(tenant.clone(), OperationKind::Rollback, operation).await
     }
 
     /// Stops and starts what runs.
     pub async fn restart(&self, tenant: &Subdomain, service: Option<ServiceName>) -> Result<Done, Error> {
-        let operation = async move |this: Self, op: Op| this.do_restart(&op, service).await;
+        let operation = async move |this: Self, op: Arc<Op>| this.do_restart(&op, service).await;
         self.operate(tenant.clone(), OperationKind::Restart, operation).await
     }
 
     /// Stops, durably.
     pub async fn stop(&self, tenant: &Subdomain, service: Option<ServiceName>) -> Result<Done, Error> {
-        let operation = async move |this: Self, op: Op| this.do_stop(&op, service).await;
+        let operation = async move |this: Self, op: Arc<Op>| this.do_stop(&op, service).await;
         self.operate(tenant.clone(), OperationKind::Stop, operation).await
     }
 
     /// Starts what is stopped.
     pub async fn start(&self, tenant: &Subdomain, service: Option<ServiceName>) -> Result<Done, Error> {
-        let operation = async move |this: Self, op: Op| this.do_start(&op, service).await;
+        let operation = async move |this: Self, op: Arc<Op>| this.do_start(&op, service).await;
         self.operate(tenant.clone(), OperationKind::Start, operation).await
     }
 
     /// Removes a tenant's containers and networks; data too with `purge`.
     pub async fn teardown(&self, tenant: &Subdomain, purge: bool) -> Result<TornDown, Error> {
-        let operation = async move |this: Self, op: Op| this.do_teardown(&op, purge).await;
+        let operation = async move |this: Self, op: Arc<Op>| this.do_teardown(&op, purge).await;
         self.operate(tenant.clone(), OperationKind::Teardown, operation).await
     }
 
@@ -229,7 +243,7 @@ impl Orchestrator {
     async fn operate<T, F, Fut>(&self, tenant: Subdomain, kind: OperationKind, mutation: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(Self, Op) -> Fut + Send + 'static,
+        F: FnOnce(Self, Arc<Op>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, Error>> + Send,
     {
         if self.inner.stopping.is_cancelled() {
@@ -240,14 +254,22 @@ impl Orchestrator {
             let settings = &this.inner.settings;
             let op = this.inner.operations.begin(tenant, kind, settings.busy_wait, settings.operation_timeout).await?;
             let (id, tenant, begun) = (op.id(), op.tenant().clone(), Instant::now());
-            match this.finish_open_operation(&op).await {
+            let op = Arc::new(op);
+            this.turn(&tenant);
+            let result = match this.finish_open_operation(&op).await {
                 // What cannot be finished can still be torn down: nothing of it is needed for that.
                 Err(error) if kind == OperationKind::Teardown && !error.is_backend_away() => {
                     tracing::warn!(%tenant, %error, "tearing down with an operation open that cannot be finished");
+                    mutation(this.clone(), Arc::clone(&op)).await
                 }
-                finished => finished?,
-            }
-            let result = mutation(this.clone(), op).await;
+                Err(error) => Err(error),
+                Ok(()) => mutation(this.clone(), Arc::clone(&op)).await,
+            };
+            this.look_after(&op, result.as_ref().err()).await;
+            drop(op);
+            this.turn(&tenant);
+            let code = result.as_ref().err().map(Error::code);
+            this.operation_ended(&tenant, id, kind, code, begun.elapsed());
             let duration_ms = begun.elapsed().as_millis();
             match &result {
                 Ok(_) => tracing::info!(operation = %id, %tenant, ?kind, duration_ms, "operation succeeded"),
@@ -262,6 +284,29 @@ impl Orchestrator {
             tracing::error!(%error, "an operation ended abnormally");
             Err(Error::Internal)
         })
+    }
+
+    /// Tells the feed of the end of an operation.
+    fn operation_ended(
+        &self,
+        tenant: &Subdomain,
+        operation: OperationId,
+        kind: OperationKind,
+        code: Option<ErrorCode>,
+        took: Duration,
+    ) {
+        let outcome = if code.is_none() { "succeeded" } else { "failed" };
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let ended = feed::Happening::OperationEnded { operation, kind, outcome, code, duration_ms };
+        self.inner.feed.publish(tenant, &ended);
+    }
+
+    /// Writes a record, and what it says into the mirror.
+    async fn commit(&self, record: &Record) -> Result<(), Error> {
+        let written = record.clone();
+        self.disk(move |fs| fs.commit(&written)).await?;
+        self.on_record(record);
+        Ok(())
     }
 
     /// Runs a call of `tenant_fs` off the async workers.

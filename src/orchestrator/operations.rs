@@ -1,6 +1,7 @@
 //! One mutation per tenant at a time, and who is at it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub(super) struct Op {
     slot: Arc<Slot>,
     slots: Arc<DashMap<Subdomain, Arc<Slot>>>,
     lock: Option<OwnedMutexGuard<()>>,
+    /// It has shown the mirror what it did.
+    looked: AtomicBool,
 }
 
 impl Operations {
@@ -75,7 +78,16 @@ impl Operations {
         let current = Current { operation, progress: progress.clone() };
         *slot.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
         let slots = Arc::clone(&self.slots);
-        Ok(Op { tenant, id, deadline: Instant::now() + timeout, progress, slot, slots, lock: Some(lock) })
+        Ok(Op {
+            tenant,
+            id,
+            deadline: Instant::now() + timeout,
+            progress,
+            slot,
+            slots,
+            lock: Some(lock),
+            looked: AtomicBool::new(false),
+        })
     }
 
     /// What is being done to a tenant right now.
@@ -93,6 +105,15 @@ impl Op {
 
     pub(super) fn tenant(&self) -> &Subdomain {
         &self.tenant
+    }
+
+    /// The mirror has what is there after this operation; nobody need look again.
+    pub(super) fn has_shown(&self) {
+        self.looked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_looked(&self) -> bool {
+        self.looked.load(Ordering::Relaxed)
     }
 
     pub(super) fn report(&self, step: &str) {

@@ -56,12 +56,14 @@ impl Handlers {
 
     pub(super) async fn tenants(&self, call: &Call) -> Result<Answer, ApiError> {
         query::none(call.query.as_deref())?;
-        Ok(respond::json(StatusCode::OK, &self.reading(self.orchestrator.list()).await?))
+        let list = self.reading(self.orchestrator.list()).await?;
+        Ok(respond::tagged(&call.headers, &list.tag, list.body))
     }
 
     pub(super) async fn status(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {
-        query::none(call.query.as_deref())?;
-        Ok(respond::json(StatusCode::OK, &self.reading(self.orchestrator.status(tenant)).await?))
+        let fresh = query::fresh(call.query.as_deref())?;
+        let status = self.reading(self.orchestrator.status_text(tenant, fresh)).await?;
+        Ok(respond::tagged(&call.headers, &status.tag, status.body))
     }
 
     pub(super) async fn images(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {

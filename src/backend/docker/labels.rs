@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::backend::{Deployment, TenantRef};
 use crate::compose::Service;
-use crate::domain::{Generation, ServiceName};
+use crate::domain::{AgentId, Generation, ServiceName};
 
 pub(super) const AGENT: &str = "dev.q8.agent";
 pub(super) const TENANT: &str = "dev.q8.tenant";
@@ -104,6 +104,11 @@ pub(super) fn filter(tenant: &TenantRef) -> HashMap<String, Vec<String>> {
             format!("{ID}={}", tenant.id),
         ],
     )])
+}
+
+/// The filter that selects all objects of this agent.
+pub(super) fn agent_filter(agent: &AgentId) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{AGENT}={agent}")])])
 }
 
 /// The filter that selects all of the project, whoever made it.

@@ -8,6 +8,7 @@
 //! gate     an independent look at every finished request
 //! stack    what the plan's tasks do here           `apply` makes; waits are driven by `watch`: the engine's events
 //! adoption what others made becomes the tenant's
+//! sightings every change of a tenant's container, as one stream
 //! peers    whose addresses are tenants'       routes  what the host reaches besides
 //! settle   the record decides: keep new, drop old, or the reverse
 //! ```
@@ -39,6 +40,7 @@ mod platform;
 mod pulls;
 mod routes;
 mod settle;
+mod sightings;
 mod stack;
 mod start;
 mod status;
@@ -64,7 +66,7 @@ use self::pulls::Pulls;
 use self::stack::Stack;
 use super::{
     Action, Adoption, Backend, BackendError, Capabilities, Deployment, Guards, HostInfo, LogQuery, LogStream,
-    ObservedContainer, Plan, PlannedObject, Removed, ResolvedImages, Run, Step, TenantRef, UndoNote,
+    ObservedContainer, Plan, PlannedObject, Removed, ResolvedImages, Run, Sightings, Step, TenantRef, UndoNote,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -285,6 +287,14 @@ impl Backend for DockerBackend {
 
     async fn tenants(&self) -> Result<Vec<ObservedContainer>, BackendError> {
         status::host(&self.engine, &self.agent).await.map_err(|error| error.into_backend("reading status"))
+    }
+
+    async fn watch(&self) -> Result<Sightings, BackendError> {
+        sightings::watch(&self.engine, &self.agent).await.map_err(|error| {
+            // Tried again and again while the engine is away.
+            tracing::debug!(%error, "the engine cannot be watched");
+            BackendError::Unavailable
+        })
     }
 
     async fn images(&self, tenant: &TenantRef) -> Result<Vec<ImageInfo>, BackendError> {

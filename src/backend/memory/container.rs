@@ -287,6 +287,7 @@ impl Container {
         };
         ObservedContainer {
             tenant: self.owner.subdomain.clone(),
+            owner: self.owner.id.clone(),
             service: self.service.clone(),
             number: self.number,
             status: ContainerStatus {
@@ -298,6 +299,13 @@ impl Container {
                 started_at: self.started_at,
                 restart_count: self.restarts,
                 image: self.image.to_string(),
+                oom_killed: false,
+                health_output: self
+                    .health_output
+                    .clone()
+                    .filter(|output| !output.is_empty() && matches!(self.health, Health::Starting | Health::Unhealthy)),
+                last_exits: Vec::new(),
+                crash_loop: false,
             },
             endpoints: self
                 .bound

@@ -15,6 +15,7 @@ mod images;
 mod logs;
 mod settle;
 mod shell;
+mod sightings;
 mod supervisor;
 
 pub use engine::{ContainerSnapshot, Fault, MemoryEngine};
@@ -24,7 +25,7 @@ use async_trait::async_trait;
 use super::converge::{self, KnownNetwork, KnownVolume, Observed};
 use super::{
     Backend, BackendError, Capabilities, Deployment, Guards, HostInfo, HostKey, LogQuery, LogStream, ObservedContainer,
-    Plan, Removed, ResolvedImages, Run, TenantRef, UndoNote,
+    Plan, Removed, ResolvedImages, Run, Sightings, TenantRef, UndoNote,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -201,6 +202,10 @@ impl Backend for MemoryBackend {
             ours.filter(|container| !container.is_aside()).map(container::Container::observed).collect();
         all.sort_by(|a, b| (&a.tenant, &a.service, a.number).cmp(&(&b.tenant, &b.service, b.number)));
         Ok(all)
+    }
+
+    async fn watch(&self) -> Result<Sightings, BackendError> {
+        sightings::watch(&self.engine.shared, &self.agent)
     }
 
     async fn images(&self, tenant: &TenantRef) -> Result<Vec<ImageInfo>, BackendError> {
