@@ -5,7 +5,7 @@
 //! wire     what of the client's bytes hyper may see
 //! front    request id -> token -> route -> endpoint -> log entry     auth  router  access_log
 //! handlers one function a route                                      body  json  requests  query
-//! error    THE table from codes to statuses                          respond  logs
+//! error    THE table from codes to statuses                          respond  logs  sse
 //! ```
 
 mod access_log;
@@ -25,6 +25,8 @@ mod respond;
 mod router;
 mod server;
 mod socket;
+#[allow(dead_code, reason = "the routes of operations and events use it next")]
+mod sse;
 mod wire;
 
 pub use auth::LiveTokens;
