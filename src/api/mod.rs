@@ -25,7 +25,6 @@ mod respond;
 mod router;
 mod server;
 mod socket;
-#[allow(dead_code, reason = "the routes of operations and events use it next")]
 mod sse;
 mod wire;
 
@@ -52,6 +51,8 @@ pub struct Limits {
     pub log_streams: usize,
     /// Log streams of one tenant at a time.
     pub log_streams_per_tenant: usize,
+    /// Readers of the change feed at a time.
+    pub feed_readers: usize,
     /// From the first byte of a request's head to its last, and from the connection's start to the first head.
     pub head_time: Duration,
     /// From the head of a request to the last byte of its body.
@@ -76,6 +77,7 @@ impl Default for Limits {
             connections_per_peer: 1024,
             log_streams: 256,
             log_streams_per_tenant: 128,
+            feed_readers: 64,
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),
             idle_time: Duration::from_mins(1),

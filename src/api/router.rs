@@ -26,6 +26,7 @@ pub(super) enum Route {
     Logs(Subdomain),
     Images(Subdomain),
     Info,
+    Events,
 }
 
 impl Route {
@@ -47,6 +48,7 @@ impl Route {
             Self::Logs(_) => "/v1/tenants/logs/{subdomain}",
             Self::Images(_) => "/v1/tenants/images/{subdomain}",
             Self::Info => "/v1/system/info",
+            Self::Events => "/v1/events",
         }
     }
 }
@@ -87,10 +89,11 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Get, ["v1", "tenants", "logs", tenant]) => named(tenant, Route::Logs),
         (Verb::Get, ["v1", "tenants", "images", tenant]) => named(tenant, Route::Images),
         (Verb::Get, ["v1", "system", "info"]) => Ok(Route::Info),
+        (Verb::Get, ["v1", "events"]) => Ok(Route::Events),
         (
             _,
             ["health" | "live" | "ready"]
-            | ["v1", "tenants"]
+            | ["v1", "tenants" | "events"]
             | ["v1", "tenants", "status" | "logs" | "images", _]
             | ["v1", "system", "info"],
         ) => Err(ApiError::method_not_allowed("GET, HEAD")),
@@ -130,6 +133,7 @@ mod tests {
             ("GET", Route::Logs(acme())),
             ("GET", Route::Images(acme())),
             ("GET", Route::Info),
+            ("GET", Route::Events),
         ] {
             let path = route.template().replace("{subdomain}", "acme");
             for asked in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {
@@ -149,7 +153,7 @@ mod tests {
         fn nothing_but_a_route_is_a_route(
             path in proptest::prop_oneof![
                 "\\PC{0,40}",
-                "(/|//|/v1|/V1|/tenants|/system|/info|/status|/logs|/stop|/provision|/health|/live|/acme|/a-b|%2f|\\.\\.|;x|#|\\\\){0,6}",
+                "(/|//|/v1|/V1|/tenants|/system|/info|/status|/logs|/stop|/provision|/events|/health|/live|/acme|/a-b|%2f|\\.\\.|;x|#|\\\\){0,6}",
             ],
             post in proptest::bool::ANY,
         ) {

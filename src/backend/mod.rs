@@ -11,6 +11,7 @@ mod error;
 mod execute;
 mod graph;
 mod hooks;
+mod listed;
 mod logs;
 mod plan;
 mod rolling;
@@ -26,6 +27,7 @@ pub mod memory;
 pub use deployment::{Deployment, HostKey, MountFile, TenantRef};
 pub use error::{BackendError, FailureDetails};
 pub use hooks::PreStop;
+pub use listed::Listed;
 pub use logs::{LogLine, LogQuery, LogStream, LogStreamKind, Tail};
 pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNote, Until, Work};
 pub use sightings::{Ended, Sighting, Sightings};
@@ -259,6 +261,9 @@ pub trait Backend: Send + Sync {
 
     /// Every container of this agent's tenants, in one cheap call.
     async fn tenants(&self) -> Result<Vec<ObservedContainer>, BackendError>;
+
+    /// The tenant's containers as lists for people show them.
+    async fn listed(&self, tenant: &TenantRef) -> Result<Vec<Listed>, BackendError>;
 
     /// Follows every container of this agent's tenants: [`Sighting::All`] first, then what changes. The stream ends when
     /// anything may have been missed; whoever wants to know more watches again. Dropping it ends the watching.

@@ -322,15 +322,21 @@ impl Entry {
         self.told.get_or_insert(Told { state: TenantState::Pending, services: BTreeMap::new() });
     }
 
-    pub(super) fn status(&self, operation: Option<Operation>, age_ms: u64) -> Option<TenantStatus> {
-        let View { state, services, reasons } = self.view(operation.as_ref().map(|operation| operation.kind))?;
+    pub(super) fn status(&self, operation: Option<Operation>, age_ms: u64) -> TenantStatus {
+        let view = self.view(operation.as_ref().map(|operation| operation.kind));
+        // In a list it must not look as if the tenant were gone.
+        let View { state, services, reasons } = view.unwrap_or_else(|| View {
+            state: TenantState::Failed,
+            services: Vec::new(),
+            reasons: vec!["its specification cannot be read".to_owned()],
+        });
         let record = &self.record;
         let own = self.containers.values().filter(|held| held.container.owner == record.id && is_up(record));
         let mut endpoints: Vec<_> = own.flat_map(|held| held.container.endpoints.iter().cloned()).collect();
         endpoints.sort_by(|a, b| {
             (&a.service, a.port, a.host_port, &a.host).cmp(&(&b.service, b.port, b.host_port, &b.host))
         });
-        Some(TenantStatus {
+        TenantStatus {
             subdomain: record.subdomain.clone(),
             id: record.id.clone(),
             project: ProjectName::of(&record.subdomain),
@@ -346,12 +352,12 @@ impl Entry {
             warnings: self.shape.as_ref().map(|shape| shape.warnings.clone()).unwrap_or_default(),
             endpoints,
             services,
-        })
+        }
     }
 
     /// The answer as it was last written, unless something has changed since.
     pub(super) fn last_written(&self) -> Option<Arc<Written>> {
-        self.written.clone()
+        self.written.clone().filter(|_| self.shape.is_some())
     }
 
     /// The answer without its age. While an operation runs it is written anew each time: its step goes on by itself.
@@ -367,7 +373,7 @@ impl Entry {
 
     fn write(&self, operation: Option<Operation>) -> Option<Written> {
         const AGE: &[u8] = b"\"age_ms\":";
-        let status = self.status(operation, 0)?;
+        let status = self.status(operation, 0);
         let text = Bytes::from(serde_json::to_vec(&status).ok()?);
         // A quote within a value is escaped, so the first of these is the field.
         let at = text.windows(AGE.len()).position(|window| window == AGE)? + AGE.len();

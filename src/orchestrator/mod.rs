@@ -17,6 +17,7 @@
 
 mod answers;
 mod bring;
+mod compose_lines;
 mod deaths;
 mod error;
 mod feed;

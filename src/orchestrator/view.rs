@@ -50,7 +50,7 @@ impl Orchestrator {
             up.map(|entry| entry.record.clone()).collect()
         };
         for record in unread {
-            // One that cannot be read is not listed; `/ready` names it.
+            // Its line says that it cannot be read.
             let _ = self.shape(&record).await;
         }
         let mut oldest = Instant::now();
@@ -116,12 +116,11 @@ impl Orchestrator {
         let unheld = self.know(tenant, false).await?;
         let operation = self.inner.operations.current(tenant);
         let status = |entry: &Entry| entry.status(operation, self.inner.mirror.as_of(entry).map_or(0, millis_since));
-        let status = match (unheld, self.inner.mirror.tenants.get(tenant)) {
-            (Some(entry), _) => status(&entry),
-            (None, Some(entry)) => status(&entry),
-            (None, None) => return Err(Error::NoSuchTenant(tenant.clone())),
-        };
-        status.ok_or(Error::Internal)
+        match (unheld, self.inner.mirror.tenants.get(tenant)) {
+            (Some(entry), _) => Ok(status(&entry)),
+            (None, Some(entry)) => Ok(status(&entry)),
+            (None, None) => Err(Error::NoSuchTenant(tenant.clone())),
+        }
     }
 
     /// Makes sure that the mirror has the truth about a tenant, or says that nobody has it. A tenant that is on record but

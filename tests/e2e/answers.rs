@@ -62,7 +62,7 @@ async fn every_route_answers_in_its_shape() {
     assert_eq!((&endpoint["port"], &endpoint["host"]), (&json!(80), &json!("127.0.0.1")), "{endpoint}");
 
     let list = agent.get("/v1/tenants").await.expect(200);
-    assert_eq!(fields(&list), ["tenants"].into(), "{list}");
+    assert_eq!(fields(&list), ["age_ms", "tenants"].into(), "{list}");
     let line = &list["tenants"][0];
     let shape =
         ["subdomain", "id", "project", "backend", "desired", "state", "generation", "services_ready", "services"];

@@ -1,5 +1,6 @@
 //! One function a route.
 
+mod events;
 mod logs;
 mod system;
 mod tenants;
@@ -8,6 +9,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +29,7 @@ pub(super) struct Handlers {
     limits: Arc<Limits>,
     bodies: BodyBudget,
     log_streams: Places,
+    feed_readers: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -34,7 +37,8 @@ impl Handlers {
     pub(super) fn new(orchestrator: Orchestrator, limits: Arc<Limits>, stop: CancellationToken) -> Self {
         let bodies = BodyBudget::new(&limits);
         let log_streams = Places::new(limits.log_streams, limits.log_streams_per_tenant);
-        Self { orchestrator, limits, bodies, log_streams, stop }
+        let feed_readers = Arc::new(Semaphore::new(limits.feed_readers));
+        Self { orchestrator, limits, bodies, log_streams, feed_readers, stop }
     }
 
     /// An answer that only reads: an engine that hangs must not hang its readers.
@@ -72,6 +76,7 @@ impl Endpoints for Handlers {
             Route::Logs(tenant) => self.logs(&tenant, &call).await,
             Route::Images(tenant) => self.images(&tenant, &call).await,
             Route::Info => self.info(&call).await,
+            Route::Events => self.events(&call),
         }
     }
 }

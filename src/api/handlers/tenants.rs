@@ -1,11 +1,13 @@
 //! The routes of tenants, logs excepted.
 
+use http_body_util::{BodyExt as _, Full};
 use hyper::StatusCode;
 use serde_json::json;
 
 use super::Handlers;
 use crate::api::error::ApiError;
 use crate::api::front::Call;
+use crate::api::query::{Lines, Status};
 use crate::api::respond::{self, Answer};
 use crate::api::{query, requests};
 use crate::domain::Subdomain;
@@ -61,7 +63,11 @@ impl Handlers {
     }
 
     pub(super) async fn status(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {
-        let fresh = query::fresh(call.query.as_deref())?;
+        let Status { fresh, compose_lines } = query::status(call.query.as_deref())?;
+        if let Some(Lines { all }) = compose_lines {
+            let lines = self.reading(self.orchestrator.compose_lines(tenant, all)).await?;
+            return Ok(respond::with_type(StatusCode::OK, "application/x-ndjson", Full::new(lines).boxed_unsync()));
+        }
         let status = self.reading(self.orchestrator.status_text(tenant, fresh)).await?;
         Ok(respond::tagged(&call.headers, &status.tag, status.body))
     }

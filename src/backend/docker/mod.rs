@@ -30,6 +30,7 @@ mod images;
 mod labels;
 mod layers;
 mod leases;
+mod listing;
 mod logs;
 mod nesting;
 mod networks;
@@ -65,7 +66,7 @@ use self::observe::{Container, Observed, State};
 use self::pulls::Pulls;
 use self::stack::Stack;
 use super::{
-    Action, Adoption, Backend, BackendError, Capabilities, Deployment, Guards, HostInfo, LogQuery, LogStream,
+    Action, Adoption, Backend, BackendError, Capabilities, Deployment, Guards, HostInfo, Listed, LogQuery, LogStream,
     ObservedContainer, Plan, PlannedObject, Removed, ResolvedImages, Run, Sightings, Step, TenantRef, UndoNote,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
@@ -287,6 +288,10 @@ impl Backend for DockerBackend {
 
     async fn tenants(&self) -> Result<Vec<ObservedContainer>, BackendError> {
         status::host(&self.engine, &self.agent).await.map_err(|error| error.into_backend("reading status"))
+    }
+
+    async fn listed(&self, tenant: &TenantRef) -> Result<Vec<Listed>, BackendError> {
+        listing::tenant(&self.engine, tenant).await.map_err(|error| error.into_backend("listing containers"))
     }
 
     async fn watch(&self) -> Result<Sightings, BackendError> {

@@ -24,8 +24,8 @@ use async_trait::async_trait;
 
 use super::converge::{self, KnownNetwork, KnownVolume, Observed};
 use super::{
-    Backend, BackendError, Capabilities, Deployment, Guards, HostInfo, HostKey, LogQuery, LogStream, ObservedContainer,
-    Plan, Removed, ResolvedImages, Run, Sightings, TenantRef, UndoNote,
+    Backend, BackendError, Capabilities, Deployment, Guards, HostInfo, HostKey, Listed, LogQuery, LogStream,
+    ObservedContainer, Plan, Removed, ResolvedImages, Run, Sightings, TenantRef, UndoNote,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -202,6 +202,11 @@ impl Backend for MemoryBackend {
             ours.filter(|container| !container.is_aside()).map(container::Container::observed).collect();
         all.sort_by(|a, b| (&a.tenant, &a.service, a.number).cmp(&(&b.tenant, &b.service, b.number)));
         Ok(all)
+    }
+
+    async fn listed(&self, tenant: &TenantRef) -> Result<Vec<Listed>, BackendError> {
+        let state = self.engine.shared.reachable()?;
+        Ok(state.current(tenant).map(container::Container::listed).collect())
     }
 
     async fn watch(&self) -> Result<Sightings, BackendError> {
