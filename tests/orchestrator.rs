@@ -464,11 +464,11 @@ async fn what_an_operation_did_is_seen_when_it_has_answered() {
 async fn a_service_says_what_it_waits_for() {
     let host = Host::new().await;
     let slow = ProvisionRequest { compose: stack(1).replace("interval: 500ms", "interval: 2s"), ..provision(1) };
-    host.agent.provision(provision(1)).await.expect("it comes up");
-    let update = UpdateRequest { compose: Some(slow.compose.replace("infinity", "3600")), ..update(None) };
-    let updating = tokio::spawn({
+    host.agent.provision(slow).await.expect("it comes up");
+    host.agent.stop(&acme(), None).await.expect("it stops");
+    let starting = tokio::spawn({
         let agent = host.agent.clone();
-        async move { agent.update(update).await }
+        async move { agent.start(&acme(), None).await }
     });
     let waits = until("web waits", async || {
         let status = host.agent.status(&acme()).await.ok()?;
@@ -477,7 +477,7 @@ async fn a_service_says_what_it_waits_for() {
     .await;
     assert_eq!((waits.name.as_str(), waits.waits_for[0].service.as_str()), ("web", "db"));
     assert_eq!(waits.reason.as_deref(), Some("waits for db (service_healthy)"));
-    updating.await.expect("no panic").expect("it is updated");
+    starting.await.expect("no panic").expect("it starts");
     let status = host.agent.status(&acme()).await.expect("a status");
     assert!(status.services.iter().all(|service| service.waits_for.is_empty() && service.reason.is_none()));
 }
@@ -524,7 +524,7 @@ async fn one_tenants_storm_is_its_own() {
     let mut feed = Box::pin(host.agent.events(None, None));
     feed.next().await.expect("a place in the feed");
     let storm = Subdomain::parse("storm").expect("a name");
-    let dies = "command: [sh, -c, 'sleep 0.05; exit 3'], restart: always, image: 'q8test/busybox:1'";
+    let dies = "command: [sh, -c, 'sleep 0.3; exit 3'], restart: always, image: 'q8test/busybox:1'";
     let text =
         format!("services:\n  bad: {{{dies}}}\n  good: {{image: 'q8test/busybox:1', command: [sleep, infinity]}}\n");
     let request = ProvisionRequest {

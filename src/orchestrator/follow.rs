@@ -94,6 +94,13 @@ impl Orchestrator {
         }
     }
 
+    /// A call has found the backend away, which the watch may not have noticed yet.
+    pub(super) fn doubt(&self, name: BackendName) {
+        if let Some(link) = self.inner.mirror.links.get(&name) {
+            link.standing.send_modify(Standing::doubt);
+        }
+    }
+
     /// Changes what is held of a tenant and tells the feed what that makes of it.
     fn with(&self, tenant: &Subdomain, change: impl FnOnce(&mut Entry)) {
         if let Some(mut entry) = self.inner.mirror.tenants.get_mut(tenant) {
@@ -197,6 +204,9 @@ impl Orchestrator {
                     return;
                 }
                 let away = failure.is_some_and(Error::is_backend_away);
+                if away {
+                    self.doubt(record.backend);
+                }
                 if !away && shaped.is_ok() && self.look(&record).await.is_ok() {
                     return;
                 }

@@ -58,6 +58,11 @@ impl Standing {
         Self { in_step: Some(in_step), behind, failures }
     }
 
+    /// Somebody has found the backend away. If it is not, the watch says so within a second.
+    pub(super) fn doubt(&mut self) {
+        self.in_step = None;
+    }
+
     /// An attempt to watch has failed, or a watch has ended.
     pub(super) fn fail(&mut self) {
         *self = Self { failures: self.failures + 1, ..Self::default() };

@@ -108,12 +108,13 @@ fn status(
 /// Which of its dependencies a service that has not started is still waiting for.
 fn waits_for(service: &ServiceShape, all: &[ServiceStatus]) -> Vec<WaitsFor> {
     let own = all.iter().find(|status| status.name == service.name);
-    if own.is_none_or(|own| own.state != ServiceState::Pending) {
+    let runs = |one: &ContainerStatus| matches!(one.state.as_str(), "running" | "paused" | "restarting");
+    if own.is_none_or(|own| is_ready(own) || own.containers.iter().any(runs)) {
         return Vec::new();
     }
     let is_met = |name: &ServiceName, condition: Condition| {
         all.iter().find(|status| status.name == *name).is_none_or(|other| match condition {
-            Condition::ServiceStarted => !matches!(other.state, ServiceState::Pending | ServiceState::Stopped),
+            Condition::ServiceStarted => is_ready(other) || other.containers.iter().any(runs),
             Condition::ServiceHealthy => other.state == ServiceState::Healthy,
             Condition::ServiceCompletedSuccessfully => {
                 !other.containers.is_empty()
@@ -135,6 +136,9 @@ fn reason(service: &ServiceStatus) -> Option<String> {
         let codes: Vec<String> = looping.last_exits.iter().map(|exit| exit.code.to_string()).collect();
         return Some(format!("ends again and again, with exit codes {}", codes.join(", ")));
     }
+    if let Some(WaitsFor { service, condition }) = service.waits_for.first() {
+        return Some(format!("waits for {service} ({condition})"));
+    }
     let ended = containers.iter().find(|container| container.exit_code.is_some_and(|code| code != 0));
     let how = |container: &ContainerStatus| match container.exit_code {
         Some(code) if container.oom_killed => format!("was killed for lack of memory (exit code {code})"),
@@ -149,13 +153,10 @@ fn reason(service: &ServiceStatus) -> Option<String> {
         ServiceState::Unhealthy => "its healthcheck fails".to_owned(),
         ServiceState::Starting => "its healthcheck has not succeeded yet".to_owned(),
         ServiceState::Exited => ended.or(containers.first()).map_or_else(|| "ended".to_owned(), how),
-        ServiceState::Pending => match service.waits_for.first() {
-            Some(WaitsFor { service, condition }) => format!("waits for {service} ({condition})"),
-            None if (containers.len() as u64) < u64::from(service.replicas) => {
-                format!("has {} of {} containers", containers.len(), service.replicas)
-            }
-            None => "has not been started".to_owned(),
-        },
+        ServiceState::Pending if (containers.len() as u64) < u64::from(service.replicas) => {
+            format!("has {} of {} containers", containers.len(), service.replicas)
+        }
+        ServiceState::Pending => "has not been started".to_owned(),
         ServiceState::Running | ServiceState::Healthy | ServiceState::Stopped => return None,
     })
 }

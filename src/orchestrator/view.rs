@@ -254,6 +254,9 @@ impl Orchestrator {
     pub async fn readiness(&self) -> Readiness {
         let backend = &self.inner.backends[&self.inner.settings.default_backend];
         let usable = backend.health().await.is_ok();
+        if !usable {
+            self.doubt(self.inner.settings.default_backend);
+        }
         let inventory = self.inner.inventory_done.load(Ordering::Acquire);
         let mut degraded: Vec<String> =
             self.inner.degraded.iter().map(|entry| format!("tenant:{}", entry.key())).collect();

@@ -14,9 +14,8 @@ use super::{HEALTHY, SLEEPS, Tenant, World, stack};
 struct Picture<'a> {
     sightings: Sightings,
     tenant: &'a str,
-    /// State and health by `service-number`.
-    containers: BTreeMap<String, (String, Health)>,
-    names: BTreeMap<String, String>,
+    /// Name (`service-number`), state and health by id.
+    containers: BTreeMap<String, (String, String, Health)>,
     ended: Vec<Ended>,
     in_step: Option<Instant>,
 }
@@ -25,8 +24,8 @@ impl<'a> Picture<'a> {
     /// Begins to watch. The first that is told is the whole.
     async fn of(backend: &dyn Backend, tenant: &'a str) -> Self {
         let sightings = backend.watch().await.expect("it can be watched");
-        let (containers, names, ended) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut picture = Self { sightings, tenant, containers, names, ended, in_step: None };
+        let (containers, ended) = (BTreeMap::new(), Vec::new());
+        let mut picture = Self { sightings, tenant, containers, ended, in_step: None };
         assert!(matches!(picture.take().await, Sighting::All { .. }), "first of all comes the whole picture");
         picture
     }
@@ -42,8 +41,7 @@ impl<'a> Picture<'a> {
             }
             Sighting::Changed { container, .. } => self.saw(container),
             Sighting::Gone { container, .. } => {
-                let name = self.names.remove(container.as_str());
-                name.and_then(|name| self.containers.remove(&name));
+                self.containers.remove(container.as_str());
             }
             Sighting::Ended(ended) if ended.tenant.as_str() == self.tenant => self.ended.push(ended.clone()),
             Sighting::InStep { as_of, .. } => self.in_step = Some(*as_of),
@@ -55,8 +53,8 @@ impl<'a> Picture<'a> {
     fn saw(&mut self, container: &q8_agent::backend::ObservedContainer) {
         if container.tenant.as_str() == self.tenant {
             let name = format!("{}-{}", container.service, container.number);
-            self.names.insert(container.status.id.to_string(), name.clone());
-            self.containers.insert(name, (container.status.state.clone(), container.status.health));
+            let status = &container.status;
+            self.containers.insert(status.id.to_string(), (name, status.state.clone(), status.health));
         }
     }
 
@@ -70,7 +68,10 @@ impl<'a> Picture<'a> {
     }
 
     fn states(&self) -> Vec<(&str, &str)> {
-        self.containers.iter().map(|(name, (state, _))| (name.as_str(), state.as_str())).collect()
+        let mut all: Vec<(&str, &str)> =
+            self.containers.values().map(|(name, state, _)| (name.as_str(), state.as_str())).collect();
+        all.sort_unstable();
+        all
     }
 }
 
@@ -81,7 +82,11 @@ pub(crate) async fn a_watch_tells_the_whole_and_then_every_change(backend: &dyn 
     assert_eq!(early.states(), []);
     tenant.up(&stack(&[("web", &[SLEEPS]), ("db", &[SLEEPS, HEALTHY])], "")).await.expect("it comes up");
     early.until("both run", |seen| seen.states() == [("db-1", "running"), ("web-1", "running")]).await;
-    early.until("db is healthy", |seen| seen.containers["db-1"].1 == Health::Healthy).await;
+    early
+        .until("db is healthy", |seen| {
+            seen.containers.values().any(|(name, _, health)| name == "db-1" && *health == Health::Healthy)
+        })
+        .await;
 
     let mut late = Picture::of(backend, &subdomain).await;
     assert_eq!(late.containers, early.containers, "who comes later sees the same");
@@ -104,7 +109,7 @@ pub(crate) async fn a_watch_tells_the_whole_and_then_every_change(backend: &dyn 
 
 pub(crate) async fn a_watch_tells_every_end(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "dies");
-    let dies = r#"command: ["sh", "-c", "sleep 0.3; exit 3"]"#;
+    let dies = r#"command: ["sh", "-c", "sleep 1; exit 3"]"#;
     tenant.up(&stack(&[("bad", &[dies, "restart: always"])], "")).await.expect("it comes up");
     let subdomain = tenant.owner.subdomain.to_string();
     let mut picture = Picture::of(backend, &subdomain).await;
@@ -123,12 +128,12 @@ pub(crate) async fn what_is_set_aside_is_not_told(backend: &dyn Backend, world: 
     let subdomain = tenant.owner.subdomain.to_string();
     let mut picture = Picture::of(backend, &subdomain).await;
     let first = tenant.containers().await["web-1"].status.id.to_string();
-    assert!(picture.names.contains_key(&first));
+    assert!(picture.containers.contains_key(&first));
     tenant.up(&version(2)).await.expect("it is updated");
     let second = tenant.containers().await["web-1"].status.id.to_string();
     picture
         .until("the new one alone is there", |seen| {
-            seen.names.keys().eq([&second]) && seen.states() == [("web-1", "running")]
+            seen.containers.keys().eq([&second]) && seen.states() == [("web-1", "running")]
         })
         .await;
     tenant.purge().await;

@@ -126,7 +126,7 @@ async fn every_route_answers_in_its_shape() {
     let line = agent.get("/v1/tenants").await.expect(200)["tenants"][0].clone();
     assert_eq!((&line["state"], &line["services"]), (&json!("kept"), &json!(0)), "{line}");
     tenant.purge().await;
-    assert_eq!(agent.get("/v1/tenants").await.expect(200), json!({"tenants": []}));
+    assert_eq!(agent.get("/v1/tenants").await.expect(200)["tenants"], json!([]));
 }
 
 fn a_service(service: &Value) {

@@ -142,7 +142,7 @@ async fn a_crash_loop_is_called_one() {
     next_event(&mut feed).await;
     let stack = r#"
 services:
-  bad: {image: "q8test/busybox:1", restart: always, command: [sh, -c, "sleep 0.2; exit 7"]}
+  bad: {image: "q8test/busybox:1", restart: always, command: [sh, -c, "sleep 1; exit 7"], depends_on: [good]}
   good: {image: "q8test/busybox:1", stop_signal: SIGKILL, command: [sleep, "3600"]}
 "#;
     tenant.provision(stack, json!({})).await;
@@ -182,7 +182,7 @@ async fn a_status_has_the_form_of_docker_compose() {
     let project = format!("q8-{}", tenant.name);
     assert_eq!((&line["Name"], &line["Project"]), (&json!(format!("{project}-web-1")), &json!(project)));
     assert_eq!((&line["State"], &line["Health"], &line["ExitCode"]), (&json!("running"), &json!(""), &json!(0)));
-    assert_eq!(line["Command"], json!(r#""sh -c 'exec httpd …""#));
+    assert_eq!(line["Command"], json!(r#""sh -c 'exec httpd -…""#));
     assert_eq!((&line["LocalVolumes"], &line["Size"]), (&json!("1"), &json!("0B")));
     assert!(line["Mounts"].as_str().is_some_and(|mounts| mounts.contains("./data")), "{line}");
     assert_eq!(line["Networks"], json!(format!("{project}_default")));
