@@ -39,9 +39,13 @@ fn meaning(code: ErrorCode) -> Meaning {
             (S::UNPROCESSABLE_ENTITY, false, None)
         }
         C::TenantBusy => (S::CONFLICT, true, Some(5)),
-        C::GenerationMismatch | C::IdMismatch | C::NameTaken | C::PortTaken | C::HostFull | C::PlacementChange => {
-            (S::CONFLICT, false, None)
-        }
+        C::GenerationMismatch
+        | C::IdMismatch
+        | C::NameTaken
+        | C::PortTaken
+        | C::HostFull
+        | C::HostCordoned
+        | C::PlacementChange => (S::CONFLICT, false, None),
         C::ImageNotFound | C::RegistryDenied | C::ServiceUnhealthy | C::ServiceExited | C::BackendError => {
             (S::BAD_GATEWAY, false, None)
         }
@@ -54,6 +58,12 @@ fn meaning(code: ErrorCode) -> Meaning {
         C::Internal => (S::INTERNAL_SERVER_ERROR, false, None),
     };
     Meaning { status, retryable, retry_after }
+}
+
+/// The status that a code is answered with.
+#[cfg(test)]
+pub(super) fn status_of(code: ErrorCode) -> StatusCode {
+    meaning(code).status
 }
 
 /// A refusal or failure on its way to the client. Everything in it may be shown.
@@ -77,6 +87,7 @@ pub(super) struct ApiError {
 
 /// The error object of the contract.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct ErrorBody<'a> {
     error: &'a str,
     code: ErrorCode,
@@ -216,6 +227,7 @@ impl From<orchestrator::Error> for ApiError {
             E::Policy(refusals) => Some(json!({ "refusals": refusals })),
             E::Quota(excesses) => Some(json!({ "limits": excesses })),
             E::HostFull(full) => Some(json!(full)),
+            E::HostCordoned(cordon) => Some(json!(cordon)),
             E::Busy(operation) => Some(json!({ "operation": operation })),
             E::GenerationMismatch { at, .. } => Some(json!({ "generation": at })),
             E::Backend(backend) => backend.details().map(|details| json!(details)),
@@ -256,6 +268,7 @@ mod tests {
         ("NAME_TAKEN", 409, false),
         ("PORT_TAKEN", 409, false),
         ("HOST_FULL", 409, false),
+        ("HOST_CORDONED", 409, false),
         ("PLACEMENT_CHANGE", 409, false),
         ("IMAGE_NOT_FOUND", 502, false),
         ("REGISTRY_DENIED", 502, false),

@@ -14,6 +14,7 @@ const PATHS: &[(&str, &str)] = &[
     ("GET", "/health"),
     ("GET", "/live"),
     ("GET", "/ready"),
+    ("GET", "/openapi.json"),
     ("POST", "/v1/tenants/provision"),
     ("POST", "/v1/tenants/update"),
     ("POST", "/v1/tenants/rollback/*"),
@@ -26,6 +27,9 @@ const PATHS: &[(&str, &str)] = &[
     ("GET", "/v1/tenants/logs/*"),
     ("GET", "/v1/tenants/images/*"),
     ("GET", "/v1/system/info"),
+    ("POST", "/v1/system/cordon"),
+    ("POST", "/v1/system/uncordon"),
+    ("POST", "/v1/system/prune"),
 ];
 
 #[test]
@@ -102,7 +106,11 @@ fn name_in(route: &Route) -> Option<&str> {
         | Route::Provision
         | Route::Update
         | Route::Tenants
-        | Route::Info => None,
+        | Route::Info
+        | Route::Cordon
+        | Route::Uncordon
+        | Route::Prune
+        | Route::OpenApi => None,
     }
 }
 

@@ -45,6 +45,11 @@ pub(super) fn parse(body: &[u8]) -> Result<Value<'_>, ApiError> {
     }
 }
 
+/// As [`parse`], for a route whose body may be left out.
+pub(super) fn parse_optional(body: &[u8]) -> Result<Option<Value<'_>>, ApiError> {
+    if body.is_empty() { Ok(None) } else { parse(body).map(Some) }
+}
+
 /// `serde_json` describes broken syntax without quoting the text, but adds the place, which has fields of its own. It
 /// counts columns in bytes, and from 0 where a line end is what is wrong.
 fn syntax_error(body: &str, error: &serde_json::Error) -> ApiError {

@@ -9,10 +9,10 @@ use secrecy::SecretString;
 use super::error::ApiError;
 use super::json::{self, Value};
 use crate::domain::{
-    BackendName, ErrorCode, FileContent, InvalidName, Limits, Placement, ProjectPath, RegistryAuth, ServiceName,
-    Subdomain, TenantId,
+    BackendName, ErrorCode, FileContent, InvalidName, Limits, ObjectName, Placement, ProjectPath, RegistryAuth,
+    ServiceName, Subdomain, TenantId,
 };
-use crate::orchestrator::{ProvisionRequest, UpdateRequest};
+use crate::orchestrator::{LeftOverKind, ProvisionRequest, PruneRequest, UpdateRequest};
 
 /// The largest Compose or env text in bytes (design: "Compose text up to 1 MiB").
 const MAX_TEXT: usize = 1 << 20;
@@ -20,6 +20,8 @@ const MAX_TEXT: usize = 1 << 20;
 const MAX_FILES: usize = 2000;
 /// The most profiles, services and registries of one request.
 const MAX_NAMES: usize = 200;
+/// The longest reason for a cordon, in bytes.
+const MAX_REASON: usize = 200;
 const DEFAULT_MODE: u32 = 0o644;
 
 /// Reads the body of `POST /v1/tenants/provision`.
@@ -57,6 +59,55 @@ pub(super) fn update(body: &[u8]) -> Result<UpdateRequest, ApiError> {
     };
     object.finish()?;
     Ok(request)
+}
+
+/// Reads the body of `POST /v1/system/cordon`; none is one without a reason.
+pub(super) fn cordon(body: &[u8]) -> Result<Option<String>, ApiError> {
+    let Some(body) = json::parse_optional(body)? else { return Ok(None) };
+    let mut object = body.object()?;
+    let reason = object.take("reason").map(|value| {
+        let reason = value.string()?;
+        let is_plain = (1..=MAX_REASON).contains(&reason.len()) && !reason.chars().any(char::is_control);
+        if is_plain {
+            Ok(reason)
+        } else {
+            let allowed = format!("must be one line of 1 to {MAX_REASON} bytes");
+            Err(value.refuse(ErrorCode::InvalidRequest, allowed))
+        }
+    });
+    let reason = reason.transpose()?;
+    object.finish()?;
+    Ok(reason)
+}
+
+/// Reads the body of `POST /v1/system/prune`; none is a dry run for everything.
+pub(super) fn prune(body: &[u8]) -> Result<PruneRequest, ApiError> {
+    let mut request = PruneRequest { dry_run: true, kinds: BTreeSet::new(), volumes: BTreeSet::new() };
+    let Some(body) = json::parse_optional(body)? else { return Ok(request) };
+    let mut object = body.object()?;
+    if let Some(value) = object.take("dry_run") {
+        request.dry_run = value.boolean()?;
+    }
+    if let Some(value) = object.take("kinds") {
+        request.kinds = list(&value)?.iter().map(left_over_kind).collect::<Result<_, _>>()?;
+    }
+    if let Some(value) = object.take("volumes") {
+        let volume = |item: &Value<'_>| name(item, ObjectName::parse).map(|name| name.as_str().to_owned());
+        request.volumes = list(&value)?.iter().map(volume).collect::<Result<_, _>>()?;
+    }
+    object.finish()?;
+    Ok(request)
+}
+
+fn left_over_kind(value: &Value<'_>) -> Result<LeftOverKind, ApiError> {
+    match value.string()?.as_str() {
+        "container" => Ok(LeftOverKind::Container),
+        "network" => Ok(LeftOverKind::Network),
+        "volume" => Ok(LeftOverKind::Volume),
+        "image" => Ok(LeftOverKind::Image),
+        "archive" => Ok(LeftOverKind::Archive),
+        _ => Err(value.refuse(ErrorCode::InvalidRequest, "must be container, network, volume, image or archive")),
+    }
 }
 
 fn name<T>(value: &Value<'_>, parse: fn(&str) -> Result<T, InvalidName>) -> Result<T, ApiError> {

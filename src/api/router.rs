@@ -27,6 +27,10 @@ pub(super) enum Route {
     Images(Subdomain),
     Info,
     Events,
+    Cordon,
+    Uncordon,
+    Prune,
+    OpenApi,
 }
 
 impl Route {
@@ -49,6 +53,10 @@ impl Route {
             Self::Images(_) => "/v1/tenants/images/{subdomain}",
             Self::Info => "/v1/system/info",
             Self::Events => "/v1/events",
+            Self::Cordon => "/v1/system/cordon",
+            Self::Uncordon => "/v1/system/uncordon",
+            Self::Prune => "/v1/system/prune",
+            Self::OpenApi => "/openapi.json",
         }
     }
 }
@@ -77,6 +85,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Get, ["health"]) => Ok(Route::Health),
         (Verb::Get, ["live"]) => Ok(Route::Live),
         (Verb::Get, ["ready"]) => Ok(Route::Ready),
+        (Verb::Get, ["openapi.json"]) => Ok(Route::OpenApi),
         (Verb::Post, ["v1", "tenants", "provision"]) => Ok(Route::Provision),
         (Verb::Post, ["v1", "tenants", "update"]) => Ok(Route::Update),
         (Verb::Post, ["v1", "tenants", "rollback", tenant]) => named(tenant, Route::Rollback),
@@ -90,9 +99,12 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Get, ["v1", "tenants", "images", tenant]) => named(tenant, Route::Images),
         (Verb::Get, ["v1", "system", "info"]) => Ok(Route::Info),
         (Verb::Get, ["v1", "events"]) => Ok(Route::Events),
+        (Verb::Post, ["v1", "system", "cordon"]) => Ok(Route::Cordon),
+        (Verb::Post, ["v1", "system", "uncordon"]) => Ok(Route::Uncordon),
+        (Verb::Post, ["v1", "system", "prune"]) => Ok(Route::Prune),
         (
             _,
-            ["health" | "live" | "ready"]
+            ["health" | "live" | "ready" | "openapi.json"]
             | ["v1", "tenants" | "events"]
             | ["v1", "tenants", "status" | "logs" | "images", _]
             | ["v1", "system", "info"],
@@ -100,7 +112,8 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (
             _,
             ["v1", "tenants", "provision" | "update"]
-            | ["v1", "tenants", "rollback" | "restart" | "stop" | "start" | "teardown", _],
+            | ["v1", "tenants", "rollback" | "restart" | "stop" | "start" | "teardown", _]
+            | ["v1", "system", "cordon" | "uncordon" | "prune"],
         ) => Err(ApiError::method_not_allowed("POST")),
         _ => Err(ApiError::new(ErrorCode::NotFound, "there is no such path")),
     }
@@ -134,6 +147,10 @@ mod tests {
             ("GET", Route::Images(acme())),
             ("GET", Route::Info),
             ("GET", Route::Events),
+            ("POST", Route::Cordon),
+            ("POST", Route::Uncordon),
+            ("POST", Route::Prune),
+            ("GET", Route::OpenApi),
         ] {
             let path = route.template().replace("{subdomain}", "acme");
             for asked in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {

@@ -13,6 +13,7 @@ mod graph;
 mod hooks;
 mod listed;
 mod logs;
+mod owned;
 mod plan;
 mod rolling;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use error::{BackendError, FailureDetails};
 pub use hooks::PreStop;
 pub use listed::Listed;
 pub use logs::{LogLine, LogQuery, LogStream, LogStreamKind, Tail};
+pub use owned::{Owned, OwnedKind};
 pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNote, Until, Work};
 pub use sightings::{Ended, Sighting, Sightings};
 
@@ -48,6 +50,7 @@ use crate::domain::{
 
 /// What a backend can and cannot do. Asking for the rest is 422 `UNSUPPORTED_ON_BACKEND`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Capabilities {
     /// One service of a tenant can be restarted, stopped or started alone.
     pub single_service: bool,
@@ -112,6 +115,9 @@ pub struct ResolvedImage {
     pub id: String,
     /// The registry digest, when there is one.
     pub digest: Option<String>,
+    /// It was not on the host before the agent pulled it just now.
+    #[serde(default)]
+    pub pulled: bool,
 }
 
 /// Images by service.
@@ -145,6 +151,7 @@ pub struct Removed {
 
 /// The machine behind a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HostInfo {
     /// What runs the containers, e.g. `docker`.
     pub engine: String,
@@ -167,6 +174,7 @@ pub struct HostInfo {
 
 /// What an engine says about itself that keeps containers from the host and from each other. None where it does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Guards {
     /// System calls are filtered unless a container asks for no filter.
     pub seccomp: Option<bool>,
@@ -255,6 +263,13 @@ pub trait Backend: Send + Sync {
         service: Option<&ServiceName>,
         run: &Run,
     ) -> Result<(), BackendError>;
+
+    /// Everything that bears this agent's labels, whosever it was, and those of the `pulled` images (by id) that nothing
+    /// uses.
+    async fn owned(&self, pulled: &BTreeSet<String>) -> Result<Vec<Owned>, BackendError>;
+
+    /// Removes one of [`Self::owned`], with its data; false when something uses it by now.
+    async fn discard(&self, object: &Owned) -> Result<bool, BackendError>;
 
     /// The tenant's containers in detail.
     async fn status(&self, tenant: &TenantRef) -> Result<Vec<ObservedContainer>, BackendError>;

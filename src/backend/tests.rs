@@ -14,7 +14,7 @@ fn deployment(text: &str) -> Deployment {
 /// What the images of a deployment stand for.
 fn images(wanted: &Deployment) -> ResolvedImages {
     let services = wanted.project.project().services.iter();
-    let resolved = |image: String| ResolvedImage { id: format!("sha256:{image}"), digest: None, image };
+    let resolved = |image: String| ResolvedImage { id: format!("sha256:{image}"), digest: None, pulled: false, image };
     services.map(|(name, service)| (name.clone(), resolved(service.image.to_string()))).collect()
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::fail;
+use super::{fail, print};
 use crate::compose::{self, ComposeError, Document, Files, LoadInput, Loaded};
 use crate::config::{self, ConfigError};
 use crate::domain::{ProjectName, ProjectPath, Subdomain};
@@ -73,8 +73,7 @@ pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
             for warning in warnings {
                 eprintln!("warning: {warning}");
             }
-            println!("{}", text.trim_end());
-            ExitCode::SUCCESS
+            print("config", &text)
         }
         // The line is read by tools: no prefix before the file's name.
         Err(

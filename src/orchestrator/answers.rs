@@ -4,13 +4,14 @@ use serde::Serialize;
 
 use crate::backend::{Capabilities, Guards, HostInfo};
 use crate::domain::{
-    BackendName, DesiredState, Endpoint, Generation, ObjectName, Operation, ProjectName, ServiceStatus, Subdomain,
-    TenantId, TenantState,
+    BackendName, DesiredState, Endpoint, Generation, ImageInfo, ObjectName, Operation, ProjectName, ServiceStatus,
+    Subdomain, TenantId, TenantState,
 };
-use crate::tenant_fs::LastError;
+use crate::tenant_fs::{Cordon, LastError};
 
 /// The answer to provision, update and rollback.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct Provisioned {
     /// `provisioned`, `updated` or `rolled_back`.
@@ -31,6 +32,7 @@ pub struct Provisioned {
 
 /// The answer to restart, stop and start.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct Done {
     /// `restarted`, `stopped` or `started`.
@@ -40,6 +42,7 @@ pub struct Done {
 
 /// The answer to teardown.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TornDown {
     /// `torn_down`.
@@ -52,6 +55,7 @@ pub struct TornDown {
 
 /// What a teardown left.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Kept {
     /// Names of volumes that are still there.
     pub volumes: Vec<ObjectName>,
@@ -61,8 +65,19 @@ pub struct Kept {
     pub archive: Option<String>,
 }
 
+/// The answer to `GET /v1/tenants`, which is put together from lines that are written already.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[allow(missing_docs, reason = "the fields of the HTTP contract")]
+pub struct TenantList {
+    /// How long ago the agent last knew that everything is as is said here, in milliseconds.
+    pub age_ms: u64,
+    pub tenants: Vec<TenantLine>,
+}
+
 /// One tenant in the list.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TenantLine {
     pub subdomain: Subdomain,
@@ -81,8 +96,19 @@ pub struct TenantLine {
     pub last_error: Option<LastError>,
 }
 
+/// The answer to images.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[allow(missing_docs, reason = "the fields of the HTTP contract")]
+pub struct ImageList {
+    pub subdomain: Subdomain,
+    /// One for each container.
+    pub images: Vec<ImageInfo>,
+}
+
 /// The answer to status.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TenantStatus {
     pub subdomain: Subdomain,
@@ -110,6 +136,7 @@ pub struct TenantStatus {
 
 /// The answer to `GET /v1/system/info`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct SystemInfo {
     /// This agent's version.
@@ -129,6 +156,7 @@ pub struct SystemInfo {
 
 /// What the agent made sure of itself; null is what it cannot see from where it runs, and somebody else has to look after.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Verified {
     /// The API listens on a loopback address only, which no container reaches.
     pub api_on_loopback: bool,
@@ -143,6 +171,77 @@ pub struct Verified {
     pub metadata_closed: Option<bool>,
     /// Containers reach no other service of the host. The same holds.
     pub host_closed: Option<bool>,
+}
+
+/// The answer to cordon and uncordon.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Cordoned {
+    /// `cordoned` or `uncordoned`.
+    pub status: &'static str,
+    /// Whether anything is another way than before.
+    pub changed: bool,
+    /// Since when and why; none when the host is not cordoned.
+    #[serde(flatten)]
+    pub cordon: Option<Cordon>,
+}
+
+/// What a prune removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "each name is its own description")]
+pub enum LeftOverKind {
+    Container,
+    Network,
+    Volume,
+    Image,
+    Archive,
+}
+
+/// Something that is left over.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LeftOver {
+    /// What it is.
+    pub kind: LeftOverKind,
+    /// Its name on the backend or in the archive.
+    pub name: String,
+    /// Whose it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subdomain: Option<Subdomain>,
+    /// Its size in bytes, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Whether it is gone now.
+    pub removed: bool,
+    /// Why it is not, unless it is a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+}
+
+/// The answer to a prune.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Pruned {
+    /// Whether nothing was to be removed.
+    pub dry_run: bool,
+    /// What is left over, in the order in which it goes.
+    pub objects: Vec<LeftOver>,
+    /// How many of them are gone now.
+    pub removed: usize,
+    /// The sum of the sizes of what is gone, in bytes, as far as they are known.
+    pub freed_bytes: u64,
+}
+
+impl Pruned {
+    pub(super) fn add(&mut self, line: LeftOver) {
+        if line.removed {
+            self.removed += 1;
+            self.freed_bytes += line.bytes.unwrap_or(0);
+        }
+        self.objects.push(line);
+    }
 }
 
 /// Whether the agent can do its work.

@@ -143,6 +143,7 @@ impl Orchestrator {
         loaded.deployment.authorised_images = record.authorised_images.iter().cloned().collect();
         op.report("looking at images");
         let images = backend.prepare(&loaded.deployment, &wanted.run).await?;
+        self.note_pulled(&images).await;
         op.report("planning");
         let mut as_of = Instant::now();
         let plan = backend.plan(&loaded.deployment, &images, &wanted.run).await?;

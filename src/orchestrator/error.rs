@@ -6,10 +6,11 @@ use crate::domain::{
     BackendName, ErrorCode, Excess, Generation, Operation, ProjectPath, Quantity, ServiceName, Subdomain,
 };
 use crate::policy::Refusal;
-use crate::tenant_fs::FsError;
+use crate::tenant_fs::{Cordon, FsError};
 
 /// A refusal by the policy, with its place in the file.
 #[derive(Debug, Clone, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LocatedRefusal {
     /// What is refused.
     #[serde(flatten)]
@@ -63,6 +64,10 @@ pub enum Error {
     Quota(Vec<Excess>),
     #[error("the host is full: {asked} {what} are needed, {taken} of {capacity} are taken", taken = .0.what.show(.0.taken), asked = .0.what.show(.0.asked), what = .0.what, capacity = .0.what.show(.0.capacity))]
     HostFull(HostFull),
+    #[error("the host is cordoned and takes no new tenant{}", .0.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default())]
+    HostCordoned(Cordon),
+    #[error("the prune took too long; what it has removed so far is gone")]
+    PruneTooLong,
     #[error("the agent is stopping")]
     ShuttingDown,
     #[error("an unexpected failure; the agent's log has it")]
@@ -71,6 +76,7 @@ pub enum Error {
 
 /// What of the host is taken: CPUs in billionths, memory in bytes, tenants counted.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HostFull {
     /// What there is not enough of.
     pub what: Quantity,
@@ -113,6 +119,8 @@ impl Error {
             Self::GenerationMismatch { .. } | Self::NoPrevious => ErrorCode::GenerationMismatch,
             Self::Quota(_) => ErrorCode::QuotaExceeded,
             Self::HostFull(_) => ErrorCode::HostFull,
+            Self::HostCordoned(_) => ErrorCode::HostCordoned,
+            Self::PruneTooLong => ErrorCode::DeadlineExceeded,
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::Internal => ErrorCode::Internal,
         }

@@ -165,7 +165,7 @@ impl Orchestrator {
         if self.inner.mirror.tenants.get(tenant).is_none_or(|entry| entry.shape.is_some()) {
             return Ok(());
         }
-        let loaded = self.committed_once(record).await?;
+        let loaded = self.stored(record, record.generation).await?;
         let shape = Arc::new(Shape::of(loaded.deployment.project.project(), &loaded.warnings));
         self.with(tenant, |entry| {
             if entry.record.generation == record.generation && is_up(&entry.record) {

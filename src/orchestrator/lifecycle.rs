@@ -163,7 +163,7 @@ impl Orchestrator {
         self.end_lightly(record).await
     }
 
-    async fn end_lightly(&self, record: &Record) -> Result<(), Error> {
+    pub(super) async fn end_lightly(&self, record: &Record) -> Result<(), Error> {
         let loaded = self.committed(record).await?;
         self.end(record, Some(&loaded)).await
     }

@@ -165,14 +165,14 @@ impl Orchestrator {
         {
             return Ok(loaded);
         }
-        let loaded = Arc::new(self.committed_once(record).await?);
+        let loaded = Arc::new(self.stored(record, record.generation).await?);
         self.remember(&record.subdomain, &loaded);
         Ok(loaded)
     }
 
-    /// The same, read anew and not remembered.
-    pub(super) async fn committed_once(&self, record: &Record) -> Result<Loaded, Error> {
-        let (tenant, generation) = (record.subdomain.clone(), record.generation);
+    /// A stored specification of a tenant, as it was accepted.
+    pub(super) async fn stored(&self, record: &Record, generation: Generation) -> Result<Loaded, Error> {
+        let tenant = record.subdomain.clone();
         let stored = self.disk(move |fs| fs.generation(&tenant, generation)).await?;
         let reference = self.tenant_ref(record);
         self.load_as(Standing::Accepted, reference, stored.spec, generation, record.desired).await

@@ -18,6 +18,7 @@
 mod answers;
 mod bring;
 mod compose_lines;
+mod cordon;
 mod deaths;
 mod error;
 mod feed;
@@ -26,6 +27,7 @@ mod lifecycle;
 mod load;
 mod mirror;
 mod operations;
+mod prune;
 mod recover;
 mod requests;
 mod room;
@@ -63,7 +65,7 @@ use crate::domain::{
     BackendName, ErrorCode, Generation, OperationId, OperationKind, RegistryAuth, ServiceName, Subdomain,
 };
 use crate::policy::Rules;
-use crate::tenant_fs::{FsError, Record, TenantFs};
+use crate::tenant_fs::{Cordon, FsError, Record, TenantFs};
 
 /// The agent's work, behind the HTTP API. Cheap to clone. Mutations run to their end even if the caller goes away.
 #[derive(Clone)]
@@ -89,6 +91,11 @@ struct Inner {
     loaded: DashMap<Subdomain, (Generation, Arc<Loaded>)>,
     /// Tenants whose last recovery failed, or whose record cannot be read.
     degraded: DashMap<Subdomain, ()>,
+    cordon: cordon::CordonState,
+    /// Held by the one prune that runs.
+    pruning: tokio::sync::Mutex<()>,
+    /// Held while the list of pulled images changes.
+    pulled: tokio::sync::Mutex<()>,
     inventory_done: AtomicBool,
     /// Cancelled when the agent is to end: no new operation begins, background work stops.
     stopping: CancellationToken,
@@ -167,6 +174,12 @@ impl Orchestrator {
             archive_retention: config.archive_retention,
             registry: config.registry.clone(),
         };
+        // One that cannot be read holds: whoever cordoned the host had a reason.
+        let unreadable = |error| {
+            tracing::warn!(%error, "the cordon cannot be read and holds");
+            Some(Cordon { since: jiff::Timestamp::now(), reason: None })
+        };
+        let cordon = cordon::CordonState::new(fs.cordoned().unwrap_or_else(unreadable));
         let inner = Inner {
             key: HostKey::new(fs.host_key()),
             fs: Arc::new(fs),
@@ -179,6 +192,9 @@ impl Orchestrator {
             host_size: tokio::sync::OnceCell::new(),
             loaded: DashMap::new(),
             degraded: DashMap::new(),
+            cordon,
+            pruning: tokio::sync::Mutex::default(),
+            pulled: tokio::sync::Mutex::default(),
             inventory_done: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

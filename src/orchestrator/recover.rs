@@ -232,6 +232,8 @@ impl Orchestrator {
                     self.put_back(record, undo.as_ref()).await
                 }
             }
+            // Nothing of it can be half done, so it has no journal.
+            OperationKind::Prune => self.end_lightly(record).await,
             OperationKind::Teardown => self.tear_down(op, record, journal.purge).await.map(drop),
             OperationKind::Stop | OperationKind::Start | OperationKind::Restart => {
                 let loaded = self.committed(record).await?;

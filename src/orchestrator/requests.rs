@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::LeftOverKind;
 use crate::domain::{FileContent, Limits, Placement, ProjectPath, RegistryAuth, ServiceName, Subdomain, TenantId};
 
 /// `POST /v1/tenants/provision`.
@@ -27,6 +28,23 @@ pub struct ProvisionRequest {
     pub registry_auth: Vec<RegistryAuth>,
     /// Take over objects of the same project that another tool or agent made.
     pub adopt: bool,
+}
+
+/// `POST /v1/system/prune`.
+#[derive(Debug, Clone)]
+pub struct PruneRequest {
+    /// Only say what is left over.
+    pub dry_run: bool,
+    /// What to look for; everything when empty.
+    pub kinds: BTreeSet<LeftOverKind>,
+    /// The volumes that may go, by name.
+    pub volumes: BTreeSet<String>,
+}
+
+impl PruneRequest {
+    pub(super) fn wants(&self, kind: LeftOverKind) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(&kind)
+    }
 }
 
 /// `POST /v1/tenants/update`: what is none stays as accepted.

@@ -45,6 +45,9 @@ impl Orchestrator {
         if live && !grows {
             return Ok(None);
         }
+        if !live && let Some(cordon) = self.cordoned() {
+            return Err(Error::HostCordoned(cordon));
+        }
         let settings = &self.inner.settings;
         // The size of a host does not change while the agent runs.
         let host = self.backend(record.backend)?.host();

@@ -30,7 +30,7 @@ impl TenantFs {
         if moving.is_empty() {
             return Ok(None);
         }
-        let (name, archive) = self.new_archive(tenant).map_err(&archiving)?;
+        let (name, archive) = self.host.with_reserve(|| self.new_archive(tenant).map_err(&archiving))?;
         for entry in &moving {
             match project.rename(entry.as_c_str(), &archive, entry.as_c_str()) {
                 Ok(()) | Err(Errno::NOENT) => {}
@@ -47,8 +47,23 @@ impl TenantFs {
         self.remove_archives_if(|_, made| Duration::try_from(now.duration_since(made)).is_ok_and(|age| age > retention))
     }
 
+    /// The archives of tenants that `wanted` says yes to, by name.
+    pub fn archives_of(&self, wanted: impl Fn(&Subdomain) -> bool) -> Result<Vec<(String, Subdomain)>, FsError> {
+        let listing = FsError::io("listing the archives");
+        let mut found = Vec::new();
+        for name in self.host.archives.names().map_err(&listing)? {
+            let name = name.map_err(&listing)?;
+            let Some(text) = name.to_str().ok() else { continue };
+            if let Some((owner, _)) = parse_name(text).filter(|(owner, _)| wanted(owner)) {
+                found.push((text.to_owned(), owner));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
     /// Deletes every archive of this tenant.
-    pub(super) fn remove_archives(&self, tenant: &Subdomain) -> Result<usize, FsError> {
+    pub fn remove_archives(&self, tenant: &Subdomain) -> Result<usize, FsError> {
         self.remove_archives_if(|owner, _| owner == tenant)
     }
 

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::FsError;
 use super::dir::{Dir, Mounts};
+use super::reserve::Reserve;
 use super::workshop::{Workshop, random_hex};
 use crate::domain::AgentId;
 
@@ -23,8 +24,11 @@ const HOST_KEY_LENGTH: usize = 32;
 pub(super) struct Host {
     pub(super) path: PathBuf,
     pub(super) root: Dir,
+    /// The host directory: everything that is the agent's own and no tenant's.
+    pub(super) own: Dir,
     pub(super) archives: Dir,
     pub(super) workshop: Workshop,
+    pub(super) reserve: Reserve,
     pub(super) agent_id: AgentId,
     pub(super) key: [u8; HOST_KEY_LENGTH],
     /// Held until the process ends.
@@ -37,16 +41,17 @@ impl Host {
         let opening = FsError::io("opening the tenants root");
         let root = open_or_create_root(&path)?;
         check_ours(&root.stat().map_err(&opening)?)?;
-        let host = own_dir(&root, HOST_DIR)?;
-        let lock = host.lock(LOCK_FILE).map_err(|error| match error {
+        let own = own_dir(&root, HOST_DIR)?;
+        let lock = own.lock(LOCK_FILE).map_err(|error| match error {
             Errno::WOULDBLOCK => FsError::Locked,
             other => FsError::io("locking the tenants root")(other),
         })?;
         let archives = own_dir(&root, ARCHIVE_DIR)?;
-        let workshop = Workshop::open(&host).map_err(FsError::io("clearing what an earlier run left"))?;
-        let agent_id = agent_id(&host, &workshop)?;
-        let key = host_key(&host, &workshop)?;
-        Ok(Self { path, root, archives, workshop, agent_id, key, _lock: lock })
+        let workshop = Workshop::open(&own).map_err(FsError::io("clearing what an earlier run left"))?;
+        let agent_id = agent_id(&own, &workshop)?;
+        let key = host_key(&own, &workshop)?;
+        let reserve = Reserve::open(&own, &workshop);
+        Ok(Self { path, root, own, archives, workshop, reserve, agent_id, key, _lock: lock })
     }
 }
 
@@ -142,5 +147,18 @@ impl Host {
     pub(super) fn tenant_dir(&self, tenant: &crate::domain::Subdomain) -> Result<Option<Dir>, FsError> {
         super::dir::absent_is_none(self.root.dir(tenant.as_str(), Mounts::Stay))
             .map_err(FsError::io("opening the tenant's directory"))
+    }
+
+    /// Writes a file of the host directory durably, 0600.
+    pub(super) fn write_own(&self, name: &str, bytes: &[u8]) -> rustix::io::Result<()> {
+        self.workshop.write(&self.own, name, bytes, 0o600, None).and_then(|()| self.own.sync())
+    }
+
+    /// For what helps to make room on a full disk: it gets the reserve if there is no other space.
+    pub(super) fn with_reserve<T>(&self, call: impl Fn() -> Result<T, FsError>) -> Result<T, FsError> {
+        match call() {
+            Err(FsError::NoSpace) if self.reserve.release(&self.own) => call(),
+            other => other,
+        }
     }
 }

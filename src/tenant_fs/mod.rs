@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /opt/tenants/                 0700
-//!   .agent/                     0700  agent-id, host-key, lock; staging/ and trash/ of this room
+//!   .agent/                     0700  agent-id, host-key, lock, cordon, pulled, reserve; staging/ and trash/ of this room
 //!   .archive/{sub}-{time}/      0700  config files of torn-down tenants
 //!   {sub}/                      0700  the Compose project directory
 //!     compose.yaml .env(0600) and the request's files
@@ -20,18 +20,22 @@
 //! tenants may.
 
 mod archive;
+mod cordon;
 mod data;
 mod dir;
 mod error;
 mod host;
 mod project_files;
+mod pulled;
 mod record;
+mod reserve;
 mod sealed;
 mod tenant;
 #[cfg(test)]
 mod tests;
 mod workshop;
 
+pub use cordon::Cordon;
 pub use error::FsError;
 pub use record::{Journal, LastError, RECORD_VERSION, Record, StoredGeneration};
 pub use tenant::Listed;

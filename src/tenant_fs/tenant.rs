@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::dir::{Dir, Mounts, Owner, absent_is_none};
 use super::record::read_record;
 use super::{FsError, Journal, Record, StoredGeneration, TenantFs, sealed};
-use crate::domain::{Generation, Subdomain};
+use crate::domain::{DesiredState, Generation, OperationKind, Subdomain};
 
 pub(super) const AGENT_DIR: &str = ".agent";
 const GENERATIONS: &str = "generations";
@@ -170,7 +170,11 @@ impl TenantFs {
 
     /// Writes the journal: from here on the operation is open.
     pub fn begin(&self, tenant: &Subdomain, journal: &Journal) -> Result<(), FsError> {
-        self.replace(tenant, JOURNAL, &sealed::seal(journal), "writing the journal")
+        let write = || self.replace(tenant, JOURNAL, &sealed::seal(journal), "writing the journal");
+        match journal.kind {
+            OperationKind::Stop | OperationKind::Teardown => self.host.with_reserve(write),
+            _ => write(),
+        }
     }
 
     /// The open operation; none when there is none, or no such tenant.
@@ -186,7 +190,8 @@ impl TenantFs {
 
     /// Replaces the record durably: the commit.
     pub fn commit(&self, record: &Record) -> Result<(), FsError> {
-        self.replace(&record.subdomain, RECORD, &sealed::seal(record), "writing the record")
+        let write = || self.replace(&record.subdomain, RECORD, &sealed::seal(record), "writing the record");
+        if record.kept || record.desired == DesiredState::Stopped { self.host.with_reserve(write) } else { write() }
     }
 
     /// Ends the open operation: removes generations that the record does not name and mounts that are not in `mounts`,
@@ -206,6 +211,7 @@ impl TenantFs {
         if home.agent.remove_file(JOURNAL).map_err(&ending)? {
             home.agent.sync().map_err(&ending)?;
         }
+        self.refill_reserve();
         Ok(())
     }
 
@@ -213,8 +219,18 @@ impl TenantFs {
     /// what then cannot be deleted (because something is mounted below it) is tried again at the next start.
     pub fn purge(&self, tenant: &Subdomain) -> Result<(), FsError> {
         // Archives first: once the directory is gone nobody knows of the tenant any more.
-        self.remove_archives(tenant)?;
-        self.host.workshop.discard(&self.host.root, tenant.as_str()).map_err(FsError::io("deleting the tenant's files"))
+        self.host.with_reserve(|| {
+            self.remove_archives(tenant)?;
+            let discarded = self.host.workshop.discard(&self.host.root, tenant.as_str());
+            discarded.map_err(FsError::io("deleting the tenant's files"))
+        })?;
+        self.refill_reserve();
+        Ok(())
+    }
+
+    /// Makes the reserve again, if it went and there is room by now.
+    fn refill_reserve(&self) {
+        self.host.reserve.refill(&self.host.own, &self.host.workshop);
     }
 
     /// Opens the project directory.

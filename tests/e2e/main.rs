@@ -11,6 +11,7 @@ mod disk;
 mod firewall;
 mod host_ports;
 mod knowing;
+mod leftovers;
 mod managed_by_labels;
 mod neighbours;
 mod pulls;

@@ -151,8 +151,17 @@ async fn because_it_is_full() {
         let staging = tree(&disk.root().join(".agent/staging"));
         assert!(staging.is_empty(), "{:?}", staging.keys());
     }
-    // A little room is enough to tear down, which makes more.
-    disk.fill(64 * 1024);
+    // Without any room it can be stopped, and torn down, which makes more: the reserve is for that.
+    let reserve = disk.root().join(".agent/reserve");
+    assert!(reserve.exists());
+    disk.fill(0);
+    agent.post(&format!("/v1/tenants/stop/{name}"), &Value::Null).await.expect(200);
+    assert_eq!(until_state(&agent, &name, "stopped").await["desired"], "stopped");
+    disk.empty();
+    agent.post(&format!("/v1/tenants/start/{name}"), &Value::Null).await.expect(200);
+    assert!(reserve.exists(), "the reserve is there again");
+    disk.fill(0);
+    agent.post(&format!("/v1/tenants/teardown/{name}"), &Value::Null).await.expect(200);
     agent.post(&format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null).await.expect(200);
     assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
     disk.empty();

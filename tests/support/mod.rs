@@ -11,6 +11,7 @@ pub(crate) mod agent;
 pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod images;
+pub(crate) mod openapi;
 pub(crate) mod registry;
 pub(crate) mod stacks;
 pub(crate) mod templates;

@@ -5,6 +5,9 @@ mod logs;
 mod system;
 mod tenants;
 
+#[cfg(test)]
+pub(super) use system::Probe;
+
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -77,6 +80,10 @@ impl Endpoints for Handlers {
             Route::Images(tenant) => self.images(&tenant, &call).await,
             Route::Info => self.info(&call).await,
             Route::Events => self.events(&call),
+            Route::Cordon => self.cordon(call).await,
+            Route::Uncordon => self.uncordon(&call).await,
+            Route::Prune => self.prune(call).await,
+            Route::OpenApi => self.openapi(&call),
         }
     }
 }

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
 use hyper::StatusCode;
 use serde::Serialize;
 use tokio::time::timeout;
 
 use super::Handlers;
+use crate::api::OPENAPI;
 use crate::api::error::ApiError;
 use crate::api::front::Call;
-use crate::api::query;
 use crate::api::respond::{self, Answer};
+use crate::api::{query, requests};
 use crate::domain::ErrorCode;
 use crate::orchestrator::Readiness;
 
@@ -18,7 +21,8 @@ use crate::orchestrator::Readiness;
 const PROBE_TIME: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
-struct Probe {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::api) struct Probe {
     status: &'static str,
     degraded: Vec<String>,
 }
@@ -47,6 +51,34 @@ impl Handlers {
             Ok(info) => Ok(respond::json(StatusCode::OK, &info)),
             Err(_) => Err(ApiError::new(ErrorCode::BackendUnavailable, "the backend does not answer")),
         }
+    }
+
+    pub(super) async fn cordon(&self, call: Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        let body = self.bodies.read(&call.headers, call.body, &self.limits).await?;
+        let reason = requests::cordon(&body.bytes)?;
+        Ok(respond::json(StatusCode::OK, &self.orchestrator.cordon(reason).await?))
+    }
+
+    pub(super) async fn uncordon(&self, call: &Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        Ok(respond::json(StatusCode::OK, &self.orchestrator.uncordon().await?))
+    }
+
+    pub(super) async fn prune(&self, call: Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        let body = self.bodies.read(&call.headers, call.body, &self.limits).await?;
+        let request = requests::prune(&body.bytes)?;
+        drop(body);
+        Ok(respond::json(StatusCode::OK, &self.orchestrator.prune(request).await?))
+    }
+
+    /// The description of the API.
+    pub(super) fn openapi(&self, call: &Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        let _ = self;
+        let body = Full::new(Bytes::from_static(OPENAPI.as_bytes())).boxed_unsync();
+        Ok(respond::with_type(StatusCode::OK, "application/json", body))
     }
 
     async fn readiness(&self) -> Readiness {

@@ -2,7 +2,6 @@
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::StatusCode;
-use serde_json::json;
 
 use super::Handlers;
 use crate::api::error::ApiError;
@@ -11,6 +10,7 @@ use crate::api::query::{Lines, Status};
 use crate::api::respond::{self, Answer};
 use crate::api::{query, requests};
 use crate::domain::Subdomain;
+use crate::orchestrator::ImageList;
 
 impl Handlers {
     pub(super) async fn provision(&self, call: Call) -> Result<Answer, ApiError> {
@@ -75,6 +75,6 @@ impl Handlers {
     pub(super) async fn images(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {
         query::none(call.query.as_deref())?;
         let images = self.reading(self.orchestrator.images(tenant)).await?;
-        Ok(respond::json(StatusCode::OK, &json!({ "subdomain": tenant, "images": images })))
+        Ok(respond::json(StatusCode::OK, &ImageList { subdomain: tenant.clone(), images }))
     }
 }

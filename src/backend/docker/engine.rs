@@ -18,8 +18,8 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-    ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-    RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    RemoveVolumeOptions, RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use futures::{Stream, TryStreamExt as _};
@@ -434,6 +434,12 @@ impl Engine {
             return Err(EngineError::NotFound("image id".to_owned()));
         }
         within(READ, self.client()?.inspect_image(id)).await
+    }
+
+    /// Removes an image by its id, unless a container uses it or it has several names.
+    pub(super) async fn remove_image(&self, id: &str) -> Result<()> {
+        let options = RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
+        done_if_gone(within(WRITE, self.client()?.remove_image(id, Some(options), None)).await.map(drop))
     }
 
     /// Container events that match the filter, from `since` (Unix seconds) on.

@@ -200,7 +200,10 @@ async fn available(
         Err(failure) => return Err(failed(failure, first, image)),
     }
     match inspect(engine, image).await? {
-        Some(found) if fits(&found) => Ok(resolve(image, &found)),
+        Some(found) if fits(&found) => {
+            let was_there = there.as_ref().is_some_and(|before| before.id == found.id);
+            Ok(ResolvedImage { pulled: !was_there, ..resolve(image, &found) })
+        }
         _ => Err(not_found(" after the pull")),
     }
 }
@@ -276,6 +279,7 @@ fn resolve(image: &ImageRef, found: &ImageInspect) -> ResolvedImage {
         image: image.qualified().to_string(),
         id: found.id.clone().unwrap_or_default(),
         digest: digest_of(image, found.repo_digests.as_deref().unwrap_or_default()),
+        pulled: false,
     }
 }
 

@@ -106,8 +106,8 @@ pub(super) fn filter(tenant: &TenantRef) -> HashMap<String, Vec<String>> {
     )])
 }
 
-/// The filter that selects all objects of this agent.
-pub(super) fn agent_filter(agent: &AgentId) -> HashMap<String, Vec<String>> {
+/// The filter that selects all that this agent has made.
+pub(super) fn filter_agent(agent: &AgentId) -> HashMap<String, Vec<String>> {
     HashMap::from([("label".to_owned(), vec![format!("{AGENT}={agent}")])])
 }
 

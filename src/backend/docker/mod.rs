@@ -30,6 +30,7 @@ mod images;
 mod labels;
 mod layers;
 mod leases;
+mod leftovers;
 mod listing;
 mod logs;
 mod nesting;
@@ -51,6 +52,7 @@ mod watch;
 pub use networks::Subnet;
 pub use routes::{PoolOverlap, check_pool};
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -67,7 +69,7 @@ use self::pulls::Pulls;
 use self::stack::Stack;
 use super::{
     Action, Adoption, Backend, BackendError, Capabilities, Deployment, Guards, HostInfo, Listed, LogQuery, LogStream,
-    ObservedContainer, Plan, PlannedObject, Removed, ResolvedImages, Run, Sightings, Step, TenantRef, UndoNote,
+    ObservedContainer, Owned, Plan, PlannedObject, Removed, ResolvedImages, Run, Sightings, Step, TenantRef, UndoNote,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -280,6 +282,16 @@ impl Backend for DockerBackend {
         let all: Vec<Container> = running.iter().chain(&done).cloned().collect();
         let needs_start = |container: &Container| running.iter().any(|other| other.id == container.id);
         self.start_these(deployment, &all, needs_start, run).await
+    }
+
+    async fn owned(&self, pulled: &BTreeSet<String>) -> Result<Vec<Owned>, BackendError> {
+        let found = leftovers::find(&self.engine, &self.agent, pulled).await;
+        found.map_err(|error| error.into_backend("listing what the agent has made"))
+    }
+
+    async fn discard(&self, object: &Owned) -> Result<bool, BackendError> {
+        let removed = leftovers::discard(&self.engine, &self.agent, object).await;
+        removed.map_err(|error| error.into_backend("removing what is left over"))
     }
 
     async fn status(&self, tenant: &TenantRef) -> Result<Vec<ObservedContainer>, BackendError> {

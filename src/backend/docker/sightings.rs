@@ -48,7 +48,7 @@ type Look = (ContainerId, Instant, Result<Option<ObservedContainer>, EngineError
 /// Subscribes, then looks at everything.
 pub(super) async fn watch(engine: &Arc<Engine>, agent: &AgentId) -> Result<Sightings, EngineError> {
     let since = jiff::Timestamp::now();
-    let mut events: Events = engine.changes(labels::agent_filter(agent), since)?.boxed();
+    let mut events: Events = engine.changes(labels::filter_agent(agent), since)?.boxed();
     let mut early = Vec::new();
     let looking = tokio::time::timeout(BEGINNING, everything(engine, agent));
     tokio::pin!(looking);

@@ -32,7 +32,7 @@ pub(super) async fn container(engine: &Engine, id: &ContainerId) -> Result<Optio
 
 /// All tenants' containers in one call.
 pub(super) async fn host(engine: &Engine, agent: &AgentId) -> Result<Vec<ObservedContainer>, EngineError> {
-    let listed = engine.containers(&labels::agent_filter(agent)).await?;
+    let listed = engine.containers(&labels::filter_agent(agent)).await?;
     Ok(sorted(listed.into_iter().filter_map(read).collect()))
 }
 

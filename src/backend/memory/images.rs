@@ -62,7 +62,7 @@ impl Images {
             return Err(BackendError::ImageNotFound { service: name.clone(), image: image.to_string(), hint });
         }
         if let Some(id) = pinned {
-            return Ok(ResolvedImage { image: image.to_string(), id: id.clone(), digest: None });
+            return Ok(ResolvedImage { image: image.to_string(), id: id.clone(), digest: None, pulled: false });
         }
         let newest = self.moved.get(image.as_str()).copied().unwrap_or_default();
         if service.pull_policy == Some(PullPolicy::Always) || (pull && service.pull_policy != Some(PullPolicy::Never)) {
@@ -73,6 +73,8 @@ impl Images {
             image: image.to_string(),
             id: self.hash("image", image, seen),
             digest: Some(self.hash("manifest", image, seen)),
+            // What there is, is there for all; nothing of it takes space.
+            pulled: false,
         })
     }
 

@@ -20,12 +20,14 @@ mod supervisor;
 
 pub use engine::{ContainerSnapshot, Fault, MemoryEngine};
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 
 use super::converge::{self, KnownNetwork, KnownVolume, Observed};
 use super::{
     Backend, BackendError, Capabilities, Deployment, Guards, HostInfo, HostKey, Listed, LogQuery, LogStream,
-    ObservedContainer, Plan, Removed, ResolvedImages, Run, Sightings, TenantRef, UndoNote,
+    ObservedContainer, Owned, OwnedKind, Plan, Removed, ResolvedImages, Run, Sightings, TenantRef, UndoNote,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -186,6 +188,33 @@ impl Backend for MemoryBackend {
         run: &Run,
     ) -> Result<(), BackendError> {
         self.restart_services(deployment, service, run).await
+    }
+
+    async fn owned(&self, _pulled: &BTreeSet<String>) -> Result<Vec<Owned>, BackendError> {
+        let state = self.engine.shared.reachable()?;
+        let object = |kind, name: &str, id: &str, owner: &TenantRef| Owned {
+            kind,
+            name: name.to_owned(),
+            id: id.to_owned(),
+            tenant: Some(owner.subdomain.clone()),
+            bytes: None,
+        };
+        let containers = state
+            .containers
+            .values()
+            .map(|container| object(OwnedKind::Container, &container.name, container.id.as_str(), &container.owner));
+        let networks = state.networks.iter().filter_map(|network| {
+            Some(object(OwnedKind::Network, &network.name, &network.id, network.owner.as_ref()?))
+        });
+        let volumes = state
+            .volumes
+            .iter()
+            .filter_map(|(name, volume)| Some(object(OwnedKind::Volume, name, name, volume.owner.as_ref()?)));
+        Ok(containers.chain(networks).chain(volumes).collect())
+    }
+
+    async fn discard(&self, object: &Owned) -> Result<bool, BackendError> {
+        self.discard_one(object).await
     }
 
     async fn status(&self, tenant: &TenantRef) -> Result<Vec<ObservedContainer>, BackendError> {

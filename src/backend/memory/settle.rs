@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::apply::named_or_all;
+use super::container::Store;
 use super::engine::State;
 use super::{MemoryBackend, hooks};
-use crate::backend::{BackendError, Deployment, PreStop, Removed, Run, TenantRef, UndoNote};
+use crate::backend::{BackendError, Deployment, Owned, OwnedKind, PreStop, Removed, Run, TenantRef, UndoNote};
 use crate::compose::{Service, start_order};
 use crate::domain::{ContainerId, Generation, ObjectName, ServiceName};
 
@@ -110,6 +111,34 @@ impl MemoryBackend {
             self.engine.shared.stop(id, Some(run.deadline)).await?;
         }
         Ok(running.into_keys().collect())
+    }
+
+    /// Removes one object that is left over, unless a container uses it.
+    pub(super) async fn discard_one(&self, object: &Owned) -> Result<bool, BackendError> {
+        let shared = &self.engine.shared;
+        if object.kind == OwnedKind::Container {
+            let Ok(id) = ContainerId::parse(&object.id) else { return Ok(false) };
+            shared.stop(&id, None).await?;
+            shared.remove_container(&id)?;
+            return Ok(true);
+        }
+        shared.change(None, |state| {
+            let is_used = state.containers.values().any(|container| match object.kind {
+                OwnedKind::Network => container.networks.contains(&object.id),
+                OwnedKind::Volume => {
+                    let is_it = |store: &Store| matches!(store, Store::Volume(name) if *name == object.name);
+                    container.mounts.iter().any(|(_, store)| is_it(store))
+                }
+                OwnedKind::Container | OwnedKind::Image => false,
+            });
+            match object.kind {
+                _ if is_used => {}
+                OwnedKind::Network => state.networks.retain(|network| network.id != object.id),
+                OwnedKind::Volume => drop(state.volumes.remove(&object.name)),
+                OwnedKind::Container | OwnedKind::Image => {}
+            }
+            Ok(!is_used)
+        })
     }
 
     pub(super) async fn remove_all(

@@ -1,5 +1,6 @@
 //! What the room promises, on a real file system.
 
+mod host_files;
 mod hostile;
 mod project_files;
 mod tenants;
