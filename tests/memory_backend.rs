@@ -178,6 +178,8 @@ async fn an_engine_that_is_away_answers_nothing_and_harms_nothing() {
         backend.host().await.map(drop),
         backend.status(&tenant.owner).await.map(drop),
         backend.tenants().await.map(drop),
+        backend.watch().await.map(drop),
+        backend.listed(&tenant.owner).await.map(drop),
         backend.images(&tenant.owner).await.map(drop),
         backend.logs(&tenant.owner, &query).await.map(drop),
         backend.prepare(deployed, &run).await.map(drop),

@@ -439,3 +439,161 @@ async fn nothing_is_placed_on_an_agent_that_does_not_know_its_tenants_yet() {
     agent.take_stock().await.expect("it takes stock");
     assert!(!agent.system_stats().await.stats.reasons.contains(&Reason::InventoryNotDone), "at once");
 }
+
+#[tokio::test]
+async fn a_status_is_the_truth_or_says_that_there_is_none() {
+    let host = Host::new().await;
+    host.agent.provision(provision(1)).await.expect("it comes up");
+    let text = async || host.agent.status_text(&acme(), false).await.expect("a status");
+    let (first, again) = (text().await, text().await);
+    assert_eq!(first.tag, again.tag, "nothing has changed");
+    assert_eq!(host.agent.status_text(&acme(), true).await.expect("a fresh one").tag, first.tag);
+    let read: serde_json::Value = serde_json::from_slice(&first.body).expect("JSON");
+    assert_eq!((&read["state"], read["age_ms"].is_u64()), (&serde_json::json!("running"), true));
+
+    // What happens by itself shows by itself.
+    let web = host.containers()[1].1.clone();
+    host.backend.engine().kill(&q8_agent::domain::ContainerId::parse(&web).expect("an id"));
+    let status = async || Some(host.agent.status(&acme()).await.expect("a status"));
+    let degraded =
+        until("web has ended", async || status().await.filter(|status| status.state == TenantState::Degraded)).await;
+    assert_eq!(degraded.reasons, ["service web: exited with code 137"]);
+    assert_eq!(degraded.services[1].containers[0].last_exits.len(), 1);
+    assert_ne!(text().await.tag, first.tag);
+    let list: serde_json::Value = serde_json::from_slice(&host.agent.list().await.expect("a list").body).expect("JSON");
+    assert_eq!((&list["tenants"][0]["state"], list["age_ms"].is_u64()), (&serde_json::json!("degraded"), true));
+
+    host.backend.engine().set_available(false);
+    let away = async || host.agent.status(&acme()).await.err().map(|error| error.code());
+    assert_eq!(until("it is noticed", away).await, ErrorCode::BackendUnavailable);
+    for error in [
+        host.agent.list().await.err(),
+        host.agent.status_text(&acme(), false).await.err(),
+        host.agent.status_text(&acme(), true).await.err(),
+    ] {
+        assert_eq!(error.expect("nobody knows").code(), ErrorCode::BackendUnavailable);
+    }
+    assert!(matches!(
+        host.agent.status(&Subdomain::parse("nobody").expect("a name")).await,
+        Err(Error::NoSuchTenant(_))
+    ));
+    host.backend.engine().set_available(true);
+    let back = host.agent.status(&acme()).await.expect("whoever asks first brings it back");
+    assert_eq!((back.state, back.services), (degraded.state, degraded.services));
+}
+
+#[tokio::test]
+async fn what_an_operation_did_is_seen_when_it_has_answered() {
+    let host = Host::new().await;
+    for round in 1..=5 {
+        let made = host.agent.provision(provision(round)).await.expect("it comes up");
+        let status = host.agent.status(&acme()).await.expect("a status");
+        assert_eq!((status.generation, status.state), (made.generation, TenantState::Running));
+        assert_eq!(status.services, made.services);
+        assert!(status.operation.is_none());
+        host.agent.stop(&acme(), None).await.expect("it stops");
+        let status = host.agent.status(&acme()).await.expect("a status");
+        assert_eq!((status.desired, status.state), (DesiredState::Stopped, TenantState::Stopped));
+        assert!(status.services.iter().all(|service| service.containers[0].state == "exited"), "{status:?}");
+        host.agent.start(&acme(), None).await.expect("it starts");
+        assert_eq!(host.agent.status(&acme()).await.expect("a status").state, TenantState::Running);
+        host.agent.teardown(&acme(), round % 2 == 0).await.expect("it goes");
+        match host.agent.status(&acme()).await {
+            Ok(status) => assert_eq!((status.state, status.services.len(), round % 2), (TenantState::Kept, 0, 1)),
+            Err(error) => assert!(matches!(error, Error::NoSuchTenant(_)) && round % 2 == 0, "{error:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_says_what_it_waits_for() {
+    let host = Host::new().await;
+    let slow = ProvisionRequest { compose: stack(1).replace("interval: 500ms", "interval: 2s"), ..provision(1) };
+    host.agent.provision(slow).await.expect("it comes up");
+    host.agent.stop(&acme(), None).await.expect("it stops");
+    let starting = tokio::spawn({
+        let agent = host.agent.clone();
+        async move { agent.start(&acme(), None).await }
+    });
+    let waits = until("web waits", async || {
+        let status = host.agent.status(&acme()).await.ok()?;
+        status.services.into_iter().find(|service| !service.waits_for.is_empty())
+    })
+    .await;
+    assert_eq!((waits.name.as_str(), waits.waits_for[0].service.as_str()), ("web", "db"));
+    assert_eq!(waits.reason.as_deref(), Some("waits for db (service_healthy)"));
+    starting.await.expect("no panic").expect("it starts");
+    let status = host.agent.status(&acme()).await.expect("a status");
+    assert!(status.services.iter().all(|service| service.waits_for.is_empty() && service.reason.is_none()));
+}
+
+#[tokio::test]
+async fn the_feed_tells_what_happened_to_whom() {
+    use futures::StreamExt as _;
+    let host = Host::new().await;
+    let mut feed = Box::pin(host.agent.events(None, None));
+    assert_eq!(feed.next().await.expect("an event").name, "resync");
+    let mut until_ended = async || {
+        let mut names = Vec::new();
+        loop {
+            let event = feed.next().await.expect("an event");
+            if event.name == "operation_ended" {
+                let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+                return (names, format!("{} {}", data["kind"], data["code"]));
+            }
+            names.push(event.name);
+        }
+    };
+    host.agent.provision(provision(1)).await.expect("it comes up");
+    let (names, ended) = until_ended().await;
+    assert_eq!(names.iter().filter(|name| **name == "tenant_created").count(), 1, "{names:?}");
+    assert_eq!(names.last(), Some(&"tenant_state"), "{names:?}");
+    assert_eq!(ended, "\"provision\" null");
+    let broken = stack(2).replace("command: [sleep, infinity]\n    environment", "command: ['false']\n    environment");
+    host.agent.update(update(Some(broken))).await.expect_err("web fails");
+    assert_eq!(until_ended().await.1, "\"update\" \"SERVICE_EXITED\"");
+    host.agent.teardown(&acme(), false).await.expect("it goes");
+    assert!(until_ended().await.0.contains(&"tenant_kept"));
+    host.agent.teardown(&acme(), true).await.expect("it goes");
+    assert!(until_ended().await.0.contains(&"tenant_purged"));
+    host.agent.teardown(&acme(), true).await.expect("it has gone");
+    assert_eq!(until_ended().await.0, Vec::<&str>::new(), "nothing happened");
+}
+
+#[tokio::test]
+async fn one_tenants_storm_is_its_own() {
+    use futures::StreamExt as _;
+    let host = Host::new().await;
+    host.agent.provision(provision(1)).await.expect("it comes up");
+    let before = host.agent.status_text(&acme(), false).await.expect("a status").tag;
+    let mut feed = Box::pin(host.agent.events(None, None));
+    feed.next().await.expect("a place in the feed");
+    let storm = Subdomain::parse("storm").expect("a name");
+    let dies = "command: [sh, -c, 'sleep 0.3; exit 3'], restart: always, image: 'q8test/busybox:1'";
+    let text =
+        format!("services:\n  bad: {{{dies}}}\n  good: {{image: 'q8test/busybox:1', command: [sleep, infinity]}}\n");
+    let request = ProvisionRequest {
+        subdomain: storm.clone(),
+        id: TenantId::parse("t-2").expect("an id"),
+        compose: text,
+        files: BTreeMap::new(),
+        ..provision(1)
+    };
+    host.agent.provision(request).await.expect("it is up for a moment");
+    let looping = until("it is called a crash loop", async || {
+        let status = host.agent.status(&storm).await.expect("a status");
+        status.services[0].containers.first().is_some_and(|one| one.crash_loop).then_some(status)
+    })
+    .await;
+    assert_eq!(looping.state, TenantState::Degraded);
+    assert_eq!(looping.services[0].state, q8_agent::domain::ServiceState::Restarting);
+    assert!(looping.services[0].containers[0].last_exits.iter().all(|exit| exit.code == 3));
+    let event = loop {
+        let event = feed.next().await.expect("an event");
+        if event.name == "restart_loop" {
+            break event;
+        }
+    };
+    assert!(event.data.contains("\"code\":3"), "{}", event.data);
+    assert_eq!(host.agent.status_text(&acme(), false).await.expect("a status").tag, before, "nothing happened to it");
+}

@@ -107,6 +107,7 @@ fn name_in(route: &Route) -> Option<&str> {
         | Route::TenantStats(name) => Some(name.as_str()),
         Route::Health
         | Route::Live
+        | Route::Events
         | Route::Ready
         | Route::Provision
         | Route::Update

@@ -57,6 +57,8 @@ pub struct Limits {
     pub log_streams_per_tenant: usize,
     /// Streams of events at a time.
     pub event_streams: usize,
+    /// Readers of the change feed at a time.
+    pub feed_readers: usize,
     /// From the first byte of a request's head to its last, and from the connection's start to the first head.
     pub head_time: Duration,
     /// From the head of a request to the last byte of its body.
@@ -82,6 +84,7 @@ impl Default for Limits {
             log_streams: 256,
             log_streams_per_tenant: 128,
             event_streams: 256,
+            feed_readers: 64,
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),
             idle_time: Duration::from_mins(1),

@@ -104,6 +104,49 @@ pub(super) fn operations(raw: Option<&str>) -> Result<(Option<Subdomain>, usize)
     Ok((tenant, limit.unwrap_or(DEFAULT_OPERATIONS)))
 }
 
+/// How a status is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Status {
+    /// The backend is to be asked now.
+    pub(super) fresh: bool,
+    /// As docker compose prints it.
+    pub(super) compose_lines: Option<Lines>,
+}
+
+/// What of it docker compose is to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lines {
+    /// Containers that do not run too.
+    pub(super) all: bool,
+}
+
+/// The parameters of status.
+pub(super) fn status(raw: Option<&str>) -> Result<Status, ApiError> {
+    let query = Query::parse(raw, &["fresh", "format", "all"])?;
+    let compose = query.one("format", "json or compose", |text| match text {
+        "json" => Some(false),
+        "compose" => Some(true),
+        _ => None,
+    })?;
+    let (fresh, all, compose) = (query.flag("fresh")?, query.flag("all")?, compose.unwrap_or(false));
+    if all && !compose {
+        return Err(ApiError::invalid("is there for format=compose only").at_field("all"));
+    }
+    Ok(Status { fresh, compose_lines: compose.then_some(Lines { all }) })
+}
+
+/// The longest cursor of the change feed that is read: longer than any that is given out.
+const MAX_CURSOR: usize = 128;
+
+/// The parameters of the change feed: where to go on, and of which tenant.
+pub(super) fn events(raw: Option<&str>) -> Result<(Option<String>, Option<Subdomain>), ApiError> {
+    let query = Query::parse(raw, &["cursor", "subdomain"])?;
+    let cursor =
+        query.one("cursor", "a cursor of this stream", |text| (text.len() <= MAX_CURSOR).then(|| text.to_owned()))?;
+    let tenant = query.one("subdomain", "a subdomain", |text| Subdomain::parse(text).ok())?;
+    Ok((cursor.filter(|cursor| !cursor.is_empty()), tenant))
+}
+
 /// The parameters of logs: what to read, and whether each line shows its time.
 pub(super) fn logs(raw: Option<&str>, now: jiff::Timestamp, tenant: &Subdomain) -> Result<(LogQuery, bool), ApiError> {
     const CURSOR: &str = "a cursor that a line of this tenant's log has come with";
@@ -265,6 +308,27 @@ mod tests {
                 proptest::prop_assert_eq!(refusal.code, crate::domain::ErrorCode::InvalidRequest);
                 proptest::prop_assert!(refusal.field.is_some() || refusal.message.len() < 200);
             }
+        }
+    }
+
+    #[test]
+    fn status_and_events() {
+        let plain = Status { fresh: false, compose_lines: None };
+        assert_eq!(status(None).unwrap(), plain);
+        assert_eq!(status(Some("fresh=1&format=json")).unwrap(), Status { fresh: true, ..plain });
+        let lines = |all| Status { compose_lines: Some(Lines { all }), ..plain };
+        assert_eq!(status(Some("format=compose")).unwrap(), lines(false));
+        assert_eq!(status(Some("format=compose&all=true")).unwrap(), lines(true));
+        for (raw, field) in [("fresh=yes", "fresh"), ("format=xml", "format"), ("all=1", "all"), ("cursor=1", "cursor")]
+        {
+            assert_eq!(status(Some(raw)).unwrap_err().field.as_deref(), Some(field), "{raw}");
+        }
+        assert_eq!(events(None).unwrap(), (None, None));
+        let (cursor, tenant) = events(Some("cursor=ab-7&subdomain=acme")).unwrap();
+        assert_eq!((cursor.as_deref(), tenant.as_ref().map(Subdomain::as_str)), (Some("ab-7"), Some("acme")));
+        let long = format!("cursor={}", "1".repeat(MAX_CURSOR + 1));
+        for (raw, field) in [(long.as_str(), "cursor"), ("subdomain=A", "subdomain"), ("tenant=a", "tenant")] {
+            assert_eq!(events(Some(raw)).unwrap_err().field.as_deref(), Some(field), "{raw}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Full};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -51,6 +51,33 @@ pub(super) fn nothing() -> Body {
     Empty::new().boxed_unsync()
 }
 
+/// A JSON answer that a client may have already. The tag is a weak one: the age of what is said is not part of it.
+pub(super) fn tagged(asked: &HeaderMap, tag: &[u8], body: Bytes) -> Answer {
+    let mut text = String::with_capacity(4 + 2 * tag.len());
+    text.push_str("W/\"");
+    for byte in tag {
+        text.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')));
+    }
+    text.push('"');
+    let mut answer = if has_already(asked, &text) {
+        let mut answer = with_type(StatusCode::NOT_MODIFIED, "application/json", Full::default().boxed_unsync());
+        answer.headers_mut().remove(CONTENT_TYPE);
+        answer
+    } else {
+        with_type(StatusCode::OK, "application/json", Full::new(body).boxed_unsync())
+    };
+    answer.headers_mut().insert(ETAG, HeaderValue::from_str(&text).expect("hexadecimal digits in quotes"));
+    answer
+}
+
+/// Whether `If-None-Match` names this tag, compared weakly (RFC 9110, 13.1.2). A tag here has no comma in it.
+fn has_already(asked: &HeaderMap, tag: &str) -> bool {
+    let opaque = |text: &str| text.trim().trim_start_matches("W/").to_owned();
+    let wanted = opaque(tag);
+    let given = asked.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    given.flat_map(|value| value.split(',')).any(|one| one.trim() == "*" || opaque(one) == wanted)
+}
+
 /// An answer of this content type. Nothing the agent says may be kept by a cache or guessed to be another type.
 pub(super) fn with_type(status: StatusCode, content_type: &'static str, body: Body) -> Answer {
     let mut answer = Response::new(body);
@@ -60,4 +87,36 @@ pub(super) fn with_type(status: StatusCode, content_type: &'static str, body: Bo
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_the_client_has_is_not_sent_again() {
+        let tag = [0xab, 0x01];
+        for (values, status) in [
+            (&[][..], 200),
+            (&["W/\"ab01\""], 304),
+            (&["\"ab01\""], 304),
+            (&["*"], 304),
+            (&["\"x\", W/\"ab01\""], 304),
+            (&["\"x\"", "W/\"ab01\""], 304),
+            (&["\"ab02\""], 200),
+            (&["ab01"], 200),
+            (&["\"ab01"], 200),
+            (&["W/\"ab01"], 200),
+        ] {
+            let mut asked = HeaderMap::new();
+            for value in values {
+                asked.append(IF_NONE_MATCH, HeaderValue::from_str(value).unwrap());
+            }
+            let answer = tagged(&asked, &tag, Bytes::from_static(b"{}"));
+            assert_eq!(answer.status(), status, "{values:?}");
+            assert_eq!(answer.headers()[ETAG], "W/\"ab01\"");
+            assert_eq!(answer.headers()[CACHE_CONTROL], "no-store");
+            assert_eq!(answer.headers().contains_key(CONTENT_TYPE), status == 200);
+        }
+    }
 }

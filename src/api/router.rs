@@ -34,6 +34,7 @@ pub(super) enum Route {
     Info,
     SystemStats,
     Metrics,
+    Events,
     Cordon,
     Uncordon,
     Prune,
@@ -67,6 +68,7 @@ impl Route {
             Self::Info => "/v1/system/info",
             Self::SystemStats => "/v1/system/stats",
             Self::Metrics => "/metrics",
+            Self::Events => "/v1/events",
             Self::Cordon => "/v1/system/cordon",
             Self::Uncordon => "/v1/system/uncordon",
             Self::Prune => "/v1/system/prune",
@@ -118,13 +120,14 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Get, ["v1", "system", "info"]) => Ok(Route::Info),
         (Verb::Get, ["v1", "system", "stats"]) => Ok(Route::SystemStats),
         (Verb::Get, ["metrics"]) => Ok(Route::Metrics),
+        (Verb::Get, ["v1", "events"]) => Ok(Route::Events),
         (Verb::Post, ["v1", "system", "cordon"]) => Ok(Route::Cordon),
         (Verb::Post, ["v1", "system", "uncordon"]) => Ok(Route::Uncordon),
         (Verb::Post, ["v1", "system", "prune"]) => Ok(Route::Prune),
         (
             _,
             ["health" | "live" | "ready" | "metrics" | "openapi.json"]
-            | ["v1", "tenants" | "operations"]
+            | ["v1", "tenants" | "operations" | "events"]
             | ["v1", "tenants", "status" | "logs" | "images" | "stats", _]
             | ["v1", "system", "info" | "stats"],
         ) => Err(ApiError::method_not_allowed("GET, HEAD")),
@@ -191,6 +194,7 @@ mod tests {
             ("GET", Route::Info),
             ("GET", Route::SystemStats),
             ("GET", Route::Metrics),
+            ("GET", Route::Events),
             ("POST", Route::Cordon),
             ("POST", Route::Uncordon),
             ("POST", Route::Prune),
@@ -214,7 +218,7 @@ mod tests {
         fn nothing_but_a_route_is_a_route(
             path in proptest::prop_oneof![
                 "\\PC{0,40}",
-                "(/|//|/v1|/V1|/tenants|/system|/info|/stats|/metrics|/status|/logs|/stop|/provision|/health|/live|/acme|/a-b|%2f|\\.\\.|;x|#|\\\\){0,6}",
+                "(/|//|/v1|/V1|/tenants|/system|/info|/stats|/metrics|/events|/status|/logs|/stop|/provision|/health|/live|/acme|/a-b|%2f|\\.\\.|;x|#|\\\\){0,6}",
             ],
             post in proptest::bool::ANY,
         ) {

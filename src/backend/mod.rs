@@ -12,6 +12,7 @@ mod error;
 mod execute;
 mod graph;
 mod hooks;
+mod listed;
 mod logs;
 mod owned;
 mod plan;
@@ -19,6 +20,7 @@ mod progress;
 mod rolling;
 #[cfg(test)]
 pub(crate) mod sample;
+mod sightings;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -30,10 +32,12 @@ pub use cursor::{InvalidCursor, LineMark, LogCursor, LogSource, Mark, Position};
 pub use deployment::{Deployment, HostKey, MountFile, TenantRef};
 pub use error::{BackendError, FailureDetails};
 pub use hooks::PreStop;
+pub use listed::Listed;
 pub use logs::{GapReason, LogEvent, LogGap, LogLine, LogOrigin, LogQuery, LogStream, LogStreamKind, Tail};
 pub use owned::{Owned, OwnedKind};
 pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNote, Until, Work};
 pub use progress::{News, Progress, ProgressEvent, StepState, Told};
+pub use sightings::{Ended, Sighting, Sightings};
 pub use usage::{ContainerUsage, Holdings, Used, VolumeSize};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +53,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::{
     BackendName, ContainerStatus, Endpoint, Generation, ImageInfo, ObjectName, RegistryAuth, ServiceName, Subdomain,
+    TenantId,
 };
 
 /// What a backend can and cannot do. Asking for the rest is 422 `UNSUPPORTED_ON_BACKEND`.
@@ -142,6 +147,8 @@ pub struct ImagePull {
 pub struct ObservedContainer {
     /// Whose it is.
     pub tenant: Subdomain,
+    /// The identity that it was made for.
+    pub owner: TenantId,
     /// Its service.
     pub service: ServiceName,
     /// Its number within the service, from 1.
@@ -300,6 +307,13 @@ pub trait Backend: Send + Sync {
 
     /// Every container of this agent's tenants, in one cheap call.
     async fn tenants(&self) -> Result<Vec<ObservedContainer>, BackendError>;
+
+    /// The tenant's containers as lists for people show them.
+    async fn listed(&self, tenant: &TenantRef) -> Result<Vec<Listed>, BackendError>;
+
+    /// Follows every container of this agent's tenants: [`Sighting::All`] first, then what changes. The stream ends when
+    /// anything may have been missed; whoever wants to know more watches again. Dropping it ends the watching.
+    async fn watch(&self) -> Result<Sightings, BackendError>;
 
     /// The images that the tenant's containers were made from.
     async fn images(&self, tenant: &TenantRef) -> Result<Vec<ImageInfo>, BackendError>;

@@ -29,5 +29,7 @@ pub use operation::{
     Outcome, RepeatKey,
 };
 pub use path::ProjectPath;
-pub use status::{ContainerStatus, Endpoint, Health, ImageInfo, ServiceState, ServiceStatus, StackStatus, TenantState};
+pub use status::{
+    ContainerStatus, Endpoint, Exit, Health, ImageInfo, ServiceState, ServiceStatus, StackStatus, TenantState, WaitsFor,
+};
 pub use tenant::{BackendName, DesiredState, FileContent, Generation, Placement, RegistryAuth, TenantSpec};

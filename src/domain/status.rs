@@ -73,6 +73,38 @@ pub struct ContainerStatus {
     pub restart_count: u64,
     /// The image reference it was created from.
     pub image: String,
+    /// Its last end came because there was no memory left for it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub oom_killed: bool,
+    /// What its healthcheck said when its health last changed, at most 4 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_output: Option<String>,
+    /// How its last runs ended, the newest last; only what the agent has seen itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub last_exits: Vec<Exit>,
+    /// It ends again and again, however often it is restarted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub crash_loop: bool,
+}
+
+/// The end of one run of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Exit {
+    /// The exit code.
+    pub code: i64,
+    /// When.
+    pub at: jiff::Timestamp,
+}
+
+/// What a service that has not started yet waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct WaitsFor {
+    /// The other service.
+    pub service: ServiceName,
+    /// What it is to be: `service_started`, `service_healthy` or `service_completed_successfully`.
+    pub condition: &'static str,
 }
 
 /// One service of the stack.
@@ -87,6 +119,12 @@ pub struct ServiceStatus {
     pub health: Health,
     /// How many containers are wanted.
     pub replicas: u32,
+    /// Why it is not as it should be, in words for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What it waits for while an operation brings it up.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<WaitsFor>,
     /// The containers there are.
     pub containers: Vec<ContainerStatus>,
 }

@@ -106,11 +106,13 @@ pub struct Kept {
     pub archive: Option<String>,
 }
 
-/// The answer to `GET /v1/tenants`.
+/// The answer to `GET /v1/tenants`, which is put together from lines that are written already.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TenantList {
+    /// How long ago the agent last knew that everything is as is said here, in milliseconds.
+    pub age_ms: u64,
     pub tenants: Vec<TenantLine>,
 }
 
@@ -159,12 +161,15 @@ pub struct TenantStatus {
     pub desired: DesiredState,
     pub state: TenantState,
     pub generation: Generation,
-    /// Age of what is said here about containers, in milliseconds.
+    /// How long ago the agent last knew that its containers are as is said here, in milliseconds.
     pub age_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
+    /// Why it is not as it should be, a sentence for each service that is not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
     pub warnings: Vec<String>,
     pub endpoints: Vec<Endpoint>,
     pub services: Vec<ServiceStatus>,

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::load::Loaded;
 use super::operations::Op;
-use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest, summary};
+use super::summary::{self, Shape};
+use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest};
 use crate::backend::{ObservedContainer, Plan, PreStop, ResolvedImages, Run};
 use crate::domain::{
     Adopted, Demand, DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth,
@@ -168,6 +171,7 @@ impl Orchestrator {
             self.within_limits(&wanted.spec, &loaded.demand)?;
         }
         op.report("planning");
+        let mut as_of = Instant::now();
         let planning = op.unless_cancelled(backend.plan(&loaded.deployment, &images, &wanted.run));
         let plan = self.timed("plan", planning).await?;
         self.check_expected(&record, &wanted, &plan)?;
@@ -187,11 +191,17 @@ impl Orchestrator {
         // From here on the record says it.
         drop(claim);
         let observed = if changed || plan.standing.is_empty() {
-            backend.status(&self.tenant_ref(&record)).await.unwrap_or_default()
+            as_of = Instant::now();
+            backend.status(&self.tenant_ref(&record)).await
         } else {
-            plan.standing
+            Ok(plan.standing)
         };
+        if let Ok(observed) = &observed {
+            self.saw(op.tenant(), observed.clone(), as_of);
+            op.has_shown();
+        }
         let standing = Record { generation, ..record.clone() };
+        let observed = observed.unwrap_or_default();
         let provisioned = self.provisioned_answer(wanted.kind, &standing, observed).await;
         Ok(Provisioned { changed, created: !live, warnings, ..provisioned })
     }
@@ -250,7 +260,8 @@ impl Orchestrator {
         let standing = self.committed(record).await.ok();
         let warnings = standing.as_ref().map_or_else(Vec::new, |loaded| loaded.warnings.clone());
         let services = standing.map_or_else(Vec::new, |loaded| {
-            summary::services(loaded.deployment.project.project(), record.desired, observed)
+            let shape = Shape::of(loaded.deployment.project.project(), &[]);
+            summary::services(&shape, record.desired, observed, false)
         });
         Provisioned {
             status: match kind {
@@ -365,10 +376,7 @@ impl Orchestrator {
     /// Writes the record of a new generation. A failure need not mean that the old one stands: the new one may be in place
     /// and only its sync have failed. Undoing then would be undoing what the record says.
     pub(super) async fn commit_generation(&self, record: &Record) -> Result<(), NotCommitted> {
-        let write = async || {
-            let record = record.clone();
-            self.disk(move |fs| fs.commit(&record)).await
-        };
+        let write = async || self.commit(record).await;
         let Err(error) = write().await else { return Ok(()) };
         match self.record(&record.subdomain).await {
             Ok(Some(found)) if found.generation == record.generation && found.kept == record.kept => {

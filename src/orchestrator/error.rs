@@ -151,6 +151,11 @@ impl Error {
         matches!(self, Self::Backend(BackendError::Unavailable))
     }
 
+    /// Whether it came before anything of the tenant was touched.
+    pub(super) fn has_touched_nothing(&self) -> bool {
+        !matches!(self, Self::Backend(_) | Self::Fs(_) | Self::Internal)
+    }
+
     /// The field of the request or Compose file it is about.
     pub fn field(&self) -> Option<String> {
         match self {

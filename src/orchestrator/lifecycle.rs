@@ -60,8 +60,7 @@ impl Orchestrator {
             record.desired = desired;
             record.operation = Some(op.id());
             record.updated_at = jiff::Timestamp::now();
-            let changed = record.clone();
-            self.disk(move |fs| fs.commit(&changed)).await?;
+            self.commit(&record).await?;
         }
         let loaded = self.committed(&record).await?;
         let (backend, run) = (self.backend(record.backend)?, op.run(Vec::new()));
@@ -117,6 +116,7 @@ impl Orchestrator {
         if purge {
             op.report("deleting files");
             self.disk(move |fs| fs.purge(&tenant)).await?;
+            self.off_record(&record.subdomain);
             self.inner.loaded.remove(&record.subdomain);
             self.inner.degraded.remove(&record.subdomain);
             return Ok(Kept::default());
@@ -133,7 +133,7 @@ impl Orchestrator {
             operation: Some(of),
             ..record.clone()
         };
-        self.disk(move |fs| fs.commit(&kept_record)).await?;
+        self.commit(&kept_record).await?;
         self.end(record, None).await?;
         self.inner.loaded.remove(&record.subdomain);
         self.kept(record, removed, archive).await

@@ -15,6 +15,9 @@ use crate::tenant_fs::Record;
 /// What errors call the Compose file of a request.
 const COMPOSE_FILE: &str = "compose.yaml";
 
+/// How many specifications are remembered, each with its files. Status needs none of them.
+const REMEMBERED: usize = 16;
+
 /// A specification as it is to run.
 pub(super) struct Loaded {
     pub(super) deployment: Deployment,
@@ -196,6 +199,11 @@ impl Orchestrator {
     }
 
     pub(super) fn remember(&self, tenant: &Subdomain, loaded: &Arc<Loaded>) {
+        // Only to save reading it again within one operation or soon after: any of the others may go.
+        while self.inner.loaded.len() >= REMEMBERED && !self.inner.loaded.contains_key(tenant) {
+            let Some(other) = self.inner.loaded.iter().next().map(|entry| entry.key().clone()) else { break };
+            self.inner.loaded.remove(&other);
+        }
         self.inner.loaded.insert(tenant.clone(), (loaded.deployment.generation, Arc::clone(loaded)));
     }
 

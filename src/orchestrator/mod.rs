@@ -17,13 +17,17 @@
 
 mod answers;
 mod bring;
+mod compose_lines;
 mod cordon;
+mod deaths;
 mod error;
+mod feed;
 mod follow;
 mod ledger;
 mod left;
 mod lifecycle;
 mod load;
+mod mirror;
 mod operations;
 mod plan;
 mod prune;
@@ -36,14 +40,17 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod view;
+mod watching;
 
 pub use answers::*;
 pub use error::{Error, HostFull, LocatedRefusal};
+pub use feed::FeedEvent;
 pub use follow::Followed;
 pub use plan::{Fit, Planned, PlannedPort, PlannedStep};
 pub use requests::*;
 pub use room::Room;
 pub use stats::*;
+pub use view::Text;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -83,7 +90,11 @@ struct Inner {
     claims: room::Claims,
     /// The memory in bytes and the CPUs of the host behind the backend, where it can be seen.
     host_size: tokio::sync::OnceCell<(Option<u64>, Option<u64>)>,
-    /// Loaded specifications, by tenant and generation, so that status need not read and parse.
+    /// What is known of all tenants without asking.
+    mirror: mirror::Mirror,
+    /// What happened to them.
+    feed: Arc<feed::Feed>,
+    /// Specifications that operations have loaded, by tenant and generation.
     loaded: DashMap<Subdomain, (Generation, Arc<Loaded>)>,
     /// Tenants whose last recovery failed, or whose record cannot be read.
     degraded: DashMap<Subdomain, ()>,
@@ -182,6 +193,8 @@ impl Orchestrator {
         let inner = Inner {
             key: HostKey::new(fs.host_key()),
             fs: Arc::new(fs),
+            mirror: mirror::Mirror::new([backend.name()]),
+            feed: Arc::new(feed::Feed::new()),
             backends: BTreeMap::from([(backend.name(), backend)]),
             settings,
             operations: Operations::default(),
@@ -283,6 +296,14 @@ impl Orchestrator {
         let done = work.await;
         self.inner.metrics.step(step, begun.elapsed());
         done
+    }
+
+    /// Writes a record, and what it says into the mirror.
+    async fn commit(&self, record: &Record) -> Result<(), Error> {
+        let written = record.clone();
+        self.disk(move |fs| fs.commit(&written)).await?;
+        self.on_record(record);
+        Ok(())
     }
 
     /// Runs a call of `tenant_fs` off the async workers.

@@ -148,6 +148,8 @@ pub(super) struct Op {
     slots: Arc<DashMap<Subdomain, Arc<Slot>>>,
     ledger: Arc<Ledger>,
     lock: Option<OwnedMutexGuard<()>>,
+    /// It has shown the mirror what it did.
+    looked: AtomicBool,
 }
 
 impl Operations {
@@ -194,7 +196,8 @@ impl Operations {
         *slot.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&running));
         self.ledger.open(&running);
         let (slots, ledger) = (Arc::clone(&self.slots), Arc::clone(&self.ledger));
-        Ok(Op { deadline: Instant::now() + timeout, running, slot, slots, ledger, lock: Some(lock) })
+        let (deadline, looked) = (Instant::now() + timeout, AtomicBool::new(false));
+        Ok(Op { deadline, running, slot, slots, ledger, lock: Some(lock), looked })
     }
 
     /// What is being done to a tenant right now.
@@ -218,8 +221,22 @@ impl Op {
         &self.running
     }
 
+    /// The mirror has what is there after this operation; nobody need look again.
+    pub(super) fn has_shown(&self) {
+        self.looked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_looked(&self) -> bool {
+        self.looked.load(Ordering::Relaxed)
+    }
+
     pub(super) fn report(&self, step: &str) {
         self.running.progress.report(step);
+    }
+
+    /// The operation is over for whoever looks at the tenant, before its end is told to those who follow it.
+    pub(super) fn step_down(&self) {
+        *self.slot.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Marks that from here on there may be effects.
@@ -255,7 +272,7 @@ impl Op {
 impl Drop for Op {
     fn drop(&mut self) {
         self.ledger.abandon(&self.running);
-        *self.slot.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.step_down();
         self.lock.take();
         // One count is the map's, one is ours; more are waiting for the lock.
         self.slots.remove_if(self.running.tenant(), |_, slot| Arc::strong_count(slot) <= 2);

@@ -49,6 +49,7 @@ impl Orchestrator {
                     self.recover_later(tenant);
                 }
                 Ok(record) => {
+                    self.in_stock(&record);
                     let unfinished = open || record.generation == Generation::NONE;
                     if unfinished || self.lost_with_the_agent(&record) {
                         self.recover_now(tenant).await;
@@ -71,6 +72,10 @@ impl Orchestrator {
         self.settle_left_operations(left.collect());
         self.inner.inventory_done.store(true, Ordering::Release);
         self.inner.stats.changed();
+        for name in self.inner.backends.keys() {
+            tokio::spawn(self.inner.stopping.clone().run_until_cancelled_owned(self.clone().watch_over(*name)));
+        }
+        tokio::spawn(self.inner.stopping.clone().run_until_cancelled_owned(self.clone().warm_up()));
         let (this, stopping) = (self.clone(), self.inner.stopping.clone());
         let sweeping = async move {
             loop {
@@ -101,8 +106,11 @@ impl Orchestrator {
         let this = self.clone();
         self.inner.tasks.spawn(async move {
             let before = this.before_recovery(&tenant).await;
+            this.turn(&tenant);
             let recovered = this.recover(&op).await;
+            this.look_after(&op, recovered.as_ref().err()).await;
             drop(op);
+            this.turn(&tenant);
             match recovered {
                 Ok(()) => {
                     tracing::info!(%tenant, "recovered");
@@ -151,7 +159,11 @@ impl Orchestrator {
                     this.inner.operations.begin(tenant.clone(), OperationKind::Recover, Duration::ZERO, timeout).await;
                 if let Ok(op) = begun {
                     let before = this.before_recovery(&tenant).await;
-                    match this.recover(&op).await {
+                    let recovered = this.recover(&op).await;
+                    this.look_after(&op, recovered.as_ref().err()).await;
+                    drop(op);
+                    this.turn(&tenant);
+                    match recovered {
                         Ok(()) => {
                             this.inner.degraded.remove(&tenant);
                             tracing::info!(%tenant, "recovered");
@@ -187,8 +199,12 @@ impl Orchestrator {
                 let timeout = this.inner.settings.operation_timeout;
                 let begun =
                     this.inner.operations.begin(tenant.clone(), OperationKind::Recover, Duration::ZERO, timeout).await;
-                let Ok(_op) = begun else { continue };
-                if let Err(error) = this.settle_again(&before, undo.as_ref()).await {
+                let Ok(op) = begun else { continue };
+                let settled = this.settle_again(&before, undo.as_ref()).await;
+                this.look_after(&op, settled.as_ref().err()).await;
+                drop(op);
+                this.turn(&tenant);
+                if let Err(error) = settled {
                     tracing::warn!(%tenant, %error, "could not look for late objects");
                 }
             }
@@ -250,8 +266,7 @@ impl Orchestrator {
                 let committed = journal.target.is_some_and(|target| record.generation >= target) && !record.kept;
                 if committed {
                     // Its sync may have failed, and what it replaced is removed next.
-                    let standing = record.clone();
-                    self.disk(move |fs| fs.commit(&standing)).await?;
+                    self.commit(record).await?;
                     let loaded = self.committed(record).await?;
                     self.settle_and_end(record, &loaded).await?;
                     Ok((Outcome::Finished, None))
@@ -314,6 +329,7 @@ impl Orchestrator {
         if record.generation == Generation::NONE {
             backend.settle(&self.tenant_ref(record), Generation::NONE, None, undo).await?;
             self.inner.loaded.remove(&tenant);
+            self.off_record(&tenant);
             return self.disk(move |fs| fs.purge(&tenant)).await;
         }
         if record.kept {
@@ -325,8 +341,7 @@ impl Orchestrator {
             let deployment = Some(&loaded.deployment);
             backend.settle(&self.tenant_ref(record), record.generation, deployment, undo).await?;
         }
-        let noted = record.clone();
-        self.disk(move |fs| fs.commit(&noted)).await?;
+        self.commit(record).await?;
         let loaded = if record.kept { None } else { Some(self.committed(record).await?) };
         self.end(record, loaded.as_deref()).await
     }

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
+use super::feed::Happening;
 use super::ledger::{Claim, Found, Repeat};
 use super::operations::{Op, Origin, Running};
 use super::{Answered, Ask, Error, Mutation, Orchestrator, Submitted};
@@ -128,6 +129,7 @@ impl Orchestrator {
             claim.bind(op.running());
         }
         let _counted = self.inner.metrics.operation();
+        self.turn(op.tenant());
         let started = Instant::now();
         if let Some(accept) = accept {
             let promised = async {
@@ -147,6 +149,7 @@ impl Orchestrator {
                 tracing::warn!(tenant = %op.tenant(), %error, "tearing down with an operation open that cannot be finished");
             }
             Err(error) => {
+                self.look_after(&op, Some(&error)).await;
                 let ending = if op.running().origin.promised { Ending::Ended } else { Ending::Refused };
                 self.ended(&op, started, &Err(error.failure()), ending).await;
                 return Carried::Out { operation: Some(op.id()), answer: Err(error) };
@@ -162,6 +165,7 @@ impl Orchestrator {
             return Carried::Before(record);
         }
         let answer = self.perform(&op, mutation).await;
+        self.look_after(&op, answer.as_ref().err()).await;
         let told = match &answer {
             Ok(answered) => Ok(OperationResult {
                 created: answered.created(),
@@ -263,6 +267,8 @@ impl Orchestrator {
                 record.outcome = self.what_is_left(op).await;
             }
         }
+        op.step_down();
+        self.turn(op.tenant());
         self.operation_ended(&record, started.elapsed());
         let record = Arc::new(record);
         let ledger = &self.inner.operations.ledger;
@@ -294,10 +300,14 @@ impl Orchestrator {
     /// Everybody who wants to know of ends hooks in here.
     fn operation_ended(&self, record: &OperationRecord, took: std::time::Duration) {
         let code = record.error.as_ref().map(|failure| failure.code);
+        let outcome = if code.is_none() { "succeeded" } else { "failed" };
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let (id, kind) = (record.operation.id, record.operation.kind);
+        let ended = Happening::OperationEnded { operation: id, kind, outcome, code, duration_ms: took_ms };
+        self.inner.feed.publish(&record.operation.subdomain, &ended);
         self.inner.metrics.operation_ended(record.operation.kind, code, took);
         self.inner.stats.changed();
-        let (operation, duration_ms) = (&record.operation, took.as_millis());
-        let (id, tenant, kind) = (operation.id, &operation.subdomain, operation.kind);
+        let (tenant, duration_ms) = (&record.operation.subdomain, took.as_millis());
         match &record.error {
             None => tracing::info!(operation = %id, %tenant, ?kind, duration_ms, "operation succeeded"),
             Some(error) => {

@@ -1,82 +1,204 @@
 //! Questions: list, status, images, logs, info, readiness. None of them takes a tenant's lock.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Error, Orchestrator, Readiness, SystemInfo, TenantLine, TenantList, TenantStatus, Verified, summary};
-use crate::backend::{LogQuery, LogStream, ObservedContainer};
-use crate::domain::{Generation, ImageInfo, OperationKind, ProjectName, Subdomain, TenantState};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::Stream;
+use tokio::time::Instant;
+
+use super::mirror::{self, Entry, Written, is_up};
+use super::watching::{ANSWER, FRESH};
+use super::{Error, FeedEvent, Orchestrator, Readiness, SystemInfo, TenantStatus, Verified};
+use crate::backend::{BackendError, LogQuery, LogStream};
+use crate::domain::{BackendName, ImageInfo, Subdomain};
 use crate::tenant_fs::Record;
 
+/// An answer in JSON, with the age of what it says.
+pub struct Text {
+    /// The whole answer.
+    pub body: Bytes,
+    /// The same for two answers that differ in their age only.
+    pub tag: [u8; 16],
+}
+
+impl Text {
+    fn new(head: &[u8], age_ms: u64, tail: &[u8], tag: [u8; 16]) -> Self {
+        /// The longest number there is.
+        const DIGITS: usize = 20;
+        let mut body = BytesMut::with_capacity(head.len() + DIGITS + tail.len());
+        body.put_slice(head);
+        body.put_slice(age_ms.to_string().as_bytes());
+        body.put_slice(tail);
+        Self { body: body.freeze(), tag }
+    }
+}
+
+fn millis_since(moment: Instant) -> u64 {
+    u64::try_from(moment.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Orchestrator {
-    /// Every tenant, with one call to the backend for all of them.
-    pub async fn list(&self) -> Result<TenantList, Error> {
-        let records = self.disk(crate::tenant_fs::TenantFs::tenants).await?;
-        let mut containers: BTreeMap<Subdomain, Vec<ObservedContainer>> = BTreeMap::new();
-        for backend in self.inner.backends.values() {
-            for container in backend.tenants().await? {
-                containers.entry(container.tenant.clone()).or_default().push(container);
+    /// Every tenant, one line each, from memory.
+    pub async fn list(&self) -> Result<Text, Error> {
+        for name in self.inner.backends.keys() {
+            self.until_in_step(*name).await?;
+        }
+        let unread: Vec<Record> = {
+            let up = self.inner.mirror.tenants.iter().filter(|entry| is_up(&entry.record) && entry.shape.is_none());
+            up.map(|entry| entry.record.clone()).collect()
+        };
+        for record in unread {
+            // Its line says that it cannot be read.
+            let _ = self.shape(&record).await;
+        }
+        let mut oldest = Instant::now();
+        let mut lines: Vec<(Subdomain, Arc<Written>)> = Vec::with_capacity(self.inner.mirror.tenants.len());
+        for mut entry in self.inner.mirror.tenants.iter_mut() {
+            let operation = self.inner.operations.current(entry.key());
+            if is_up(&entry.record) {
+                oldest = oldest.min(self.inner.mirror.as_of(&entry).unwrap_or(oldest));
             }
+            let tenant = entry.key().clone();
+            lines.extend(entry.written(operation).map(|written| (tenant, written)));
         }
-        let mut tenants = Vec::new();
-        for record in records.into_iter().filter_map(|(_, record)| record.ok()) {
-            let own = containers.remove(&record.subdomain).unwrap_or_default();
-            tenants.push(self.line(&record, own).await);
+        lines.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut tail =
+            BytesMut::with_capacity(lines.iter().map(|(_, written)| written.line.len() + 1).sum::<usize>() + 16);
+        tail.put_slice(b",\"tenants\":[");
+        for (number, (_, written)) in lines.iter().enumerate() {
+            if number > 0 {
+                tail.put_u8(b',');
+            }
+            tail.put_slice(&written.line);
         }
-        Ok(TenantList { tenants })
+        tail.put_slice(b"]}");
+        // A line that is not new is in a status that is not new.
+        let tag = mirror::tag(lines.iter().map(|(_, written)| &written.tag[..]));
+        Ok(Text::new(b"{\"age_ms\":", millis_since(oldest), &tail, tag))
     }
 
-    async fn line(&self, record: &Record, containers: Vec<ObservedContainer>) -> TenantLine {
-        let operation = self.inner.operations.current(&record.subdomain);
-        let loaded = if is_up(record) { self.committed(record).await.ok() } else { None };
-        let services = loaded.map_or_else(Vec::new, |loaded| {
-            summary::services(loaded.deployment.project.project(), record.desired, containers)
-        });
-        TenantLine {
-            subdomain: record.subdomain.clone(),
-            id: record.id.clone(),
-            project: ProjectName::of(&record.subdomain),
-            backend: record.backend,
-            desired: record.desired,
-            state: state(record, operation.as_ref().map(|operation| operation.kind), &services),
-            generation: record.generation,
-            services_ready: services.iter().filter(|service| summary::is_ready(service)).count(),
-            services: services.len(),
-            operation,
-            last_error: record.last_error.clone(),
+    /// One tenant in detail, from memory; with `fresh`, the backend is asked now.
+    pub async fn status_text(&self, tenant: &Subdomain, fresh: bool) -> Result<Text, Error> {
+        if !fresh && let Some(text) = self.at_once(tenant) {
+            return Ok(text);
         }
-    }
-
-    /// One tenant in detail.
-    pub async fn status(&self, tenant: &Subdomain) -> Result<TenantStatus, Error> {
-        let record = self.record(tenant).await?.ok_or_else(|| Error::NoSuchTenant(tenant.clone()))?;
+        let known = tokio::time::timeout(ANSWER, self.know(tenant, fresh)).await;
+        let unheld = known.map_err(|_| BackendError::Unavailable)??;
         let operation = self.inner.operations.current(tenant);
-        let (mut services, mut endpoints, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
-        if is_up(&record) {
-            let loaded = self.committed(&record).await?;
-            let observed = self.backend(record.backend)?.status(&self.tenant_ref(&record)).await?;
-            endpoints = observed.iter().flat_map(|container| container.endpoints.iter().cloned()).collect();
-            services = summary::services(loaded.deployment.project.project(), record.desired, observed);
-            warnings.clone_from(&loaded.warnings);
+        let write = |entry: &mut Entry| {
+            let age = self.inner.mirror.as_of(entry).filter(|_| is_up(&entry.record)).map_or(0, millis_since);
+            let written = entry.written(operation)?;
+            Some(Text::new(&written.head, age, &written.tail, written.tag))
+        };
+        let text = match (unheld, self.inner.mirror.tenants.get_mut(tenant)) {
+            (Some(mut entry), _) => write(&mut entry),
+            (None, Some(mut entry)) => write(&mut entry),
+            // It was purged this moment.
+            (None, None) => return Err(Error::NoSuchTenant(tenant.clone())),
+        };
+        text.ok_or(Error::Internal)
+    }
+
+    /// The status as it was last written, when it is known to hold and no operation makes another one of it.
+    fn at_once(&self, tenant: &Subdomain) -> Option<Text> {
+        let (written, as_of) = {
+            let entry = self.inner.mirror.tenants.get(tenant)?;
+            (entry.last_written()?, self.inner.mirror.as_of(&entry).filter(|_| is_up(&entry.record))?)
+        };
+        let known = as_of.elapsed() <= FRESH && self.inner.operations.current(tenant).is_none();
+        known.then(|| Text::new(&written.head, millis_since(as_of), &written.tail, written.tag))
+    }
+
+    /// The same as [`Self::status_text`], to be looked at.
+    pub async fn status(&self, tenant: &Subdomain) -> Result<TenantStatus, Error> {
+        let unheld = self.know(tenant, false).await?;
+        let operation = self.inner.operations.current(tenant);
+        let status = |entry: &Entry| entry.status(operation, self.inner.mirror.as_of(entry).map_or(0, millis_since));
+        match (unheld, self.inner.mirror.tenants.get(tenant)) {
+            (Some(entry), _) => Ok(status(&entry)),
+            (None, Some(entry)) => Ok(status(&entry)),
+            (None, None) => Err(Error::NoSuchTenant(tenant.clone())),
         }
-        Ok(TenantStatus {
-            subdomain: record.subdomain.clone(),
-            id: record.id.clone(),
-            project: ProjectName::of(&record.subdomain),
-            backend: record.backend,
-            region: record.region.clone(),
-            desired: record.desired,
-            state: state(&record, operation.as_ref().map(|operation| operation.kind), &services),
-            generation: record.generation,
-            // Asked of the backend for this answer.
-            age_ms: 0,
-            operation,
-            last_error: record.last_error,
-            warnings,
-            endpoints,
-            services,
-        })
+    }
+
+    /// Makes sure that the mirror has the truth about a tenant, or says that nobody has it. A tenant that is on record but
+    /// not in the mirror, because its first provision is under way, is given back.
+    async fn know(&self, tenant: &Subdomain, fresh: bool) -> Result<Option<Entry>, Error> {
+        let held = self.inner.mirror.tenants.get(tenant).map(|entry| self.is_known(&entry, fresh));
+        let record = match held {
+            Some(None) => return Ok(None),
+            Some(Some(record)) => record,
+            None => {
+                let record = self.record(tenant).await?.ok_or_else(|| Error::NoSuchTenant(tenant.clone()))?;
+                if !is_up(&record) {
+                    return Ok(Some(Entry::new(&record)));
+                }
+                // Its record could not be read at the start, or is being written just now.
+                self.on_record(&record);
+                if self.record(tenant).await?.is_none() {
+                    self.off_record(tenant);
+                    return Err(Error::NoSuchTenant(tenant.clone()));
+                }
+                record
+            }
+        };
+        self.shape(&record).await?;
+        let is_old =
+            || self.inner.mirror.tenants.get(tenant).is_some_and(|entry| self.is_known(&entry, fresh).is_some());
+        if !fresh && is_old() {
+            self.until_in_step(record.backend).await?;
+        }
+        if is_old() {
+            self.look(&record).await?;
+        }
+        Ok(None)
+    }
+
+    /// None when the entry is fit to be told; else its record.
+    fn is_known(&self, entry: &Entry, fresh: bool) -> Option<Record> {
+        let needs_truth = is_up(&entry.record);
+        let is_fresh = || self.inner.mirror.as_of(entry).is_some_and(|as_of| as_of.elapsed() <= FRESH);
+        let known = !needs_truth || (!fresh && entry.shape.is_some() && is_fresh());
+        (!known).then(|| entry.record.clone())
+    }
+
+    /// Waits until the mirror is in step with a backend, or until it is clear that the backend is away.
+    async fn until_in_step(&self, name: BackendName) -> Result<(), Error> {
+        let link = self.inner.mirror.links.get(&name).ok_or(Error::BackendNotConfigured(name))?;
+        let mut standing = link.standing.subscribe();
+        let failures = standing.borrow().failures;
+        let waiting = async {
+            loop {
+                let (in_step, failed) = {
+                    let now = standing.borrow_and_update();
+                    (now.in_step, now.failures - failures)
+                };
+                if in_step.is_some_and(|as_of| as_of.elapsed() <= FRESH) {
+                    return Ok(());
+                }
+                // The first attempt to fail may have begun before the backend was back.
+                if failed >= 2 {
+                    return Err(BackendError::Unavailable);
+                }
+                if in_step.is_none() {
+                    link.wanted.notify_one();
+                }
+                standing.changed().await.map_err(|_| BackendError::Unavailable)?;
+            }
+        };
+        let waited = tokio::time::timeout(ANSWER, waiting).await;
+        Ok(waited.unwrap_or(Err(BackendError::Unavailable))?)
+    }
+
+    /// What happens to all tenants, or to one, from a cursor on. It never ends.
+    pub fn events(
+        &self,
+        cursor: Option<&str>,
+        tenant: Option<Subdomain>,
+    ) -> impl Stream<Item = FeedEvent> + Send + use<> {
+        self.inner.feed.read(cursor, tenant)
     }
 
     /// The images that a tenant's containers were made from.
@@ -132,6 +254,9 @@ impl Orchestrator {
     pub async fn readiness(&self) -> Readiness {
         let backend = &self.inner.backends[&self.inner.settings.default_backend];
         let usable = backend.health().await.is_ok();
+        if !usable {
+            self.doubt(self.inner.settings.default_backend);
+        }
         let inventory = self.inner.inventory_done.load(Ordering::Acquire);
         let mut degraded: Vec<String> =
             self.inner.degraded.iter().map(|entry| format!("tenant:{}", entry.key())).collect();
@@ -144,19 +269,4 @@ impl Orchestrator {
         }
         Readiness { ready: usable && inventory && !self.inner.stopping.is_cancelled(), degraded }
     }
-}
-
-fn is_up(record: &Record) -> bool {
-    !record.kept && record.generation != Generation::NONE
-}
-
-fn state(record: &Record, operation: Option<OperationKind>, services: &[crate::domain::ServiceStatus]) -> TenantState {
-    use OperationKind::{Provision, Recover, Restart, Rollback, Start, Update};
-    match operation {
-        Some(Provision | Update | Rollback | Restart | Start | Recover) => return TenantState::Provisioning,
-        _ if record.kept => return TenantState::Kept,
-        _ if record.generation == Generation::NONE => return TenantState::Pending,
-        _ => {}
-    }
-    summary::tenant_state(record.desired, services)
 }

@@ -9,6 +9,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod logs;
 pub(crate) mod updates;
 pub(crate) mod usage;
+pub(crate) mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -111,6 +112,11 @@ macro_rules! conformance {
                 tenants_with_similar_names_do_not_mix,
                 another_identity_touches_nothing,
                 tenants_lists_them_all,
+            ],
+            watching: [
+                a_watch_tells_the_whole_and_then_every_change,
+                a_watch_tells_every_end,
+                what_is_set_aside_is_not_told,
             ],
         }
     };

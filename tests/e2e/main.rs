@@ -10,6 +10,7 @@ mod compose_features;
 mod disk;
 mod firewall;
 mod host_ports;
+mod knowing;
 mod leftovers;
 mod managed_by_labels;
 mod neighbours;

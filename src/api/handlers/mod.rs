@@ -1,5 +1,6 @@
 //! One function a route.
 
+mod events;
 mod logs;
 pub(super) mod operations;
 mod system;
@@ -33,6 +34,7 @@ pub(super) struct Handlers {
     bodies: BodyBudget,
     log_streams: Places,
     event_streams: Arc<Semaphore>,
+    feed_readers: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -41,7 +43,8 @@ impl Handlers {
         let bodies = BodyBudget::new(&limits);
         let log_streams = Places::new(limits.log_streams, limits.log_streams_per_tenant);
         let event_streams = Arc::new(Semaphore::new(limits.event_streams));
-        Self { orchestrator, limits, bodies, log_streams, event_streams, stop }
+        let feed_readers = Arc::new(Semaphore::new(limits.feed_readers));
+        Self { orchestrator, limits, bodies, log_streams, event_streams, feed_readers, stop }
     }
 
     /// An answer that only reads: an engine that hangs must not hang its readers.
@@ -85,6 +88,7 @@ impl Endpoints for Handlers {
             Route::Info => self.info(&call).await,
             Route::SystemStats => self.system_stats(&call).await,
             Route::Metrics => self.metrics(&call).await,
+            Route::Events => self.events(&call),
             Route::Cordon => self.cordon(call).await,
             Route::Uncordon => self.uncordon(&call).await,
             Route::Prune => self.prune(call).await,

@@ -1,11 +1,13 @@
 //! The routes of tenants, logs excepted.
 
+use http_body_util::{BodyExt as _, Full};
 use hyper::StatusCode;
 
 use super::Handlers;
 use super::operations::Caller;
 use crate::api::error::ApiError;
 use crate::api::front::Call;
+use crate::api::query::{Lines, Status};
 use crate::api::respond::{self, Answer};
 use crate::api::router::Route;
 use crate::api::{query, requests};
@@ -60,12 +62,18 @@ impl Handlers {
 
     pub(super) async fn tenants(&self, call: &Call) -> Result<Answer, ApiError> {
         query::none(call.query.as_deref())?;
-        Ok(respond::json(StatusCode::OK, &self.reading(self.orchestrator.list()).await?))
+        let list = self.reading(self.orchestrator.list()).await?;
+        Ok(respond::tagged(&call.headers, &list.tag, list.body))
     }
 
     pub(super) async fn status(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {
-        query::none(call.query.as_deref())?;
-        Ok(respond::json(StatusCode::OK, &self.reading(self.orchestrator.status(tenant)).await?))
+        let Status { fresh, compose_lines } = query::status(call.query.as_deref())?;
+        if let Some(Lines { all }) = compose_lines {
+            let lines = self.reading(self.orchestrator.compose_lines(tenant, all)).await?;
+            return Ok(respond::with_type(StatusCode::OK, "application/x-ndjson", Full::new(lines).boxed_unsync()));
+        }
+        let status = self.reading(self.orchestrator.status_text(tenant, fresh)).await?;
+        Ok(respond::tagged(&call.headers, &status.tag, status.body))
     }
 
     pub(super) async fn images(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {

@@ -309,6 +309,8 @@ fn the_queries_have_the_parameters_that_are_read() {
             Route::Teardown(_) => refused(query::purge(x).map(drop)),
             Route::Operations => refused(query::operations(x).map(drop)),
             Route::Logs(tenant) => refused(query::logs(x, jiff::Timestamp::now(), tenant).map(drop)),
+            Route::Status(_) => refused(query::status(x).map(drop)),
+            Route::Events => refused(query::events(x).map(drop)),
             _ => refused(query::none(x)),
         };
         assert_eq!(described, read, "{}", route.template());

@@ -79,6 +79,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::Cordon,
         Route::Uncordon,
         Route::Prune,
+        Route::Events,
         Route::Health,
         Route::Live,
         Route::Ready,
@@ -334,18 +335,45 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 "All tenants of this host, one line each.",
                 ok(
                     "The tenants, by name.",
-                    schemas.json::<TenantList>(json!({"tenants": [{
+                    schemas.json::<TenantList>(json!({"age_ms": 350, "tenants": [{
                         "subdomain": "acme", "id": "tenant-1", "project": "q8-acme", "backend": "docker",
                         "desired": "running", "state": "running", "generation": 1, "services_ready": 1, "services": 1
                     }]})),
                 ),
             )
         },
+        Route::Events => Operation {
+            query: vec![
+                parameter("cursor", "Go on behind the event of this id; Last-Event-ID counts before it.", json!({"type": "string"})),
+                parameter("subdomain", "Of this tenant only.", json!({"type": "string"})),
+            ],
+            ..get(
+                "events",
+                "What happens to all tenants, in order. Without a good cursor the first event is resync: read the list.",
+                ok(
+                    "Server-sent events; each id is a cursor.",
+                    Shape::text(
+                        "text/event-stream",
+                        "id: 0f8b1c7a9d2e-17\nevent: tenant_state\ndata: {\"time\":\"2026-11-21T08:00:01Z\",\"subdomain\":\"acme\",\
+                         \"from\":\"running\",\"to\":\"degraded\",\"generation\":1,\"reasons\":[\"service web: exited with code 1\"]}\n\n",
+                    ),
+                ),
+            )
+        },
         Route::Status(_) => Operation {
+            query: vec![
+                parameter("fresh", "Ask the backend now.", json!({"type": "boolean", "default": false})),
+                parameter(
+                    "format",
+                    "compose: the lines of docker compose ps --format json.",
+                    json!({"type": "string", "enum": ["json", "compose"], "default": "json"}),
+                ),
+                parameter("all", "With format=compose: also what does not run.", json!({"type": "boolean", "default": false})),
+            ],
             codes: vec![ErrorCode::BackendUnavailable],
             ..get(
                 "status",
-                "One tenant in detail.",
+                "One tenant in detail, from memory. With If-None-Match, one that has not changed is 304.",
                 ok(
                     "How it is.",
                     schemas.json::<TenantStatus>(json!({

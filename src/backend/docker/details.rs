@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bollard::models::ContainerInspectResponse;
+use bollard::models::{ContainerInspectResponse, ContainerState};
 
 use super::engine::Engine;
 use super::logs;
@@ -17,16 +17,16 @@ const HEALTH_BYTES: usize = 1024;
 pub(super) async fn of(engine: &Engine, id: &ContainerId, container: &ContainerInspectResponse) -> FailureDetails {
     let state = container.state.as_ref();
     let ended = state.is_some_and(|state| !state.running.unwrap_or(false) || state.restarting.unwrap_or(false));
-    let health_output = state
-        .and_then(|state| state.health.as_ref())
-        .and_then(|health| health.log.as_ref())
-        .and_then(|log| log.last())
-        .and_then(|check| check.output.as_deref())
-        .map(|output| clip(output.trim(), HEALTH_BYTES))
-        .filter(|output| !output.is_empty());
+    let health_output = state.and_then(|state| health_output(state, HEALTH_BYTES));
     let tty = container.config.as_ref().and_then(|config| config.tty).unwrap_or(false);
     let logs = tokio::time::timeout(Duration::from_secs(2), last_lines(engine, id, tty)).await.unwrap_or_default();
     FailureDetails { exit_code: state.filter(|_| ended).and_then(|state| state.exit_code), health_output, logs }
+}
+
+/// What the last healthcheck said, at most so many bytes of it.
+pub(super) fn health_output(state: &ContainerState, bytes: usize) -> Option<String> {
+    let check = state.health.as_ref()?.log.as_ref()?.last()?;
+    Some(clip(check.output.as_deref()?.trim(), bytes)).filter(|output| !output.is_empty())
 }
 
 async fn last_lines(engine: &Engine, id: &ContainerId, tty: bool) -> Vec<String> {

@@ -52,6 +52,11 @@ const PING: Duration = Duration::from_secs(4);
 /// What bollard itself waits for response headers: longer than any stop grace period that an operation allows.
 const CLIENT_TIMEOUT_S: u64 = 3600;
 
+/// What happens to a container and shows in its state, name or existence. The engine compares a filter with the beginning
+/// of an event's name as soon as `health_status` is in it, which has the health behind a colon.
+const CHANGES: [&str; 11] =
+    ["create", "start", "die", "oom", "kill", "health_status", "pause", "unpause", "rename", "update", "destroy"];
+
 /// A failed engine call, classified as far as its status and transport tell.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EngineError {
@@ -587,6 +592,20 @@ impl Engine {
     ) -> Result<impl Stream<Item = std::result::Result<EventMessage, Error>> + use<>> {
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
         let options = EventsOptionsBuilder::new().since(&since.to_string()).filters(&filters).build();
+        Ok(self.client()?.events(Some(options)))
+    }
+
+    /// Events that tell of a change of a container, from `since` on: without the checks of their health, of which there are
+    /// many, but with what comes of them.
+    pub(super) fn changes(
+        &self,
+        mut filters: HashMap<String, Vec<String>>,
+        since: jiff::Timestamp,
+    ) -> Result<impl Stream<Item = std::result::Result<EventMessage, Error>> + use<>> {
+        filters.insert("type".to_owned(), vec!["container".to_owned()]);
+        filters.insert("event".to_owned(), CHANGES.iter().map(|&event| event.to_owned()).collect());
+        let since = format!("{}.{:09}", since.as_second(), since.subsec_nanosecond().max(0));
+        let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
         Ok(self.client()?.events(Some(options)))
     }
 

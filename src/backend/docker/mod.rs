@@ -8,6 +8,7 @@
 //! gate     an independent look at every finished request
 //! stack    what the plan's tasks do here           `apply` makes; waits are driven by `watch`: the engine's events
 //! adoption what others made becomes the tenant's
+//! sightings every change of a tenant's container, as one stream
 //! peers    whose addresses are tenants'       routes  what the host reaches besides
 //! usage    what containers use       holdings  what is left for tenants
 //! settle   the record decides: keep new, drop old, or the reverse
@@ -33,6 +34,7 @@ mod labels;
 mod layers;
 mod leases;
 mod leftovers;
+mod listing;
 mod logs;
 mod nesting;
 mod networks;
@@ -43,6 +45,7 @@ mod platform;
 mod pulls;
 mod routes;
 mod settle;
+mod sightings;
 mod stack;
 mod start;
 mod status;
@@ -71,8 +74,8 @@ use self::pulls::Pulls;
 use self::stack::Stack;
 use super::{
     Action, Adoption, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo,
-    LogQuery, LogStream, ObservedContainer, Owned, Plan, PlannedObject, Removed, ResolvedImages, Run, Step, Survey,
-    TenantRef, UndoNote, VolumeSize,
+    Listed, LogQuery, LogStream, ObservedContainer, Owned, Plan, PlannedObject, Removed, ResolvedImages, Run,
+    Sightings, Step, Survey, TenantRef, UndoNote, VolumeSize,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 use crate::telemetry::Metrics;
@@ -340,6 +343,18 @@ impl Backend for DockerBackend {
 
     async fn tenants(&self) -> Result<Vec<ObservedContainer>, BackendError> {
         status::host(&self.engine, &self.agent).await.map_err(|error| error.into_backend("reading status"))
+    }
+
+    async fn listed(&self, tenant: &TenantRef) -> Result<Vec<Listed>, BackendError> {
+        listing::tenant(&self.engine, tenant).await.map_err(|error| error.into_backend("listing containers"))
+    }
+
+    async fn watch(&self) -> Result<Sightings, BackendError> {
+        sightings::watch(&self.engine, &self.agent).await.map_err(|error| {
+            // Tried again and again while the engine is away.
+            tracing::debug!(%error, "the engine cannot be watched");
+            BackendError::Unavailable
+        })
     }
 
     async fn images(&self, tenant: &TenantRef) -> Result<Vec<ImageInfo>, BackendError> {

@@ -244,14 +244,10 @@ async fn read_all(
 /// The list may be late: Engine 26.1 still shows a container as running for 2 ms (200 on a busy host) after it has answered
 /// that it is stopped. Only a look at the container itself tells how it is now.
 async fn read(engine: &Engine, summary: ContainerSummary) -> Result<Option<Container>, EngineError> {
-    let standing = status::read(summary.clone());
     let Some(container) = parse(summary) else { return Ok(None) };
     match engine.inspect(&container.id).await {
         Ok(details) => {
-            let standing = standing.map(|mut standing| {
-                status::refine(&mut standing.status, &details);
-                standing
-            });
+            let standing = status::inspected(&details);
             let state = details.state.as_ref().map_or(State::Gone, state);
             Ok(Some(Container { state, standing, ..container }))
         }

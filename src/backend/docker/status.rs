@@ -1,6 +1,5 @@
 //! How a tenant's containers are doing, in the words of `domain`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bollard::models::{ContainerInspectResponse, ContainerSummary, PortSummaryTypeEnum};
@@ -8,34 +7,32 @@ use futures::future::try_join_all;
 
 use super::engine::{Engine, EngineError};
 use super::observe;
-use super::{images, labels, watch};
+use super::{details, images, labels, watch};
 use crate::backend::{ObservedContainer, TenantRef};
 use crate::domain::{
-    AgentId, ContainerId, ContainerName, ContainerStatus, Endpoint, Health, ImageInfo, ServiceName, Subdomain,
+    AgentId, ContainerId, ContainerName, ContainerStatus, Endpoint, Health, ImageInfo, ServiceName, Subdomain, TenantId,
 };
 
 /// One tenant's containers, each inspected.
 pub(super) async fn tenant(engine: &Engine, tenant: &TenantRef) -> Result<Vec<ObservedContainer>, EngineError> {
     let listed = engine.containers(&labels::filter(tenant)).await?;
-    let observed: Vec<ObservedContainer> = listed.into_iter().filter_map(read).collect();
-    let detailed = try_join_all(observed.into_iter().map(|mut container| async move {
-        match engine.inspect(&container.status.id).await {
-            Ok(details) => {
-                refine(&mut container.status, &details);
-                Ok(Some(container))
-            }
-            Err(EngineError::NotFound(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }))
-    .await?;
+    let ids: Vec<ContainerId> = listed.into_iter().filter_map(read).map(|container| container.status.id).collect();
+    let detailed = try_join_all(ids.iter().map(|id| container(engine, id))).await?;
     Ok(sorted(detailed.into_iter().flatten().collect()))
+}
+
+/// One container as it is now; none when it has gone or is set aside.
+pub(super) async fn container(engine: &Engine, id: &ContainerId) -> Result<Option<ObservedContainer>, EngineError> {
+    match engine.inspect(id).await {
+        Ok(details) => Ok(inspected(&details)),
+        Err(EngineError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// All tenants' containers in one call.
 pub(super) async fn host(engine: &Engine, agent: &AgentId) -> Result<Vec<ObservedContainer>, EngineError> {
-    let filter = HashMap::from([("label".to_owned(), vec![format!("{}={agent}", labels::AGENT)])]);
-    let listed = engine.containers(&filter).await?;
+    let listed = engine.containers(&labels::filter_agent(agent)).await?;
     Ok(sorted(listed.into_iter().filter_map(read).collect()))
 }
 
@@ -49,7 +46,7 @@ pub(super) fn read(summary: ContainerSummary) -> Option<ObservedContainer> {
     let labels = summary.labels.unwrap_or_default();
     let id = ContainerId::parse(summary.id.as_deref()?).ok()?;
     let name = observe::own_name(summary.names.as_deref()?)?.to_owned();
-    if name.strip_prefix(id.short()).is_some_and(|rest| rest.starts_with('_')) {
+    if is_aside(&id, &name) {
         return None;
     }
     let service = ServiceName::parse(labels.get(labels::SERVICE)?).ok()?;
@@ -75,6 +72,7 @@ pub(super) fn read(summary: ContainerSummary) -> Option<ObservedContainer> {
         .collect();
     Some(ObservedContainer {
         tenant: Subdomain::parse(labels.get(labels::TENANT)?).ok()?,
+        owner: TenantId::parse(labels.get(labels::ID)?).ok()?,
         number: labels.get(labels::NUMBER)?.parse().ok()?,
         service,
         status: ContainerStatus {
@@ -86,7 +84,67 @@ pub(super) fn read(summary: ContainerSummary) -> Option<ObservedContainer> {
             started_at: None,
             restart_count: 0,
             image: summary.image.unwrap_or_default(),
+            oom_killed: false,
+            health_output: None,
+            last_exits: Vec::new(),
+            crash_loop: false,
         },
+        endpoints,
+    })
+}
+
+/// An apply has renamed it out of the way of its replacement.
+fn is_aside(id: &ContainerId, name: &str) -> bool {
+    name.strip_prefix(id.short()).is_some_and(|rest| rest.starts_with('_'))
+}
+
+/// What an inspect tells; none for a container that is set aside, or that is no service's.
+pub(super) fn inspected(details: &ContainerInspectResponse) -> Option<ObservedContainer> {
+    let config = details.config.as_ref()?;
+    let labels = config.labels.as_ref()?;
+    let id = ContainerId::parse(details.id.as_deref()?).ok()?;
+    let name = details.name.as_deref()?.trim_start_matches('/');
+    if is_aside(&id, name) {
+        return None;
+    }
+    let service = ServiceName::parse(labels.get(labels::SERVICE)?).ok()?;
+    let ports = details.network_settings.as_ref().and_then(|settings| settings.ports.as_ref());
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for (port, bindings) in ports.into_iter().flatten() {
+        let (port, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+        for binding in bindings.iter().flatten() {
+            let host_port = binding.host_port.as_deref().and_then(|text| text.parse().ok());
+            if let (Ok(port), Some(host_port)) = (port.parse(), host_port) {
+                let (service, protocol) = (service.clone(), protocol.to_owned());
+                let host = binding.host_ip.clone().unwrap_or_default();
+                endpoints.push(Endpoint { service, port, protocol, host, host_port });
+            }
+        }
+    }
+    // The engine has them in no order.
+    endpoints
+        .sort_by(|a, b| (a.port, &a.protocol, &a.host, a.host_port).cmp(&(b.port, &b.protocol, &b.host, b.host_port)));
+    let mut status = ContainerStatus {
+        name: ContainerName::parse(name).ok()?,
+        id,
+        state: String::new(),
+        health: Health::None,
+        exit_code: None,
+        started_at: None,
+        restart_count: 0,
+        image: String::new(),
+        oom_killed: false,
+        health_output: None,
+        last_exits: Vec::new(),
+        crash_loop: false,
+    };
+    refine(&mut status, details);
+    Some(ObservedContainer {
+        tenant: Subdomain::parse(labels.get(labels::TENANT)?).ok()?,
+        owner: TenantId::parse(labels.get(labels::ID)?).ok()?,
+        number: labels.get(labels::NUMBER)?.parse().ok()?,
+        service,
+        status,
         endpoints,
     })
 }
@@ -109,7 +167,10 @@ fn exit_code_in(text: &str) -> Option<i64> {
     text.strip_prefix("Exited (")?.split_once(')')?.0.parse().ok()
 }
 
-pub(super) fn refine(status: &mut ContainerStatus, details: &ContainerInspectResponse) {
+/// The longest output of a healthcheck that is told on, in bytes. The engine itself keeps 4 KiB.
+const HEALTH_OUTPUT: usize = 4096;
+
+fn refine(status: &mut ContainerStatus, details: &ContainerInspectResponse) {
     status.health = watch::health(details);
     status.restart_count = details.restart_count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
     if let Some(image) = details.config.as_ref().and_then(|config| config.image.clone()) {
@@ -125,6 +186,11 @@ pub(super) fn refine(status: &mut ContainerStatus, details: &ContainerInspectRes
         status.health = Health::None;
     }
     status.exit_code = state.exit_code.filter(|_| ended);
+    status.oom_killed = ended && state.oom_killed.unwrap_or(false);
+    // While a service is well its checks say nothing that anybody asks for.
+    if matches!(status.health, Health::Starting | Health::Unhealthy) {
+        status.health_output = details::health_output(state, HEALTH_OUTPUT);
+    }
     // The engine writes the year 1 for a container that was never started.
     status.started_at = state
         .started_at

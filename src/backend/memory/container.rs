@@ -10,7 +10,9 @@ use tokio::task::AbortHandle;
 use super::logs::Ring;
 use super::shell::{Program, Unknown};
 use crate::backend::converge::{KnownContainer, RunState};
-use crate::backend::{Deployment, FailureDetails, LogOrigin, LogSource, ObservedContainer, ResolvedImage, TenantRef};
+use crate::backend::{
+    Deployment, FailureDetails, Listed, LogOrigin, LogSource, ObservedContainer, ResolvedImage, TenantRef,
+};
 use crate::compose::{Healthcheck, MountSource, PortMapping, Protocol, RestartPolicy, Service};
 use crate::domain::{
     ContainerId, ContainerName, ContainerStatus, Endpoint, Generation, Health, ImageInfo, ImageRef, ServiceName,
@@ -98,6 +100,9 @@ pub(super) struct Container {
     pub(super) image_id: String,
     pub(super) digest: Option<String>,
     pub(super) program: Program,
+    /// The program as it was written.
+    words: String,
+    created: jiff::Timestamp,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) directory: String,
     pub(super) check: Option<Check>,
@@ -182,6 +187,8 @@ impl Container {
             image_id: image.id.clone(),
             digest: image.digest.clone(),
             program: Program::of_words(&words, Unknown::Serves),
+            words: words.join(" "),
+            created: jiff::Timestamp::now(),
             environment,
             directory: service.working_dir.clone().unwrap_or_else(|| String::from("/")),
             check: service.healthcheck.as_ref().and_then(Check::of),
@@ -287,6 +294,7 @@ impl Container {
         };
         ObservedContainer {
             tenant: self.owner.subdomain.clone(),
+            owner: self.owner.id.clone(),
             service: self.service.clone(),
             number: self.number,
             status: ContainerStatus {
@@ -298,6 +306,13 @@ impl Container {
                 started_at: self.started_at,
                 restart_count: self.restarts,
                 image: self.image.to_string(),
+                oom_killed: false,
+                health_output: self
+                    .health_output
+                    .clone()
+                    .filter(|output| !output.is_empty() && matches!(self.health, Health::Starting | Health::Unhealthy)),
+                last_exits: Vec::new(),
+                crash_loop: false,
             },
             endpoints: self
                 .bound
@@ -310,6 +325,40 @@ impl Container {
                     host_port: bound.port,
                 })
                 .collect(),
+        }
+    }
+
+    /// For lists that people read.
+    pub(super) fn listed(&self) -> Listed {
+        let container = self.observed();
+        let status = match (self.state, self.health) {
+            (RunState::Running, Health::None) => "Up".to_owned(),
+            (RunState::Running, Health::Starting) => "Up (health: starting)".to_owned(),
+            (RunState::Running, Health::Healthy) => "Up (healthy)".to_owned(),
+            (RunState::Running, Health::Unhealthy) => "Up (unhealthy)".to_owned(),
+            (RunState::Created, _) => "Created".to_owned(),
+            (RunState::Restarting, _) => format!("Restarting ({})", self.last_exit.unwrap_or_default()),
+            (RunState::Exited(code), _) => format!("Exited ({code})"),
+        };
+        let volumes: Vec<String> = self
+            .mounts
+            .iter()
+            .filter_map(|(_, store)| match store {
+                Store::Volume(name) => Some(name.clone()),
+                Store::Host(_) => None,
+            })
+            .collect();
+        let own = |name: &str| name.starts_with("com.docker.compose.") || name.starts_with("dev.q8.");
+        Listed {
+            command: self.words.clone(),
+            created: self.created,
+            local_volumes: volumes.len(),
+            mounts: volumes,
+            networks: self.networks.iter().cloned().collect(),
+            status,
+            labels: self.labels.iter().filter(|(name, _)| own(name)).map(|(a, b)| (a.clone(), b.clone())).collect(),
+            ports: container.endpoints.clone(),
+            container,
         }
     }
 

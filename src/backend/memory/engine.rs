@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use super::container::{BoundPort, Container, Files, Signal};
 use super::images::Images;
 use super::supervisor;
 use crate::backend::converge::RunState;
-use crate::backend::{BackendError, HostKey, LogStreamKind, TenantRef};
+use crate::backend::{BackendError, Ended, HostKey, LogStreamKind, TenantRef};
 use crate::compose::PortMapping;
 use crate::domain::{ContainerId, Generation, Health, ServiceName};
 
@@ -130,6 +130,8 @@ pub(super) struct Shared {
     changed: watch::Sender<u64>,
     /// Rings when a line is written, and with every change.
     written: watch::Sender<u64>,
+    /// The ends of runs, for those who watch.
+    ended: broadcast::Sender<Ended>,
     start: (jiff::Timestamp, Instant),
 }
 
@@ -150,6 +152,7 @@ impl Shared {
             }),
             changed: watch::Sender::new(0),
             written: watch::Sender::new(0),
+            ended: broadcast::Sender::new(1024),
             start: (jiff::Timestamp::now(), Instant::now()),
         }
     }
@@ -176,6 +179,16 @@ impl Shared {
 
     pub(super) fn subscribe_written(&self) -> watch::Receiver<u64> {
         self.written.subscribe()
+    }
+
+    pub(super) fn subscribe_ended(&self) -> broadcast::Receiver<Ended> {
+        self.ended.subscribe()
+    }
+
+    /// A run of a container has ended.
+    pub(super) fn tell_end(&self, ended: Ended) {
+        // Nobody need be watching.
+        let _ = self.ended.send(ended);
     }
 
     pub(super) fn ring(&self) {

@@ -15,6 +15,7 @@ mod images;
 mod logs;
 mod settle;
 mod shell;
+mod sightings;
 mod supervisor;
 mod usage;
 
@@ -27,8 +28,8 @@ use async_trait::async_trait;
 use super::converge::{self, KnownNetwork, KnownVolume, Observed};
 use super::{
     Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, HostKey, ImagePull,
-    LogQuery, LogStream, ObservedContainer, Owned, OwnedKind, Plan, Removed, ResolvedImages, Run, Survey, TenantRef,
-    UndoNote, VolumeSize,
+    Listed, LogQuery, LogStream, ObservedContainer, Owned, OwnedKind, Plan, Removed, ResolvedImages, Run, Sightings,
+    Survey, TenantRef, UndoNote, VolumeSize,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -247,6 +248,15 @@ impl Backend for MemoryBackend {
             ours.filter(|container| !container.is_aside()).map(container::Container::observed).collect();
         all.sort_by(|a, b| (&a.tenant, &a.service, a.number).cmp(&(&b.tenant, &b.service, b.number)));
         Ok(all)
+    }
+
+    async fn listed(&self, tenant: &TenantRef) -> Result<Vec<Listed>, BackendError> {
+        let state = self.engine.shared.reachable()?;
+        Ok(state.current(tenant).map(container::Container::listed).collect())
+    }
+
+    async fn watch(&self) -> Result<Sightings, BackendError> {
+        sightings::watch(&self.engine.shared, &self.agent)
     }
 
     async fn images(&self, tenant: &TenantRef) -> Result<Vec<ImageInfo>, BackendError> {

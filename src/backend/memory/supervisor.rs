@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use super::container::{Check, Container, Files, Signal, Store};
 use super::engine::{Shared, State};
 use super::shell::{Flow, Program, Shell, World};
-use crate::backend::LogStreamKind;
 use crate::backend::converge::RunState;
+use crate::backend::{Ended, LogStreamKind};
 use crate::domain::{ContainerId, Health};
 
 /// Back-off of restarts: doubles from the first to the last, and begins anew after a run of [`LONG_RUN`] (Docker
@@ -51,8 +51,20 @@ pub(super) async fn supervise(shared: Weak<Shared>, id: ContainerId, run: u64, m
         if began.elapsed() >= LONG_RUN {
             back_off = FIRST_BACK_OFF;
         }
+        let Some(at) = shared.upgrade().map(|engine| engine.stamp(&mut engine.lock())) else { return };
         let again = myself.change(|container| {
             let again = container.restarts_after(code);
+            let ended = Ended {
+                tenant: container.owner.subdomain.clone(),
+                service: container.service.clone(),
+                container: container.id.clone(),
+                code,
+                at,
+                requested: container.stopped,
+            };
+            if let Some(engine) = shared.upgrade() {
+                engine.tell_end(ended);
+            }
             if again {
                 container.state = RunState::Restarting;
                 container.last_exit = Some(code);

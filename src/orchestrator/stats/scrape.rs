@@ -61,6 +61,8 @@ impl Orchestrator {
         );
         say_process(&mut present, process);
         say_host(&mut present, &snapshot.stats);
+        let age = self.inner.mirror.links.get(&backend).and_then(|link| link.standing.borrow().in_step);
+        present.say(Fact::CacheAge, age.map(|as_of| as_of.elapsed().as_secs_f64()));
         present.say(Fact::StatsAge, Some(snapshot.age().as_secs_f64()));
         present.say(Fact::Degraded, Some(number(self.inner.degraded.len() as u64)));
         if let Some(states) = &states {
@@ -84,18 +86,18 @@ impl Orchestrator {
         {
             return Some(states);
         }
-        let backend = &self.inner.backends[&self.inner.settings.default_backend];
-        let both = async { tokio::join!(self.list(), backend.tenants()) };
-        let Ok((Ok(list), Ok(containers))) = timeout(PATIENCE, both).await else { return None };
+        // From memory, like any list; unless what is there is not known now.
+        timeout(PATIENCE, self.list()).await.ok()?.ok()?;
         let mut states = States::default();
-        for line in &list.tenants {
-            let state = serde_json::to_value(line.state).ok()?.as_str()?.to_owned();
+        for entry in &self.inner.mirror.tenants {
+            let status = entry.status(self.inner.operations.current(entry.key()), 0);
+            let state = serde_json::to_value(status.state).ok()?.as_str()?.to_owned();
             *states.tenants.entry(state).or_default() += 1;
-        }
-        for container in &containers {
-            let state = container.status.state.as_str();
-            states.active += usize::from(matches!(state, "running" | "paused" | "restarting"));
-            *states.containers.entry(state.to_owned()).or_default() += 1;
+            for container in status.services.iter().flat_map(|service| &service.containers) {
+                let state = container.state.as_str();
+                states.active += usize::from(matches!(state, "running" | "paused" | "restarting"));
+                *states.containers.entry(state.to_owned()).or_default() += 1;
+            }
         }
         *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), states.clone()));
         Some(states)

@@ -1,0 +1,441 @@
+//! What is known of every tenant without asking anybody: its record, its containers as they were last seen, and as of when.
+//!
+//! It is kept true by what a backend's watch tells (`follow`) and by the agent's own operations, which show their tenant
+//! what they did before they answer. Both may overtake each other, so everything seen carries the time at which it was
+//! asked for, and what is older never replaces what is newer.
+//!
+//! A status is written once after each change and kept as bytes; only its age is put in for each answer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::deaths::Deaths;
+use super::feed::Happening;
+use super::summary::{self, Shape};
+use super::{TenantLine, TenantStatus};
+use crate::backend::{Ended, ObservedContainer};
+use crate::domain::{
+    BackendName, ContainerId, DesiredState, Generation, Health, Operation, OperationKind, ProjectName, ServiceName,
+    ServiceState, ServiceStatus, Subdomain, TenantState,
+};
+use crate::tenant_fs::Record;
+
+/// Containers that have gone are remembered for so long: no call of a backend that only reads takes longer.
+const GONE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// All tenants.
+pub(super) struct Mirror {
+    pub(super) tenants: DashMap<Subdomain, Entry>,
+    pub(super) links: BTreeMap<BackendName, Link>,
+}
+
+/// How it stands with one backend.
+pub(super) struct Link {
+    pub(super) standing: watch::Sender<Standing>,
+    /// Somebody wants to know now: no pause before the next attempt.
+    pub(super) wanted: Notify,
+}
+
+/// As of when the mirror is true.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Standing {
+    /// None while the backend is not being watched.
+    pub(super) in_step: Option<Instant>,
+    /// Tenants of whom something has changed since an earlier moment that is not known yet.
+    behind: HashMap<Subdomain, Instant>,
+    /// Attempts to watch that have failed so far.
+    pub(super) failures: u64,
+}
+
+impl Standing {
+    pub(super) fn new(in_step: Instant, behind: HashMap<Subdomain, Instant>, failures: u64) -> Self {
+        Self { in_step: Some(in_step), behind, failures }
+    }
+
+    /// Somebody has found the backend away. If it is not, the watch says so within a second.
+    pub(super) fn doubt(&mut self) {
+        self.in_step = None;
+    }
+
+    /// An attempt to watch has failed, or a watch has ended.
+    pub(super) fn fail(&mut self) {
+        *self = Self { failures: self.failures + 1, ..Self::default() };
+    }
+}
+
+/// One tenant.
+pub(super) struct Entry {
+    /// Without what its status does not need.
+    pub(super) record: Record,
+    /// Of the record's generation; none until somebody has read it.
+    pub(super) shape: Option<Arc<Shape>>,
+    containers: BTreeMap<ContainerId, Held>,
+    gone: Vec<(ContainerId, Instant)>,
+    /// When all of its containers were last asked for together.
+    looked: Option<Instant>,
+    /// What is held may be wrong, whatever the link says.
+    pub(super) doubted: bool,
+    written: Option<Arc<Written>>,
+    /// What the feed was last told.
+    told: Option<Told>,
+}
+
+struct Held {
+    container: ObservedContainer,
+    as_of: Instant,
+    deaths: Deaths,
+}
+
+struct Told {
+    state: TenantState,
+    services: BTreeMap<ServiceName, (ServiceState, Health)>,
+}
+
+/// A tenant as it is told.
+pub(super) struct View {
+    pub(super) state: TenantState,
+    pub(super) services: Vec<ServiceStatus>,
+    reasons: Vec<String>,
+}
+
+/// A tenant's status and its line in the list, as JSON.
+pub(super) struct Written {
+    /// The status up to its age, and from there on.
+    pub(super) head: Bytes,
+    pub(super) tail: Bytes,
+    /// Of all but the age.
+    pub(super) tag: [u8; 16],
+    pub(super) line: Bytes,
+}
+
+/// The first bytes of a hash, to tell one answer from another.
+pub(super) fn tag<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    let mut tag = [0; 16];
+    tag.copy_from_slice(&hash.finalize()[..16]);
+    tag
+}
+
+impl Mirror {
+    pub(super) fn new(backends: impl IntoIterator<Item = BackendName>) -> Self {
+        let link = || Link { standing: watch::Sender::new(Standing::default()), wanted: Notify::new() };
+        Self { tenants: DashMap::new(), links: backends.into_iter().map(|name| (name, link())).collect() }
+    }
+
+    /// As of when what is held of a tenant is true; none when that is not known.
+    pub(super) fn as_of(&self, entry: &Entry) -> Option<Instant> {
+        if entry.doubted {
+            return None;
+        }
+        let standing = self.links.get(&entry.record.backend)?.standing.borrow();
+        // Nothing of a tenant is known before all of it was looked at once.
+        let in_step = standing
+            .in_step
+            .filter(|_| entry.looked.is_some())
+            .map(|in_step| standing.behind.get(&entry.record.subdomain).map_or(in_step, |since| in_step.min(*since)));
+        in_step.max(entry.looked)
+    }
+}
+
+/// Whether services of it are to be there, running or stopped.
+pub(super) fn is_up(record: &Record) -> bool {
+    !record.kept && record.generation != Generation::NONE
+}
+
+impl Entry {
+    pub(super) fn new(record: &Record) -> Self {
+        Self {
+            record: slim(record),
+            shape: None,
+            containers: BTreeMap::new(),
+            gone: Vec::new(),
+            looked: None,
+            doubted: false,
+            written: None,
+            told: None,
+        }
+    }
+
+    /// Takes over a newer record; says what has become of the tenant.
+    pub(super) fn set_record(&mut self, record: &Record) -> Option<Happening> {
+        if record.updated_at < self.record.updated_at {
+            return None;
+        }
+        let before = std::mem::replace(&mut self.record, slim(record));
+        self.written = None;
+        if before.generation != record.generation {
+            self.shape = None;
+        }
+        if !is_up(record) {
+            self.containers.clear();
+            self.shape = None;
+        }
+        match (is_up(&before), is_up(record)) {
+            (false, true) => Some(Happening::Created { generation: record.generation }),
+            (true, false) => Some(Happening::Kept {}),
+            _ => None,
+        }
+    }
+
+    /// All of its containers, as they were when they were asked for.
+    pub(super) fn saw_all(&mut self, containers: Vec<ObservedContainer>, as_of: Instant) {
+        self.written = None;
+        self.doubted = false;
+        self.looked = self.looked.max(Some(as_of));
+        self.gone.retain(|(_, at)| at.elapsed() < GONE);
+        let mut before = std::mem::take(&mut self.containers);
+        for container in containers {
+            let id = container.status.id.clone();
+            let known = before.remove(&id);
+            if self.gone.iter().any(|(gone, at)| *gone == id && *at > as_of) {
+                continue;
+            }
+            let held = match known {
+                Some(newer) if newer.as_of > as_of => newer,
+                known => Held::new(container, as_of, known.map(|known| known.deaths).unwrap_or_default()),
+            };
+            self.containers.insert(id, held);
+        }
+        // What was seen later than this was asked for is there, even if this does not know it.
+        self.containers.extend(before.into_iter().filter(|(_, held)| held.as_of > as_of));
+    }
+
+    /// One of its containers.
+    pub(super) fn saw(&mut self, container: ObservedContainer, as_of: Instant) {
+        let id = container.status.id.clone();
+        let known = self.containers.remove(&id);
+        match known {
+            Some(newer) if newer.as_of > as_of => drop(self.containers.insert(id, newer)),
+            // All of them were asked for later, and this one was not among them.
+            None if self.looked.is_some_and(|looked| looked > as_of) => {}
+            known => {
+                self.written = None;
+                let deaths = known.map(|known| known.deaths).unwrap_or_default();
+                self.containers.insert(id, Held::new(container, as_of, deaths));
+            }
+        }
+    }
+
+    pub(super) fn lost(&mut self, id: &ContainerId, as_of: Instant) {
+        if self.containers.get(id).is_none_or(|held| held.as_of <= as_of) {
+            self.written = None;
+            self.containers.remove(id);
+            self.gone.retain(|(_, at)| at.elapsed() < GONE);
+            self.gone.push((id.clone(), as_of));
+        }
+    }
+
+    pub(super) fn ended(&mut self, ended: &Ended) {
+        if let Some(held) = self.containers.get_mut(&ended.container) {
+            held.deaths.add(ended, Instant::now());
+            self.written = None;
+        }
+    }
+
+    /// The name of a container of it.
+    pub(super) fn container(&self, id: &ContainerId) -> Option<&ObservedContainer> {
+        self.containers.get(id).map(|held| &held.container)
+    }
+
+    /// Whether a container of it may come out of a crash loop by the passing of time alone.
+    pub(super) fn has_loops(&self) -> bool {
+        let told = self.told.as_ref();
+        told.is_some_and(|told| told.services.values().any(|(state, _)| *state == ServiceState::Restarting))
+    }
+
+    /// Its own containers. Those of another identity that had the name before are not.
+    fn observed(&self) -> Vec<ObservedContainer> {
+        let now = Instant::now();
+        let own = self.containers.values().filter(|held| held.container.owner == self.record.id);
+        own.map(|held| {
+            let mut container = held.container.clone();
+            container.status.last_exits = held.deaths.exits();
+            container.status.crash_loop =
+                matches!(container.status.state.as_str(), "running" | "restarting") && held.deaths.is_loop(now);
+            container
+        })
+        .collect()
+    }
+
+    /// None while its specification has not been read.
+    pub(super) fn view(&self, operation: Option<OperationKind>) -> Option<View> {
+        let operating = operation.is_some_and(is_bringing_up);
+        let services = match (is_up(&self.record), &self.shape) {
+            (false, _) => Vec::new(),
+            (true, None) => return None,
+            (true, Some(shape)) => summary::services(shape, self.record.desired, self.observed(), operating),
+        };
+        let state = state(&self.record, operation, &services);
+        let reasons = services
+            .iter()
+            .filter_map(|service| Some(format!("service {}: {}", service.name, service.reason.as_deref()?)));
+        Some(View { state, reasons: reasons.collect(), services })
+    }
+
+    /// Tells the feed what is otherwise than it was told. The first time there is nothing to compare with.
+    pub(super) fn tell(&mut self, operation: Option<OperationKind>, mut publish: impl FnMut(&Happening)) {
+        self.written = None;
+        let Some(view) = self.view(operation) else { return };
+        let now = Instant::now();
+        for held in self.containers.values_mut() {
+            if held.deaths.has_begun_to_loop(now) {
+                publish(&Happening::RestartLoop {
+                    service: held.container.service.clone(),
+                    container: held.container.status.name.clone(),
+                    last_exits: held.deaths.exits(),
+                });
+            }
+        }
+        let services = view.services.iter().map(|service| (service.name.clone(), (service.state, service.health)));
+        let services: BTreeMap<ServiceName, (ServiceState, Health)> = services.collect();
+        if let Some(told) = &self.told {
+            for service in &view.services {
+                let before = told.services.get(&service.name);
+                let (name, from) = (&service.name, before.map(|(state, _)| *state));
+                if from != Some(service.state) {
+                    let (service, reason) = (name.clone(), service.reason.clone());
+                    publish(&Happening::Service { service, from, to: services[name].0, reason });
+                }
+                let from = before.map(|(_, health)| *health);
+                if from.unwrap_or(Health::None) != service.health {
+                    publish(&Happening::Health { service: name.clone(), from, to: service.health });
+                }
+            }
+            if told.state != view.state {
+                publish(&Happening::State {
+                    from: told.state,
+                    to: view.state,
+                    generation: self.record.generation,
+                    reasons: view.reasons,
+                });
+            }
+        }
+        self.told = Some(Told { state: view.state, services });
+    }
+
+    /// The feed has been told that the tenant is there; everything of it is news from now on.
+    pub(super) fn is_new(&mut self) {
+        self.told.get_or_insert(Told { state: TenantState::Pending, services: BTreeMap::new() });
+    }
+
+    pub(super) fn status(&self, operation: Option<Operation>, age_ms: u64) -> TenantStatus {
+        let view = self.view(operation.as_ref().map(|operation| operation.kind));
+        // In a list it must not look as if the tenant were gone.
+        let View { state, services, reasons } = view.unwrap_or_else(|| View {
+            state: TenantState::Failed,
+            services: Vec::new(),
+            reasons: vec!["its specification cannot be read".to_owned()],
+        });
+        let record = &self.record;
+        let own = self.containers.values().filter(|held| held.container.owner == record.id && is_up(record));
+        let mut endpoints: Vec<_> = own.flat_map(|held| held.container.endpoints.iter().cloned()).collect();
+        endpoints.sort_by(|a, b| {
+            (&a.service, a.port, a.host_port, &a.host).cmp(&(&b.service, b.port, b.host_port, &b.host))
+        });
+        TenantStatus {
+            subdomain: record.subdomain.clone(),
+            id: record.id.clone(),
+            project: ProjectName::of(&record.subdomain),
+            backend: record.backend,
+            region: record.region.clone(),
+            desired: record.desired,
+            state,
+            generation: record.generation,
+            age_ms,
+            operation,
+            last_error: record.last_error.clone(),
+            reasons,
+            warnings: self.shape.as_ref().map(|shape| shape.warnings.clone()).unwrap_or_default(),
+            endpoints,
+            services,
+        }
+    }
+
+    /// The answer as it was last written, unless something has changed since.
+    pub(super) fn last_written(&self) -> Option<Arc<Written>> {
+        self.written.clone().filter(|_| self.shape.is_some())
+    }
+
+    /// The answer without its age. While an operation runs it is written anew each time: its step goes on by itself.
+    pub(super) fn written(&mut self, operation: Option<Operation>) -> Option<Arc<Written>> {
+        if operation.is_some() {
+            return self.write(operation).map(Arc::new);
+        }
+        if self.written.is_none() {
+            self.written = self.write(None).map(Arc::new);
+        }
+        self.written.clone()
+    }
+
+    fn write(&self, operation: Option<Operation>) -> Option<Written> {
+        const AGE: &[u8] = b"\"age_ms\":";
+        let status = self.status(operation, 0);
+        let text = Bytes::from(serde_json::to_vec(&status).ok()?);
+        // A quote within a value is escaped, so the first of these is the field.
+        let at = text.windows(AGE.len()).position(|window| window == AGE)? + AGE.len();
+        let (head, tail) = (text.slice(..at), text.slice(at + 1..));
+        let line = serde_json::to_vec(&line(status)).ok()?;
+        Some(Written { tag: tag([&head[..], &tail[..]]), head, tail, line: line.into() })
+    }
+}
+
+impl Held {
+    fn new(container: ObservedContainer, as_of: Instant, mut deaths: Deaths) -> Self {
+        if !matches!(container.status.state.as_str(), "running" | "restarting" | "paused") {
+            deaths.rest();
+        }
+        Self { container, as_of, deaths }
+    }
+}
+
+/// A record without the lists that only operations use.
+fn slim(record: &Record) -> Record {
+    Record { authorised_images: Vec::new(), fingerprint: String::new(), ..record.clone() }
+}
+
+fn line(status: TenantStatus) -> TenantLine {
+    TenantLine {
+        services_ready: status.services.iter().filter(|service| summary::is_ready(service)).count(),
+        services: status.services.len(),
+        subdomain: status.subdomain,
+        id: status.id,
+        project: status.project,
+        backend: status.backend,
+        desired: status.desired,
+        state: status.state,
+        generation: status.generation,
+        operation: status.operation,
+        last_error: status.last_error,
+    }
+}
+
+fn is_bringing_up(kind: OperationKind) -> bool {
+    use OperationKind::{Provision, Recover, Restart, Rollback, Start, Update};
+    matches!(kind, Provision | Update | Rollback | Restart | Start | Recover)
+}
+
+fn state(record: &Record, operation: Option<OperationKind>, services: &[ServiceStatus]) -> TenantState {
+    if operation.is_some_and(is_bringing_up) {
+        return TenantState::Provisioning;
+    }
+    if record.kept {
+        return TenantState::Kept;
+    }
+    if record.generation == Generation::NONE {
+        return TenantState::Pending;
+    }
+    // A stopped tenant is as it should be, whatever its services would say of themselves.
+    if record.desired == DesiredState::Stopped {
+        return TenantState::Stopped;
+    }
+    summary::tenant_state(record.desired, services)
+}

@@ -1,0 +1,238 @@
+//! Keeps the mirror true: by what the backends' watches tell, and by a look after every operation.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::feed::Happening;
+use super::mirror::{Entry, Standing, is_up};
+use super::operations::Op;
+use super::summary::Shape;
+use super::{Error, Orchestrator};
+use crate::backend::{BackendError, ObservedContainer, Sighting};
+use crate::domain::{BackendName, Subdomain};
+use crate::tenant_fs::Record;
+
+/// What is known as of so long ago counts as known now; twice as long as a watch takes to say that all is as it was.
+pub(super) const FRESH: Duration = Duration::from_millis(2500);
+/// Whoever asks is answered, or told that the backend is away, within this time (design: "within 5 s").
+pub(super) const ANSWER: Duration = Duration::from_millis(4500);
+/// Pauses between attempts to watch a backend that is away.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+const PAUSE_MOST: Duration = Duration::from_secs(2);
+
+impl Orchestrator {
+    /// Watches a backend for ever.
+    pub(super) async fn watch_over(self, name: BackendName) {
+        use futures::StreamExt as _;
+        let (Ok(backend), Some(link)) = (self.backend(name), self.inner.mirror.links.get(&name)) else { return };
+        let mut pause = PAUSE_FIRST;
+        loop {
+            match backend.watch().await {
+                Ok(mut sightings) => {
+                    pause = PAUSE_FIRST;
+                    while let Some(sighting) = sightings.next().await {
+                        self.see(name, sighting);
+                    }
+                    tracing::warn!(backend = %name, "the watch of the backend has ended");
+                }
+                Err(error) => tracing::debug!(backend = %name, %error, "the backend cannot be watched"),
+            }
+            // From here on nothing is known any more of what the containers do.
+            link.standing.send_modify(Standing::fail);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = link.wanted.notified() => {}
+            }
+            pause = (pause * 2).min(PAUSE_MOST);
+        }
+    }
+
+    /// Takes in one thing that a watch tells.
+    fn see(&self, name: BackendName, sighting: Sighting) {
+        let mirror = &self.inner.mirror;
+        match sighting {
+            Sighting::All { containers, as_of } => {
+                let mut of: HashMap<Subdomain, Vec<ObservedContainer>> = HashMap::new();
+                for container in containers {
+                    of.entry(container.tenant.clone()).or_default().push(container);
+                }
+                for mut entry in mirror.tenants.iter_mut().filter(|entry| entry.record.backend == name) {
+                    let own = of.remove(entry.key()).unwrap_or_default();
+                    entry.saw_all(own, as_of);
+                    self.tell(&mut entry);
+                }
+                self.in_step(name, as_of, HashMap::new());
+            }
+            Sighting::InStep { as_of, behind } => {
+                self.in_step(name, as_of, behind);
+                // A crash loop ends when nothing happens, which nobody tells.
+                for mut entry in mirror.tenants.iter_mut().filter(|entry| entry.has_loops()) {
+                    self.tell(&mut entry);
+                }
+            }
+            Sighting::Changed { container, as_of } => {
+                self.with(&container.tenant.clone(), |entry| entry.saw(*container, as_of));
+            }
+            Sighting::Gone { tenant, container, as_of } => self.with(&tenant, |entry| entry.lost(&container, as_of)),
+            Sighting::Ended(ended) => {
+                let lag = jiff::Timestamp::now().duration_since(ended.at);
+                self.inner.metrics.event_lag(Duration::try_from(lag).unwrap_or_default());
+                self.with(&ended.tenant, |entry| entry.ended(&ended));
+            }
+            Sighting::OutOfMemory { tenant, service, container } => {
+                let Some(entry) = mirror.tenants.get(&tenant) else { return };
+                if let Some(container) = entry.container(&container) {
+                    let container = container.status.name.clone();
+                    self.inner.feed.publish(&tenant, &Happening::OutOfMemory { service, container });
+                }
+            }
+        }
+    }
+
+    fn in_step(&self, name: BackendName, as_of: Instant, behind: HashMap<Subdomain, Instant>) {
+        if let Some(link) = self.inner.mirror.links.get(&name) {
+            link.standing.send_modify(|standing| *standing = Standing::new(as_of, behind, standing.failures));
+        }
+    }
+
+    /// A call has found the backend away, which the watch may not have noticed yet.
+    pub(super) fn doubt(&self, name: BackendName) {
+        if let Some(link) = self.inner.mirror.links.get(&name) {
+            link.standing.send_modify(Standing::doubt);
+        }
+    }
+
+    /// Changes what is held of a tenant and tells the feed what that makes of it.
+    fn with(&self, tenant: &Subdomain, change: impl FnOnce(&mut Entry)) {
+        if let Some(mut entry) = self.inner.mirror.tenants.get_mut(tenant) {
+            change(&mut entry);
+            self.tell(&mut entry);
+        }
+    }
+
+    fn tell(&self, entry: &mut Entry) {
+        let tenant = entry.record.subdomain.clone();
+        let operation = self.inner.operations.current(&tenant).map(|operation| operation.kind);
+        entry.tell(operation, |happening| {
+            if matches!(happening, Happening::RestartLoop { .. }) {
+                self.inner.metrics.restart_loop();
+            }
+            self.inner.feed.publish(&tenant, happening);
+        });
+    }
+
+    /// An operation begins or ends: that alone makes another state.
+    pub(super) fn turn(&self, tenant: &Subdomain) {
+        self.with(tenant, |_| {});
+    }
+
+    /// What is on record of a tenant, as it was read or written just now.
+    pub(super) fn on_record(&self, record: &Record) {
+        let tenant = &record.subdomain;
+        let mut entry = self.inner.mirror.tenants.entry(tenant.clone()).or_insert_with(|| {
+            // One that was not there before.
+            Entry::new(&Record { generation: crate::domain::Generation::NONE, kept: false, ..record.clone() })
+        });
+        if let Some(happening) = entry.set_record(record) {
+            entry.is_new();
+            self.inner.feed.publish(tenant, &happening);
+        }
+        if entry.shape.is_none()
+            && let Some(cached) = self.inner.loaded.get(tenant)
+            && cached.0 == record.generation
+        {
+            let (loaded, project) = (&cached.1, cached.1.deployment.project.project());
+            entry.shape = Some(Arc::new(Shape::of(project, &loaded.warnings)));
+        }
+        self.tell(&mut entry);
+    }
+
+    /// A tenant as it is found when the agent starts: no news.
+    pub(super) fn in_stock(&self, record: &Record) {
+        self.inner.mirror.tenants.insert(record.subdomain.clone(), Entry::new(record));
+    }
+
+    /// A tenant is gone with its record.
+    pub(super) fn off_record(&self, tenant: &Subdomain) {
+        if self.inner.mirror.tenants.remove(tenant).is_some() {
+            self.inner.feed.publish(tenant, &Happening::Purged {});
+        }
+    }
+
+    /// All containers of a tenant, as they were when they were asked for.
+    pub(super) fn saw(&self, tenant: &Subdomain, containers: Vec<ObservedContainer>, as_of: Instant) {
+        self.with(tenant, |entry| entry.saw_all(containers, as_of));
+    }
+
+    /// Reads the specification of a tenant as far as its status needs it, once for each generation. It is not kept whole:
+    /// 200 tenants and their files would be, only to be looked at.
+    pub(super) async fn shape(&self, record: &Record) -> Result<(), Error> {
+        let tenant = &record.subdomain;
+        if self.inner.mirror.tenants.get(tenant).is_none_or(|entry| entry.shape.is_some()) {
+            return Ok(());
+        }
+        let loaded = self.stored(record, record.generation).await?;
+        let shape = Arc::new(Shape::of(loaded.deployment.project.project(), &loaded.warnings));
+        self.with(tenant, |entry| {
+            if entry.record.generation == record.generation && is_up(&entry.record) {
+                entry.shape = Some(shape);
+            }
+        });
+        Ok(())
+    }
+
+    /// Asks the backend about one tenant now.
+    pub(super) async fn look(&self, record: &Record) -> Result<(), Error> {
+        let as_of = Instant::now();
+        let (backend, tenant) = (self.backend(record.backend)?, self.tenant_ref(record));
+        let looked = tokio::time::timeout(ANSWER, backend.status(&tenant)).await;
+        let containers = looked.map_err(|_| BackendError::Unavailable)??;
+        self.saw(&record.subdomain, containers, as_of);
+        Ok(())
+    }
+
+    /// After an operation, while it still has the tenant: whoever gets its answer finds in the mirror what it has done.
+    pub(super) async fn look_after(&self, op: &Op, failure: Option<&Error>) {
+        let tenant = op.tenant();
+        if failure.is_some_and(Error::has_touched_nothing) {
+            return;
+        }
+        match self.record(tenant).await {
+            Ok(None) => return self.off_record(tenant),
+            Ok(Some(record)) if record.generation == crate::domain::Generation::NONE => return self.off_record(tenant),
+            Ok(Some(record)) => {
+                self.on_record(&record);
+                if !is_up(&record) {
+                    return self.saw(tenant, Vec::new(), Instant::now());
+                }
+                let shaped = self.shape(&record).await;
+                if failure.is_none() && op.has_looked() && shaped.is_ok() {
+                    return;
+                }
+                let away = failure.is_some_and(Error::is_backend_away);
+                if away {
+                    self.doubt(record.backend);
+                }
+                if !away && shaped.is_ok() && self.look(&record).await.is_ok() {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(%tenant, %error, "the record cannot be read after an operation"),
+        }
+        self.with(tenant, |entry| entry.doubted = true);
+    }
+
+    /// Reads what status needs of every tenant in stock, one after another.
+    pub(super) async fn warm_up(self) {
+        let up = self.inner.mirror.tenants.iter().filter(|entry| is_up(&entry.record));
+        let records: Vec<Record> = up.map(|entry| entry.record.clone()).collect();
+        for record in records {
+            if let Err(error) = self.shape(&record).await {
+                tracing::warn!(tenant = %record.subdomain, %error, "the specification cannot be read");
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What the Main Server knows without asking the engine, and how it hears of changes.
+
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::support::agent::{Agent, Options};
+use crate::support::engine::Engine;
+use crate::support::eventually;
+use crate::support::http::{Answer, Lines};
+use crate::tenant::{PATIENCE, Tenant};
+
+const STACK: &str = r#"
+services:
+  web:
+    image: "q8test/busybox:1"
+    stop_signal: SIGKILL
+    ports: ["80"]
+    command: [sh, -c, "exec httpd -f -p 80"]
+    volumes: ["./data:/data", "store:/store"]
+volumes: {store: {}}
+"#;
+
+async fn agent() -> Agent<'static> {
+    Options::docker(Engine::shared().with_busybox().await).start().await
+}
+
+async fn status_if_new(agent: &Agent<'_>, path: &str, tag: &str) -> Answer {
+    agent.request(Method::GET, path, &[("if-none-match", tag)], "").await
+}
+
+fn tag(answer: &Answer) -> String {
+    answer.headers["etag"].to_str().expect("text").to_owned()
+}
+
+/// The next event of a feed: its id, type and data.
+async fn next_event(feed: &mut Lines) -> (String, String, Value) {
+    let (mut id, mut name, mut data) = (String::new(), String::new(), Value::Null);
+    loop {
+        let line = feed.next(PATIENCE).await.expect("the feed goes on");
+        match line.split_once(": ") {
+            Some(("id", value)) => value.clone_into(&mut id),
+            Some(("event", value)) => value.clone_into(&mut name),
+            Some(("data", value)) => data = serde_json::from_str(value).expect("JSON"),
+            _ if line.is_empty() && !name.is_empty() => return (id, name, data),
+            _ => {}
+        }
+    }
+}
+
+/// Reads until an event of this type comes; gives it with what came before.
+async fn until_event(feed: &mut Lines, wanted: &str) -> (Vec<String>, (String, Value)) {
+    let mut before = Vec::new();
+    loop {
+        let (id, name, data) = next_event(feed).await;
+        if name == wanted {
+            return (before, (id, data));
+        }
+        before.push(name);
+    }
+}
+
+#[tokio::test]
+async fn a_status_is_sent_once_and_says_how_old_it_is() {
+    let agent = agent().await;
+    let tenant = Tenant::new(&agent, "tagged");
+    tenant.provision(STACK, json!({})).await;
+    let path = format!("/v1/tenants/status/{}", tenant.name);
+    let first = agent.get(&path).await;
+    assert!(first.expect(200)["age_ms"].as_u64().expect("a number") < 60_000);
+    let same = status_if_new(&agent, &path, &tag(&first)).await;
+    assert_eq!((same.status.as_u16(), same.bytes.len()), (304, 0));
+    assert_eq!(tag(&same), tag(&first));
+    let fresh = agent.get(&format!("{path}?fresh=1")).await;
+    assert_eq!(tag(&fresh), tag(&first), "asking the engine makes no other status");
+    let list = agent.get("/v1/tenants").await;
+    assert_eq!(status_if_new(&agent, "/v1/tenants", &tag(&list)).await.status.as_u16(), 304);
+
+    // Somebody else stops it.
+    let id = tenant.container("web-1").await;
+    Engine::shared().docker().stop_container(&id, None).await.expect("it stops");
+    let told = agent.get(&format!("{path}?fresh=true")).await.expect(200);
+    assert_eq!((&told["state"], &told["services"][0]["state"]), (&json!("failed"), &json!("exited")), "{told}");
+    assert_eq!(told["reasons"], json!(["service web: exited with code 137"]));
+    assert_eq!(status_if_new(&agent, &path, &tag(&first)).await.expect(200)["state"], "failed");
+    assert_eq!(status_if_new(&agent, "/v1/tenants", &tag(&list)).await.expect(200)["tenants"][0]["state"], "failed");
+    // What an operation does is there when its answer is.
+    for _ in 0..5 {
+        tenant.act("start", "").await.expect(200);
+        assert_eq!(tenant.status().await["state"], "running");
+        tenant.act("stop", "").await.expect(200);
+        assert_eq!(tenant.status().await["state"], "stopped");
+    }
+    tenant.purge().await;
+    agent.get(&path).await.refused(404, "NOT_FOUND");
+    assert_eq!(agent.get("/v1/tenants").await.expect(200)["tenants"], json!([]));
+}
+
+#[tokio::test]
+async fn changes_are_told_in_order_and_from_where_one_was() {
+    let agent = agent().await;
+    let mut feed = agent.stream("/v1/events", &[]).await;
+    let (begin, name, _) = next_event(&mut feed).await;
+    assert_eq!(name, "resync", "who has no cursor begins with a look at the list");
+    let tenant = Tenant::new(&agent, "told");
+    tenant.provision(STACK, json!({})).await;
+    let (before, (made, ended)) = until_event(&mut feed, "operation_ended").await;
+    assert!(before.contains(&"tenant_created".to_owned()), "{before:?}");
+    assert!(before.contains(&"tenant_state".to_owned()), "{before:?}");
+    assert_eq!((&ended["kind"], &ended["outcome"]), (&json!("provision"), &json!("succeeded")), "{ended}");
+    assert_eq!(ended["subdomain"], tenant.name.as_str());
+
+    let id = tenant.container("web-1").await;
+    Engine::shared().docker().stop_container(&id, None).await.expect("it stops");
+    let (_, (_, state)) = until_event(&mut feed, "tenant_state").await;
+    assert_eq!((&state["from"], &state["to"]), (&json!("running"), &json!("failed")), "{state}");
+    drop(feed);
+    tenant.act("teardown", "").await.expect(200);
+    tenant.purge().await;
+
+    // The same again, by another way to say where one was.
+    let mut again = agent.stream(&format!("/v1/events?cursor={begin}"), &[("last-event-id", &made)]).await;
+    let (first, _) = until_event(&mut again, "tenant_kept").await;
+    assert!(first.contains(&"service_state".to_owned()), "{first:?}");
+    assert!(!first.contains(&"tenant_created".to_owned()), "{first:?}");
+    until_event(&mut again, "tenant_purged").await;
+    let path = format!("/v1/events?cursor={begin}&subdomain=nobody");
+    let mut other = agent.stream(&path, &[]).await;
+    let nothing = tokio::time::timeout(Duration::from_millis(300), next_event(&mut other)).await;
+    assert!(nothing.is_err(), "nothing happened to nobody");
+    let mut strange = agent.stream("/v1/events?cursor=nowhere-1", &[]).await;
+    assert_eq!(next_event(&mut strange).await.1, "resync");
+    agent.get("/v1/events?since=1").await.refused(400, "INVALID_REQUEST");
+}
+
+#[tokio::test]
+async fn a_crash_loop_is_called_one() {
+    let agent = agent().await;
+    let tenant = Tenant::new(&agent, "loops");
+    let mut feed = agent.stream(&format!("/v1/events?subdomain={}", tenant.name), &[]).await;
+    next_event(&mut feed).await;
+    let stack = r#"
+services:
+  bad: {image: "q8test/busybox:1", restart: always, command: [sh, -c, "sleep 1; exit 7"], depends_on: [good]}
+  good: {image: "q8test/busybox:1", stop_signal: SIGKILL, command: [sleep, "3600"]}
+"#;
+    tenant.provision(stack, json!({})).await;
+    let (_, (_, event)) = until_event(&mut feed, "restart_loop").await;
+    assert_eq!(event["service"], "bad", "{event}");
+    let codes = event["last_exits"].as_array().expect("a list");
+    assert!(codes.len() >= 5 && codes.iter().all(|exit| exit["code"] == 7), "{event}");
+    let path = format!("/v1/tenants/status/{}", tenant.name);
+    let told = eventually("the status says so", PATIENCE, async || {
+        let told = agent.get(&path).await.expect(200);
+        (told["services"][0]["containers"][0]["crash_loop"] == true).then_some(told)
+    })
+    .await;
+    assert_eq!((&told["state"], &told["services"][0]["state"]), (&json!("degraded"), &json!("restarting")), "{told}");
+    assert!(told["services"][0]["reason"].as_str().is_some_and(|why| why.contains("7, 7, 7")), "{told}");
+    assert_eq!(told["services"][1]["state"], "running", "{told}");
+    tenant.act("stop", "").await.expect(200);
+    let told = tenant.status().await;
+    assert_eq!(told["state"], "stopped", "{told}");
+    assert!(told["services"][0]["containers"][0].get("crash_loop").is_none(), "it has ended: {told}");
+    tenant.purge().await;
+}
+
+#[tokio::test]
+async fn a_status_has_the_form_of_docker_compose() {
+    let agent = agent().await;
+    let tenant = Tenant::new(&agent, "lines");
+    tenant.provision(STACK, json!({})).await;
+    let path = format!("/v1/tenants/status/{}?format=compose", tenant.name);
+    let answer = agent.get(&path).await;
+    assert_eq!(answer.headers["content-type"], "application/x-ndjson");
+    let line = answer.expect(200);
+    let fields = "Command CreatedAt ExitCode Health ID Image Labels LocalVolumes Mounts Name Names Networks Ports Project \
+                  Publishers RunningFor Service Size State Status";
+    let found: Vec<&String> = line.as_object().expect("an object").keys().collect();
+    assert_eq!(found, fields.split_whitespace().collect::<Vec<_>>());
+    let project = format!("q8-{}", tenant.name);
+    assert_eq!((&line["Name"], &line["Project"]), (&json!(format!("{project}-web-1")), &json!(project)));
+    assert_eq!((&line["State"], &line["Health"], &line["ExitCode"]), (&json!("running"), &json!(""), &json!(0)));
+    assert_eq!(line["Command"], json!(r#""sh -c 'exec httpd -…""#));
+    assert_eq!((&line["LocalVolumes"], &line["Size"]), (&json!("1"), &json!("0B")));
+    assert!(line["Mounts"].as_str().is_some_and(|mounts| mounts.contains("./data")), "{line}");
+    assert_eq!(line["Networks"], json!(format!("{project}_default")));
+    assert_eq!(
+        (&line["Publishers"][0]["URL"], &line["Publishers"][0]["TargetPort"]),
+        (&json!("127.0.0.1"), &json!(80))
+    );
+    let port = &line["Publishers"][0]["PublishedPort"];
+    assert_eq!(line["Ports"], json!(format!("127.0.0.1:{port}->80/tcp")));
+    assert!(line["Status"].as_str().is_some_and(|status| status.starts_with("Up ")), "{line}");
+    let root = agent.root().to_string_lossy().into_owned();
+    assert!(!answer.text().contains(&root), "no path of the host: {line}");
+    tenant.act("stop", "").await.expect(200);
+    assert_eq!(agent.get(&path).await.text(), "", "only what runs, as the tool does");
+    assert_eq!(agent.get(&format!("{path}&all=true")).await.expect(200)["State"], "exited");
+    tenant.purge().await;
+    agent.get(&path).await.refused(404, "NOT_FOUND");
+}
