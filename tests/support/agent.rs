@@ -223,6 +223,13 @@ impl Agent<'_> {
         }
     }
 
+    /// How it ended by itself, if it has.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().expect("the agent can be waited for")?;
+        self.child = None;
+        Some(status)
+    }
+
     /// Starts it again on the same root and address after it has ended, and waits until it is ready.
     pub(crate) async fn start_again(&mut self) {
         self.start_again_without_waiting();

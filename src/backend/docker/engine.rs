@@ -29,6 +29,7 @@ use serde_json::Value;
 use super::gate::{Checked, Connection, Creation, Ground};
 use super::gates::ApiVersion;
 use crate::backend::BackendError;
+use crate::crash;
 use crate::domain::{ContainerId, ContainerName, ImageRef, ObjectName};
 
 /// Deadline of a call that only reads.
@@ -155,6 +156,11 @@ async fn within<T>(limit: Duration, call: impl Future<Output = std::result::Resu
     }
 }
 
+/// A call that changes something on the engine, under the name of its crash points.
+async fn changing<T>(name: &'static str, call: impl Future<Output = std::result::Result<T, Error>>) -> Result<T> {
+    crash::around(name, within(WRITE, call)).await
+}
+
 /// A repeat of something that is done already is done.
 fn done_if_unchanged(result: Result<()>) -> Result<()> {
     match result {
@@ -246,19 +252,19 @@ impl Engine {
         if let Some(address) = mac_address {
             client = client.with_request_modifier(with_member("MacAddress", Value::String(address), &body));
         }
-        let created = within(WRITE, Box::pin(client.create_container(Some(options.build()), body))).await?;
+        let created = changing("create", Box::pin(client.create_container(Some(options.build()), body))).await?;
         ContainerId::parse(&created.id)
             .map_err(|_| EngineError::Unreachable("the engine gave no container id".to_owned()))
     }
 
     pub(super) async fn start(&self, id: &ContainerId) -> Result<()> {
         done_if_unchanged(
-            within(WRITE, self.client()?.start_container(id.as_str(), None::<StartContainerOptions>)).await,
+            changing("start", self.client()?.start_container(id.as_str(), None::<StartContainerOptions>)).await,
         )
     }
 
     pub(super) async fn unpause(&self, id: &ContainerId) -> Result<()> {
-        within(WRITE, self.client()?.unpause_container(id.as_str())).await
+        changing("unpause", self.client()?.unpause_container(id.as_str())).await
     }
 
     /// Asks the main process to end and waits as long as the container's own stop timeout says, or `seconds`. The engine
@@ -270,7 +276,7 @@ impl Engine {
         }
         let call = self.client()?.stop_container(id.as_str(), Some(options.build()));
         self.stopping().insert(id.clone());
-        let stopped = done_if_gone(done_if_unchanged(call.await.map_err(EngineError::from)));
+        let stopped = done_if_gone(done_if_unchanged(crash::around("stop", call).await.map_err(EngineError::from)));
         if !matches!(stopped, Err(EngineError::Timeout | EngineError::Unreachable(_))) {
             self.stopping().remove(id);
         }
@@ -300,12 +306,12 @@ impl Engine {
 
     pub(super) async fn set_restart_policy(&self, id: &ContainerId, policy: RestartPolicy) -> Result<()> {
         let body = ContainerUpdateBody { restart_policy: Some(policy), ..Default::default() };
-        within(WRITE, self.client()?.update_container(id.as_str(), body)).await
+        changing("update", self.client()?.update_container(id.as_str(), body)).await
     }
 
     pub(super) async fn rename(&self, id: &ContainerId, to: &ContainerName) -> Result<()> {
         let options = RenameContainerOptionsBuilder::new().name(to.as_str()).build();
-        match within(WRITE, self.client()?.rename_container(id.as_str(), options)).await {
+        match changing("rename", self.client()?.rename_container(id.as_str(), options)).await {
             // "Renaming a container with the same name as its current name"
             Err(EngineError::Refused { status: 400, message }) if message.contains("as its current name") => Ok(()),
             other => other,
@@ -315,7 +321,7 @@ impl Engine {
     /// Removes a container, running or not. Volumes are left alone: the caller knows which are anonymous.
     pub(super) async fn remove_container(&self, id: &ContainerId) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(false).build();
-        done_if_gone(within(WRITE, self.client()?.remove_container(id.as_str(), Some(options))).await)?;
+        done_if_gone(changing("remove", self.client()?.remove_container(id.as_str(), Some(options))).await)?;
         self.stopping().remove(id);
         Ok(())
     }
@@ -323,7 +329,7 @@ impl Engine {
     // --- commands in containers ---
 
     pub(super) async fn create_exec(&self, id: &ContainerId, config: Checked<ExecConfig>) -> Result<ExecId> {
-        let created = within(WRITE, self.client()?.create_exec(id.as_str(), config.into_inner())).await?;
+        let created = changing("create_exec", self.client()?.create_exec(id.as_str(), config.into_inner())).await?;
         ExecId::parse(created.id)
     }
 
@@ -333,7 +339,7 @@ impl Engine {
         exec: &ExecId,
     ) -> Result<impl Stream<Item = std::result::Result<LogOutput, Error>> + use<>> {
         let options = StartExecOptions { detach: false, tty: false, output_capacity: None };
-        match within(WRITE, self.client()?.start_exec(&exec.0, Some(options))).await? {
+        match changing("start_exec", self.client()?.start_exec(&exec.0, Some(options))).await? {
             StartExecResults::Attached { output, .. } => Ok(output),
             StartExecResults::Detached => Err(EngineError::Unreachable("the engine gave no output".to_owned())),
         }
@@ -368,22 +374,22 @@ impl Engine {
         // Before API 1.44 the engine makes two networks of one name unless it is told not to.
         let client = self.client()?.clone();
         let client = client.with_request_modifier(with_member("CheckDuplicate", Value::Bool(true), &body));
-        within(WRITE, client.create_network(body)).await.map(|created| created.id)
+        changing("create_network", client.create_network(body)).await.map(|created| created.id)
     }
 
     pub(super) async fn remove_network(&self, id: &str) -> Result<()> {
-        done_if_gone(within(WRITE, self.client()?.remove_network(id)).await)
+        done_if_gone(changing("remove_network", self.client()?.remove_network(id)).await)
     }
 
     pub(super) async fn connect(&self, connection: Checked<Connection>) -> Result<()> {
         let Connection { network, container, endpoint } = connection.into_inner();
         let body = NetworkConnectRequest { container: container.into(), endpoint_config: Some(endpoint) };
-        within(WRITE, self.client()?.connect_network(&network, body)).await
+        changing("connect", self.client()?.connect_network(&network, body)).await
     }
 
     pub(super) async fn disconnect(&self, network: &str, id: &ContainerId) -> Result<()> {
         let body = NetworkDisconnectRequest { container: id.as_str().to_owned(), force: Some(true) };
-        match done_if_gone(within(WRITE, self.client()?.disconnect_network(network, body)).await) {
+        match done_if_gone(changing("disconnect", self.client()?.disconnect_network(network, body)).await) {
             // "container … is not connected to the network …": with 500, 403 or 404, depending on the version and on
             // whether the container runs.
             Err(EngineError::Refused { message, .. }) if message.contains("is not connected to") => Ok(()),
@@ -404,11 +410,13 @@ impl Engine {
     }
 
     pub(super) async fn create_volume(&self, body: Checked<VolumeCreateRequest>) -> Result<Volume> {
-        within(WRITE, self.client()?.create_volume(body.into_inner())).await
+        changing("create_volume", self.client()?.create_volume(body.into_inner())).await
     }
 
     pub(super) async fn remove_volume(&self, name: &ObjectName) -> Result<()> {
-        done_if_gone(within(WRITE, self.client()?.remove_volume(name.as_str(), None::<RemoveVolumeOptions>)).await)
+        done_if_gone(
+            changing("remove_volume", self.client()?.remove_volume(name.as_str(), None::<RemoveVolumeOptions>)).await,
+        )
     }
 
     // --- images and events ---
@@ -434,7 +442,7 @@ impl Engine {
     /// Removes an image by its id, unless a container uses it or it has several names.
     pub(super) async fn remove_image(&self, id: &str) -> Result<()> {
         let options = RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
-        done_if_gone(within(WRITE, self.client()?.remove_image(id, Some(options), None)).await.map(drop))
+        done_if_gone(changing("remove_image", self.client()?.remove_image(id, Some(options), None)).await.map(drop))
     }
 
     /// Container events that match the filter, from `since` (Unix seconds) on.

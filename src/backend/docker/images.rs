@@ -19,6 +19,7 @@ use super::platform;
 use super::pulls::{PullFailure, Pulls, Steps, Wanted};
 use crate::backend::{BackendError, Deployment, ResolvedImage, ResolvedImages, Run};
 use crate::compose::{PullPolicy, Service};
+use crate::crash;
 use crate::domain::{ImageRef, RegistryAuth, ServiceName};
 
 /// A registry that says nothing for so long is not reachable.
@@ -314,7 +315,7 @@ async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<(), P
     let credentials = wanted.credentials.as_ref().map(engine_credentials);
     let client = engine.client().map_err(|error| pull_failure(&error, &wanted.reference))?;
     let messages = client.create_image(Some(options.build()), None, credentials);
-    follow(messages, &wanted.reference, |step| steps.say(step)).await
+    crash::around("pull", follow(messages, &wanted.reference, |step| steps.say(step))).await
 }
 
 /// Reads what the engine says during a pull, and tells how far it is.
