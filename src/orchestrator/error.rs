@@ -65,6 +65,10 @@ pub enum Error {
     HostFull(HostFull),
     #[error("the host is cordoned and takes no new tenant{}", .0.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default())]
     HostCordoned(Cordon),
+    #[error(
+        "the operation has not ended by its deadline, nor its undo in time; both go on, and status tells of their end"
+    )]
+    Overdue,
     #[error("the prune took too long; what it has removed so far is gone")]
     PruneTooLong,
     #[error("the agent is stopping")]
@@ -118,7 +122,7 @@ impl Error {
             Self::Quota(_) => ErrorCode::QuotaExceeded,
             Self::HostFull(_) => ErrorCode::HostFull,
             Self::HostCordoned(_) => ErrorCode::HostCordoned,
-            Self::PruneTooLong => ErrorCode::DeadlineExceeded,
+            Self::Overdue | Self::PruneTooLong => ErrorCode::DeadlineExceeded,
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::Internal => ErrorCode::Internal,
         }

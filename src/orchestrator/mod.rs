@@ -58,6 +58,9 @@ use crate::domain::{BackendName, Generation, OperationKind, RegistryAuth, Servic
 use crate::policy::Rules;
 use crate::tenant_fs::{Cordon, FsError, Record, TenantFs};
 
+/// How long after its deadline an operation may go on, to undo what it did, before its caller is told without its end.
+const UNDO_TIME: Duration = Duration::from_secs(30);
+
 /// The agent's work, behind the HTTP API. Cheap to clone. Mutations run to their end even if the caller goes away.
 #[derive(Clone)]
 pub struct Orchestrator {
@@ -274,10 +277,17 @@ impl Orchestrator {
             result
         };
         let running = self.inner.tasks.spawn(work.instrument(tracing::Span::current()));
-        running.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "an operation ended abnormally");
-            Err(Error::Internal)
-        })
+        let settings = &self.inner.settings;
+        // A call of the engine that has begun is waited for, whatever the deadline says: an undo must see what it made. But
+        // nobody has to wait for that.
+        let patience = settings.busy_wait + settings.operation_timeout + UNDO_TIME;
+        match tokio::time::timeout(patience, running).await {
+            Ok(ended) => ended.unwrap_or_else(|error| {
+                tracing::error!(%error, "an operation ended abnormally");
+                Err(Error::Internal)
+            }),
+            Err(_) => Err(Error::Overdue),
+        }
     }
 
     /// Runs a call of `tenant_fs` off the async workers.

@@ -76,7 +76,7 @@ async fn while_an_update_waits_for_health() {
     assert_same(&files, &project_files(&agent, &name), "the project files");
     let now = objects(engine, &agent.label()).await;
     assert_eq!(things.keys().collect::<Vec<_>>(), now.keys().collect::<Vec<_>>(), "nothing came and nothing went");
-    assert_no_litter(engine, &agent).await;
+    assert_no_litter(engine, &agent, "at the end").await;
     reaches(engine, &after["old-1"], "web").await;
     assert_eq!(agent.get("/ready").await.expect(200)["degraded"], json!([]));
     assert_eq!(agent.post(PROVISION, &body).await.expect(200)["changed"], false);
@@ -153,7 +153,7 @@ async fn in_the_middle_of_a_stop() {
     for (service, container) in &before {
         assert_eq!((&after[service].id, after[service].state.as_str()), (&container.id, "running"), "{service}");
     }
-    assert_no_litter(engine, &agent).await;
+    assert_no_litter(engine, &agent, "at the end").await;
     purge(&agent, engine, &name).await;
 }
 
@@ -195,7 +195,7 @@ async fn in_the_middle_of_a_teardown() {
     .await;
     assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
     assert!(!agent.root().join(&name).exists());
-    assert_no_litter(engine, &agent).await;
+    assert_no_litter(engine, &agent, "at the end").await;
 }
 
 #[tokio::test]

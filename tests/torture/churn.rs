@@ -112,7 +112,7 @@ async fn one_operation_a_second_for_a_long_time() {
         }
         samples.push(sample(&engine, &agent).await);
     }
-    assert_orderly(&agent.root(), "at the end");
+    assert_orderly(&agent.root(), None, "at the end");
     // The first round fills what is filled once.
     let (first, last) = (&samples[1], samples.last().expect("several rounds"));
     eprintln!("{operations} operations in {:?}: {first:?} became {last:?}", begun.elapsed());

@@ -109,7 +109,9 @@ async fn torture(engine: Option<&Engine>, what: &str, prepare: &[Action], cycle:
             let story = format!("{what}: {action:?} killed at {point}");
             // Every third recovery dies as well, each time somewhat later.
             let again = (round % 3 == 0).then(|| 1 + (round / 3 * 5) % 31);
+            let begun = std::time::Instant::now();
             let (died, twice) = once(engine, &points, &mut agent, &mut victim, *action, &point, again, &story).await;
+            eprintln!("{story}: {:?}", begun.elapsed());
             killed += usize::from(died);
             killed_twice += usize::from(twice);
             if let (Some(bystander), Some(engine)) = (&bystander, engine) {
