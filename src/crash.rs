@@ -8,6 +8,9 @@
 //! or reaches it for the third time since the file says so; `*#3` is the third point of whatever name. Names are
 //! `engine.{call}/{before|after}` and `fs.{step}/{begin|what was done|end}`.
 
+#[cfg(all(feature = "crash-points", not(debug_assertions)))]
+compile_error!("crash points are for tests: a release must not have them");
+
 #[cfg(feature = "crash-points")]
 pub(crate) use armed::{around, point, step};
 #[cfg(not(feature = "crash-points"))]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /opt/tenants/                 0700
-//!   .agent/                     0700  agent-id, host-key, lock, cordon, pulled, reserve; staging/ and trash/ of this room
+//!   .agent/                     0700  agent-id, host-key, lock, cordon, pulled, reserve; late/, staging/ and trash/ of this room
 //!   .archive/{sub}-{time}/      0700  config files of torn-down tenants
 //!   {sub}/                      0700  the Compose project directory
 //!     compose.yaml .env(0600) and the request's files
@@ -25,6 +25,7 @@ mod data;
 mod dir;
 mod error;
 mod host;
+mod late;
 mod project_files;
 mod pulled;
 mod record;
@@ -37,6 +38,7 @@ mod workshop;
 
 pub use cordon::Cordon;
 pub use error::FsError;
+pub use late::Late;
 pub use record::{Journal, LastError, RECORD_VERSION, Record, StoredGeneration};
 pub use tenant::Listed;
 

@@ -123,7 +123,8 @@ pub(crate) async fn assert_no_litter(engine: &Engine, agent: &Agent<'_>, story: 
         }
         found
     };
-    let end = Instant::now() + LONG;
+    // The last look comes 72 seconds after a recovery.
+    let end = Instant::now() + LONG * 2;
     loop {
         let found = litter().await;
         if found.is_empty() {

@@ -113,9 +113,9 @@ async fn in_the_middle_of_an_update() {
         limit(Some(most));
         let story = format!("with room for {room} files");
         let (code, told) = line.ask("POST", UPDATE, &update).await;
-        let (live, _) = beside.ask("GET", "/live", &Value::Null).await;
+        let (lives, _) = beside.ask("GET", "/live", &Value::Null).await;
         limit(all);
-        assert_eq!(live, 200, "{story}: it lives");
+        assert_eq!(lives, 200, "{story}: it lives");
         eventually(&format!("{story}: nothing is degraded"), LONG, async || {
             let answer = agent.get("/ready").await;
             (answer.status == 200 && answer.json()["degraded"] == json!([])).then_some(())

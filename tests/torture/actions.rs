@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use bollard::models::{NetworkCreateRequest, VolumeCreateRequest};
+use bollard::query_parameters::{InspectNetworkOptions, RemoveVolumeOptions};
 use serde_json::{Value, json};
 
 use crate::auditor::{Candidate, Found, audit_among, labels_of_all};
-use crate::scene::{PROVISION, SLEEPS, UPDATE, assert_same, begin, objects, request, stack};
+use crate::scene::{PROVISION, SLEEPS, UPDATE, assert_same, begin, objects, purge, request, stack};
 use crate::support::agent::Agent;
 use crate::support::engine::Engine;
 use crate::support::http::Answer;
@@ -222,24 +224,53 @@ pub(crate) fn send(
     begin(agent, &request.0, &request.1)
 }
 
-/// Another tenant of the same agent, that nobody touches.
+/// What nobody may touch: another tenant of the same agent, and a network and a volume without its labels whose names look
+/// like the victim's.
 pub(crate) struct Bystander {
-    label: String,
+    name: String,
+    foreign: String,
     objects: BTreeMap<String, String>,
 }
 
 impl Bystander {
-    pub(crate) async fn new(engine: &Engine, agent: &Agent<'_>) -> Self {
+    pub(crate) async fn new(engine: &Engine, agent: &Agent<'_>, victim: &Victim) -> Self {
         let name = crate::support::unique("beside");
         let compose = stack(&[("web", &[SLEEPS, &["volumes: ['store:/store']"]])], "volumes: {store: {}}\n");
         agent.post(PROVISION, &request(&name, &compose)).await.expect(201);
-        let label = format!("dev.q8.tenant={name}");
-        let objects = objects(engine, &label).await;
-        Self { label, objects }
+        let foreign = format!("q8-{}_foreign", victim.name);
+        let docker = engine.docker();
+        let volume = VolumeCreateRequest { name: Some(foreign.clone()), ..VolumeCreateRequest::default() };
+        docker.create_volume(volume).await.expect("a volume");
+        let network = NetworkCreateRequest { name: foreign.clone(), ..NetworkCreateRequest::default() };
+        docker.create_network(network).await.expect("a network");
+        let mut bystander = Self { name, foreign, objects: BTreeMap::new() };
+        bystander.objects = bystander.look(engine).await;
+        bystander
     }
 
-    /// Its objects are the same, and its containers have run all the time.
+    async fn look(&self, engine: &Engine) -> BTreeMap<String, String> {
+        let docker = engine.docker();
+        let mut found = objects(engine, &format!("dev.q8.tenant={}", self.name)).await;
+        if let Ok(volume) = docker.inspect_volume(&self.foreign).await {
+            found.insert(String::from("the foreign volume"), format!("{:?}", volume.created_at));
+        }
+        if let Ok(network) = docker.inspect_network(&self.foreign, None::<InspectNetworkOptions>).await {
+            found.insert(String::from("the foreign network"), format!("{:?}", network.id));
+        }
+        found
+    }
+
+    /// They are the same, and containers have run all the time.
     pub(crate) async fn assert_untouched(&self, engine: &Engine, story: &str) {
-        assert_same(&self.objects, &objects(engine, &self.label).await, &format!("{story}: the bystander"));
+        assert_same(&self.objects, &self.look(engine).await, &format!("{story}: the bystander"));
+    }
+
+    /// Takes all of it away, when nothing else of the agent is left.
+    pub(crate) async fn end(self, engine: &Engine, agent: &Agent<'_>) {
+        self.assert_untouched(engine, "at the end").await;
+        let docker = engine.docker();
+        docker.remove_volume(&self.foreign, None::<RemoveVolumeOptions>).await.expect("it is there");
+        docker.remove_network(&self.foreign).await.expect("it is there");
+        purge(agent, engine, &self.name).await;
     }
 }

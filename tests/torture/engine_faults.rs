@@ -34,6 +34,8 @@ const WORDS: &[(&str, u16)] = &[
     ("DEADLINE_EXCEEDED", 504),
     // Somebody else may have the name: that is what 409 means, and the agent has looked.
     ("NAME_TAKEN", 409),
+    // So an engine says that the image went between the look and the making.
+    ("IMAGE_NOT_FOUND", 502),
     ("SERVICE_EXITED", 502),
     ("SERVICE_UNHEALTHY", 502),
 ];
@@ -43,8 +45,8 @@ async fn torture(what: &str, prepare: &[Action], cycle: &[Action], every: usize)
     let proxy = FaultProxy::before(engine.socket());
     let options = Options::docker(engine).env("DOCKER_HOST", proxy.host());
     let agent = options.env("Q8_AGENT_OPERATION_TIMEOUT", "15s").env("Q8_AGENT_BUSY_WAIT", "10s").start().await;
-    let bystander = Bystander::new(engine, &agent).await;
     let mut victim = Victim::new(unique("victim"));
+    let bystander = Bystander::new(engine, &agent, &victim).await;
     for action in prepare {
         victim.act(Some(engine), &agent, *action, what).await;
     }
@@ -95,6 +97,7 @@ async fn torture(what: &str, prepare: &[Action], cycle: &[Action], every: usize)
     eprintln!("{what}: {hit} of {tried} faults met a call");
     assert!(hit * 10 >= tried * 8, "{what}: only {hit} of {tried} faults met a call");
     victim.act(Some(engine), &agent, Action::Purge, what).await;
+    bystander.end(engine, &agent).await;
 }
 
 /// An action that has failed for good need not leave what was before: a teardown goes on, and a stop or a restart that was

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::actions::{Action, Bystander, Victim, send};
-use crate::scene::{LONG, purge};
+use crate::scene::LONG;
 use crate::support::agent::{Agent, Options};
 use crate::support::engine::Engine;
 use crate::support::{eventually, unique};
@@ -78,11 +78,11 @@ async fn torture(engine: Option<&Engine>, what: &str, prepare: &[Action], cycle:
     let points = Points::new();
     let options = engine.map_or_else(Options::memory, Options::docker);
     let mut agent = options.env("Q8_CRASH_DIR", points.0.path()).start().await;
+    let mut victim = Victim::new(unique("victim"));
     let bystander = match engine {
-        Some(engine) => Some(Bystander::new(engine, &agent).await),
+        Some(engine) => Some(Bystander::new(engine, &agent, &victim).await),
         None => None,
     };
-    let mut victim = Victim::new(unique("victim"));
     for action in prepare {
         victim.act(engine, &agent, *action, what).await;
     }
@@ -122,11 +122,9 @@ async fn torture(engine: Option<&Engine>, what: &str, prepare: &[Action], cycle:
     eprintln!("{what}: killed {killed} times at {all} points, and {killed_twice} times more in the recovery");
     // Which of two services comes first is chance, so now and then a point is not passed.
     assert!(killed * 10 >= all * 8, "{what}: only {killed} of {all} points were reached");
-    if let Some(engine) = engine {
+    if let (Some(bystander), Some(engine)) = (bystander, engine) {
         victim.act(Some(engine), &agent, Action::Purge, what).await;
-        let beside = engine.labelled(&agent.label()).await;
-        let name = beside.iter().find_map(|name| name.strip_prefix("/q8-")).expect("the bystander");
-        purge(&agent, engine, name.strip_suffix("-web-1").expect("its only service")).await;
+        bystander.end(engine, &agent).await;
     }
 }
 
