@@ -1,6 +1,6 @@
 # One word each. `demo` and `test` start a private Docker Engine unless DOCKER_HOST names one; that needs root.
 
-.PHONY: help demo test test-engines torture interop fuzz lint bench engine image clean
+.PHONY: help demo test test-engines torture interop fuzz lint openapi bench engine image clean
 
 help:
 	@echo "make demo          provision, update and tear down a tenant of three services, step by step"
@@ -10,6 +10,7 @@ help:
 	@echo "make interop       the real docker compose, which is fetched, on what the agent has made"
 	@echo "make fuzz          ten minutes of made-up input for every reader of input, two at a time (SECONDS=60: one minute)"
 	@echo "make lint          formatting, lints, and dependencies if cargo-deny is there"
+	@echo "make openapi       write the description of the API anew, after a type or a route has changed"
 	@echo "make bench         the benchmarks"
 	@echo "make engine        start a private engine and say how to use it (scripts/engine.sh stop ends it)"
 	@echo "make image         the container image, with the docker client"
@@ -39,6 +40,9 @@ SECONDS = 600
 FIRST = $(shell date +%s)000000
 fuzz:
 	Q8_FUZZ_SECONDS=$(SECONDS) Q8_FUZZ_SEED=$(FIRST) cargo test --locked --lib fuzz_ -- --test-threads=2 --nocapture
+
+openapi:
+	Q8_UPDATE_OPENAPI=1 cargo test --locked --lib openapi
 
 bench:
 	scripts/with-engine.sh cargo bench --locked

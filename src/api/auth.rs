@@ -39,7 +39,12 @@ enum Scope {
 
 /// Whether the request is a probe, the only thing that needs no token. The path is compared as it was sent.
 pub(super) fn is_probe<B>(request: &Request<B>) -> bool {
-    is_read(request.method()) && matches!(request.uri().path(), "/health" | "/live" | "/ready")
+    is_read(request.method()) && is_open(request.uri().path())
+}
+
+/// Whether a path wants no token.
+pub(super) fn is_open(path: &str) -> bool {
+    matches!(path, "/health" | "/live" | "/ready")
 }
 
 fn is_read(method: &Method) -> bool {

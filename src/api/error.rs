@@ -60,6 +60,12 @@ fn meaning(code: ErrorCode) -> Meaning {
     Meaning { status, retryable, retry_after }
 }
 
+/// The status that a code is answered with.
+#[cfg(test)]
+pub(super) fn status_of(code: ErrorCode) -> StatusCode {
+    meaning(code).status
+}
+
 /// A refusal or failure on its way to the client. Everything in it may be shown.
 #[derive(Debug, Clone)]
 pub(super) struct ApiError {
@@ -81,6 +87,7 @@ pub(super) struct ApiError {
 
 /// The error object of the contract.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct ErrorBody<'a> {
     error: &'a str,
     code: ErrorCode,

@@ -14,6 +14,7 @@ const PATHS: &[(&str, &str)] = &[
     ("GET", "/health"),
     ("GET", "/live"),
     ("GET", "/ready"),
+    ("GET", "/openapi.json"),
     ("POST", "/v1/tenants/provision"),
     ("POST", "/v1/tenants/update"),
     ("POST", "/v1/tenants/rollback/*"),
@@ -107,7 +108,8 @@ fn name_in(route: &Route) -> Option<&str> {
         | Route::Info
         | Route::Cordon
         | Route::Uncordon
-        | Route::Prune => None,
+        | Route::Prune
+        | Route::OpenApi => None,
     }
 }
 

@@ -139,7 +139,8 @@ struct Writer {
 }
 
 #[derive(Serialize)]
-struct JsonLine<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct JsonLine<'a> {
     time: Option<jiff::Timestamp>,
     service: &'a ServiceName,
     container: &'a ContainerName,

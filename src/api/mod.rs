@@ -6,6 +6,7 @@
 //! front    request id -> token -> route -> endpoint -> log entry     auth  router  access_log
 //! handlers one function a route                                      body  json  requests  query
 //! error    THE table from codes to statuses                          respond  logs
+//! openapi  the description of all this for machines
 //! ```
 
 mod access_log;
@@ -18,6 +19,7 @@ mod fuzz;
 mod handlers;
 mod json;
 mod logs;
+mod openapi;
 mod peers;
 mod query;
 mod requests;
@@ -28,6 +30,7 @@ mod socket;
 mod wire;
 
 pub use auth::LiveTokens;
+pub(crate) use openapi::DOCUMENT as OPENAPI;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -29,6 +29,7 @@ pub(super) enum Route {
     Cordon,
     Uncordon,
     Prune,
+    OpenApi,
 }
 
 impl Route {
@@ -53,6 +54,7 @@ impl Route {
             Self::Cordon => "/v1/system/cordon",
             Self::Uncordon => "/v1/system/uncordon",
             Self::Prune => "/v1/system/prune",
+            Self::OpenApi => "/openapi.json",
         }
     }
 }
@@ -81,6 +83,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Get, ["health"]) => Ok(Route::Health),
         (Verb::Get, ["live"]) => Ok(Route::Live),
         (Verb::Get, ["ready"]) => Ok(Route::Ready),
+        (Verb::Get, ["openapi.json"]) => Ok(Route::OpenApi),
         (Verb::Post, ["v1", "tenants", "provision"]) => Ok(Route::Provision),
         (Verb::Post, ["v1", "tenants", "update"]) => Ok(Route::Update),
         (Verb::Post, ["v1", "tenants", "rollback", tenant]) => named(tenant, Route::Rollback),
@@ -98,7 +101,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
         (Verb::Post, ["v1", "system", "prune"]) => Ok(Route::Prune),
         (
             _,
-            ["health" | "live" | "ready"]
+            ["health" | "live" | "ready" | "openapi.json"]
             | ["v1", "tenants"]
             | ["v1", "tenants", "status" | "logs" | "images", _]
             | ["v1", "system", "info"],
@@ -143,6 +146,7 @@ mod tests {
             ("POST", Route::Cordon),
             ("POST", Route::Uncordon),
             ("POST", Route::Prune),
+            ("GET", Route::OpenApi),
         ] {
             let path = route.template().replace("{subdomain}", "acme");
             for asked in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {

@@ -6,6 +6,7 @@ use crate::domain::{ErrorCode, ServiceName};
 
 /// What is left of a container that failed, because undoing removes the container that said it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FailureDetails {
     /// The exit code, if it has exited.
     #[serde(skip_serializing_if = "Option::is_none")]

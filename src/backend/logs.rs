@@ -33,6 +33,7 @@ pub enum Tail {
 
 /// Where a line was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "self-explaining")]
 pub enum LogStreamKind {

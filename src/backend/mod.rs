@@ -45,6 +45,7 @@ use crate::domain::{
 
 /// What a backend can and cannot do. Asking for the rest is 422 `UNSUPPORTED_ON_BACKEND`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Capabilities {
     /// One service of a tenant can be restarted, stopped or started alone.
     pub single_service: bool,
@@ -143,6 +144,7 @@ pub struct Removed {
 
 /// The machine behind a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HostInfo {
     /// What runs the containers, e.g. `docker`.
     pub engine: String,
@@ -165,6 +167,7 @@ pub struct HostInfo {
 
 /// What an engine says about itself that keeps containers from the host and from each other. None where it does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Guards {
     /// System calls are filtered unless a container asks for no filter.
     pub seccomp: Option<bool>,

@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::fail;
+use super::{fail, print};
 use crate::compose::{self, ComposeError, Document, Files, LoadInput, Loaded};
 use crate::config::{self, ConfigError};
 use crate::domain::{ProjectName, ProjectPath, Subdomain};
@@ -74,12 +73,7 @@ pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
             for warning in warnings {
                 eprintln!("warning: {warning}");
             }
-            match writeln!(std::io::stdout(), "{}", text.trim_end()) {
-                Ok(()) => ExitCode::SUCCESS,
-                // Whoever reads has seen enough.
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-                Err(error) => fail("config", error),
-            }
+            print("config", &text)
         }
         // The line is read by tools: no prefix before the file's name.
         Err(

@@ -6,6 +6,7 @@ mod healthcheck;
 mod serve;
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -28,6 +29,8 @@ enum Command {
     Config(config::ConfigArguments),
     /// Ask the agent on this host whether it is ready: exit code 0 if it is, 1 if not. Needs no token.
     Healthcheck,
+    /// Print the description of the HTTP API, OpenAPI 3.1.
+    Openapi,
 }
 
 /// Runs the command of the process's arguments.
@@ -45,6 +48,16 @@ pub fn run() -> ExitCode {
         Command::Serve => serve::run(),
         Command::Config(arguments) => config::run(&arguments),
         Command::Healthcheck => healthcheck::run(),
+        Command::Openapi => print("openapi", crate::api::OPENAPI),
+    }
+}
+
+/// A result on standard output. Whoever reads may have seen enough before its end.
+fn print(what: &str, text: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(what, error),
     }
 }
 
@@ -85,6 +98,7 @@ mod tests {
             ("q8-agent", true),
             ("q8-agent serve", true),
             ("q8-agent healthcheck", true),
+            ("q8-agent openapi", true),
             ("q8-agent config -f a.yaml -f b.yaml --env-file x --format json -p shop --profile a --profile b", true),
             ("q8-agent config", false),
             ("q8-agent config -f a --format xml", false),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A stable code of the HTTP contract. `api` maps each to a status; the text of an error may change, this does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[allow(missing_docs, reason = "each name is its own description; the README has the table")]
 pub enum ErrorCode {

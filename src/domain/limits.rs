@@ -9,6 +9,7 @@ pub const NANO_CPUS: u64 = 1_000_000_000;
 
 /// The most that one tenant may have in sum over its containers; none is no limit of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Services.
@@ -31,6 +32,7 @@ pub struct Limits {
 
 /// What is counted against a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the members of `Limits`, and the tenants of a host")]
 pub enum Quantity {
@@ -153,6 +155,7 @@ impl Limits {
 
 /// One limit that a project exceeds: CPUs in billionths, memory in bytes, the rest counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Excess {
     /// Which limit.
     pub limit: Quantity,

@@ -8,6 +8,7 @@ use super::names::Subdomain;
 
 /// Identifies an operation. Ordered by time of creation (UUID version 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct OperationId(uuid::Uuid);
 
@@ -27,6 +28,7 @@ impl fmt::Display for OperationId {
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "named after the routes")]
 pub enum OperationKind {
@@ -45,6 +47,7 @@ pub enum OperationKind {
 
 /// A running operation as others may see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Operation {
     /// Its id.
     pub id: OperationId,

@@ -6,6 +6,7 @@ use super::names::{ContainerId, ContainerName, ServiceName};
 
 /// The state of a whole tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TenantState {
     /// Accepted, nothing done yet.
@@ -26,6 +27,7 @@ pub enum TenantState {
 
 /// The state of one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the words of the HTTP contract")]
 pub enum ServiceState {
@@ -41,6 +43,7 @@ pub enum ServiceState {
 
 /// A container's health as its healthcheck sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the words of the Engine API")]
 pub enum Health {
@@ -52,6 +55,7 @@ pub enum Health {
 
 /// One container (or cloud container) of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ContainerStatus {
     /// The container's name.
     pub name: ContainerName,
@@ -73,6 +77,7 @@ pub struct ContainerStatus {
 
 /// One service of the stack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ServiceStatus {
     /// The service's name.
     pub name: ServiceName,
@@ -88,6 +93,7 @@ pub struct ServiceStatus {
 
 /// A port under which a service can be reached from outside its networks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Endpoint {
     /// The service.
     pub service: ServiceName,
@@ -112,6 +118,7 @@ pub struct StackStatus {
 
 /// One image in use by a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ImageInfo {
     /// The service.
     pub service: ServiceName,

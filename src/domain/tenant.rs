@@ -13,6 +13,7 @@ use super::path::ProjectPath;
 
 /// Counts the accepted specifications of one tenant, from 1. Zero: none has been accepted yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
@@ -35,6 +36,7 @@ impl fmt::Display for Generation {
 
 /// Where tenants run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum BackendName {
     /// The Docker Engine of this host.
@@ -75,6 +77,7 @@ pub struct Placement {
 
 /// Whether a tenant's services are meant to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DesiredState {
     /// They are.

@@ -4,13 +4,14 @@ use serde::Serialize;
 
 use crate::backend::{Capabilities, Guards, HostInfo};
 use crate::domain::{
-    BackendName, DesiredState, Endpoint, Generation, ObjectName, Operation, ProjectName, ServiceStatus, Subdomain,
-    TenantId, TenantState,
+    BackendName, DesiredState, Endpoint, Generation, ImageInfo, ObjectName, Operation, ProjectName, ServiceStatus,
+    Subdomain, TenantId, TenantState,
 };
 use crate::tenant_fs::{Cordon, LastError};
 
 /// The answer to provision, update and rollback.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct Provisioned {
     /// `provisioned`, `updated` or `rolled_back`.
@@ -31,6 +32,7 @@ pub struct Provisioned {
 
 /// The answer to restart, stop and start.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct Done {
     /// `restarted`, `stopped` or `started`.
@@ -40,6 +42,7 @@ pub struct Done {
 
 /// The answer to teardown.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TornDown {
     /// `torn_down`.
@@ -52,6 +55,7 @@ pub struct TornDown {
 
 /// What a teardown left.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Kept {
     /// Names of volumes that are still there.
     pub volumes: Vec<ObjectName>,
@@ -63,6 +67,7 @@ pub struct Kept {
 
 /// The answer to `GET /v1/tenants`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TenantList {
     pub tenants: Vec<TenantLine>,
@@ -70,6 +75,7 @@ pub struct TenantList {
 
 /// One tenant in the list.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TenantLine {
     pub subdomain: Subdomain,
@@ -88,8 +94,19 @@ pub struct TenantLine {
     pub last_error: Option<LastError>,
 }
 
+/// The answer to images.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[allow(missing_docs, reason = "the fields of the HTTP contract")]
+pub struct ImageList {
+    pub subdomain: Subdomain,
+    /// One for each container.
+    pub images: Vec<ImageInfo>,
+}
+
 /// The answer to status.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TenantStatus {
     pub subdomain: Subdomain,
@@ -114,6 +131,7 @@ pub struct TenantStatus {
 
 /// The answer to `GET /v1/system/info`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct SystemInfo {
     /// This agent's version.
@@ -133,6 +151,7 @@ pub struct SystemInfo {
 
 /// What the agent made sure of itself; null is what it cannot see from where it runs, and somebody else has to look after.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Verified {
     /// The API listens on a loopback address only, which no container reaches.
     pub api_on_loopback: bool,
@@ -151,6 +170,7 @@ pub struct Verified {
 
 /// The answer to cordon and uncordon.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cordoned {
     /// `cordoned` or `uncordoned`.
     pub status: &'static str,
@@ -163,6 +183,7 @@ pub struct Cordoned {
 
 /// What a prune removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "each name is its own description")]
 pub enum LeftOverKind {
@@ -175,6 +196,7 @@ pub enum LeftOverKind {
 
 /// Something that is left over.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LeftOver {
     /// What it is.
     pub kind: LeftOverKind,
@@ -195,6 +217,7 @@ pub struct LeftOver {
 
 /// The answer to a prune.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Pruned {
     /// Whether nothing was to be removed.
     pub dry_run: bool,

@@ -10,6 +10,7 @@ use crate::tenant_fs::{Cordon, FsError};
 
 /// A refusal by the policy, with its place in the file.
 #[derive(Debug, Clone, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LocatedRefusal {
     /// What is refused.
     #[serde(flatten)]
@@ -79,6 +80,7 @@ pub enum Error {
 
 /// What of the host is taken: CPUs in billionths, memory in bytes, tenants counted.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HostFull {
     /// What there is not enough of.
     pub what: Quantity,

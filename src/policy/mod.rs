@@ -80,6 +80,7 @@ pub struct Ground<'a> {
 
 /// One refused attribute.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Refusal {
     /// The field, such as `services.web.privileged`.
     pub field: String,

@@ -9,6 +9,7 @@ const CORDON: &str = "cordon.json";
 
 /// The host takes no new tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cordon {
     /// Since when.
     pub since: jiff::Timestamp,

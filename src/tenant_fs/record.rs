@@ -57,6 +57,7 @@ pub struct Record {
 
 /// The last failure, for status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LastError {
     /// The stable code.
     pub code: ErrorCode,

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::engine::Engine;
 use super::http::{self, Answer, Failure, Lines};
+use super::openapi;
 use super::traces::canaries_in;
 
 /// The binary under test.
@@ -311,9 +312,13 @@ impl Agent<'_> {
             all.push(("authorization", &authorization));
         }
         let answer = tokio::time::timeout(LIMIT, async {
-            http::complete(http::send(self.address, method, path, &all, body).await?).await
+            http::complete(http::send(self.address, method.clone(), path, &all, body).await?).await
         });
-        answer.await.unwrap_or_else(|_| panic!("{path}: no answer within {LIMIT:?}\n{}", self.log()))
+        let answer = answer.await.unwrap_or_else(|_| panic!("{path}: no answer within {LIMIT:?}\n{}", self.log()));
+        if let Ok(answer) = &answer {
+            openapi::check(&method, path, answer);
+        }
+        answer
     }
 
     /// A `GET` whose answer goes on, such as logs with `follow=true`. Dropping it hangs up.

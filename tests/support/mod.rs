@@ -12,6 +12,7 @@ pub(crate) mod engine;
 pub(crate) mod fault_proxy;
 pub(crate) mod http;
 pub(crate) mod images;
+pub(crate) mod openapi;
 pub(crate) mod registry;
 pub(crate) mod stacks;
 pub(crate) mod templates;

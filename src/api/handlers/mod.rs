@@ -4,6 +4,9 @@ mod logs;
 mod system;
 mod tenants;
 
+#[cfg(test)]
+pub(super) use system::Probe;
+
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -75,6 +78,7 @@ impl Endpoints for Handlers {
             Route::Cordon => self.cordon(call).await,
             Route::Uncordon => self.uncordon(&call).await,
             Route::Prune => self.prune(call).await,
+            Route::OpenApi => self.openapi(&call),
         }
     }
 }

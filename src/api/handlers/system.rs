@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
 use hyper::StatusCode;
 use serde::Serialize;
 use tokio::time::timeout;
 
 use super::Handlers;
+use crate::api::OPENAPI;
 use crate::api::error::ApiError;
 use crate::api::front::Call;
 use crate::api::respond::{self, Answer};
@@ -18,7 +21,8 @@ use crate::orchestrator::Readiness;
 const PROBE_TIME: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
-struct Probe {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::api) struct Probe {
     status: &'static str,
     degraded: Vec<String>,
 }
@@ -67,6 +71,14 @@ impl Handlers {
         let request = requests::prune(&body.bytes)?;
         drop(body);
         Ok(respond::json(StatusCode::OK, &self.orchestrator.prune(request).await?))
+    }
+
+    /// The description of the API.
+    pub(super) fn openapi(&self, call: &Call) -> Result<Answer, ApiError> {
+        query::none(call.query.as_deref())?;
+        let _ = self;
+        let body = Full::new(Bytes::from_static(OPENAPI.as_bytes())).boxed_unsync();
+        Ok(respond::with_type(StatusCode::OK, "application/json", body))
     }
 
     async fn readiness(&self) -> Readiness {

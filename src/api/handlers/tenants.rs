@@ -1,7 +1,6 @@
 //! The routes of tenants, logs excepted.
 
 use hyper::StatusCode;
-use serde_json::json;
 
 use super::Handlers;
 use crate::api::error::ApiError;
@@ -9,6 +8,7 @@ use crate::api::front::Call;
 use crate::api::respond::{self, Answer};
 use crate::api::{query, requests};
 use crate::domain::Subdomain;
+use crate::orchestrator::ImageList;
 
 impl Handlers {
     pub(super) async fn provision(&self, call: Call) -> Result<Answer, ApiError> {
@@ -67,6 +67,6 @@ impl Handlers {
     pub(super) async fn images(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {
         query::none(call.query.as_deref())?;
         let images = self.reading(self.orchestrator.images(tenant)).await?;
-        Ok(respond::json(StatusCode::OK, &json!({ "subdomain": tenant, "images": images })))
+        Ok(respond::json(StatusCode::OK, &ImageList { subdomain: tenant.clone(), images }))
     }
 }

@@ -1,0 +1,94 @@
+//! Holds every answer of an agent against the description of the API: a status, a member or a code that is not described fails
+//! the test that met it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use hyper::Method;
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+use super::http::Answer;
+
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+    let mut document: Value =
+        serde_json::from_str(include_str!("../../src/api/openapi/openapi.json")).expect("the document is JSON");
+    // Clients must take members that they do not know; here nothing may be said that is not described.
+    close(&mut document["components"]["schemas"]);
+    document
+});
+
+/// Objects with described members have no others. Where schemas are combined, the parts stay open.
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            if members.contains_key("properties") && !members.contains_key("allOf") {
+                members.entry("additionalProperties").or_insert(Value::Bool(false));
+            }
+            members.values_mut().for_each(close);
+        }
+        Value::Array(items) => items.iter_mut().for_each(close),
+        _ => {}
+    }
+}
+
+/// The path of the document that a request's path is one of, with what is described for it.
+fn described(path: &str) -> Option<&'static Value> {
+    let asked: Vec<&str> = path.split('/').collect();
+    let paths = DOCUMENT["paths"].as_object().expect("paths");
+    let fits = |template: &&String| {
+        let parts: Vec<&str> = template.split('/').collect();
+        parts.len() == asked.len()
+            && parts.iter().zip(&asked).all(|(part, given)| part.starts_with('{') || part == given)
+    };
+    paths.keys().find(fits).map(|template| &paths[template])
+}
+
+fn validator(schema: &Value) -> Arc<Validator> {
+    static KNOWN: LazyLock<Mutex<HashMap<String, Arc<Validator>>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let entry = known.entry(schema.to_string());
+    Arc::clone(entry.or_insert_with(|| {
+        let mut whole = schema.clone();
+        whole["components"] = DOCUMENT["components"].clone();
+        Arc::new(jsonschema::draft202012::new(&whole).expect("a schema of the document"))
+    }))
+}
+
+/// Fails unless the answer is one that the document describes for this request.
+pub(crate) fn check(method: &Method, path: &str, answer: &Answer) {
+    let path = path.split('?').next().unwrap_or_default();
+    let method = if method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
+    // What is no path, or has no such method, is answered all the same; that is not an operation's.
+    let Some(operation) = described(path).and_then(|operations| operations.get(&method)) else { return };
+    let status = answer.status.as_u16();
+    let Some(response) = operation["responses"].get(status.to_string()) else {
+        panic!("{method} {path}: the document does not know status {status}: {}", answer.text());
+    };
+    let media = answer.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default().trim();
+    let content = &response["content"];
+    let Some(body) = content.get(media) else {
+        panic!("{method} {path}: status {status} has no {media} in the document: {}", answer.text());
+    };
+    if media == "application/json" {
+        // To HEAD nothing is said.
+        if !answer.bytes.is_empty() {
+            complain(&format!("{method} {path} {status}"), &body["schema"], &answer.json());
+        }
+    } else if let Some(lines) = body.get("x-lines") {
+        for line in answer.text().lines().filter(|line| line.starts_with('{')) {
+            let said: Value = serde_json::from_str(line).expect("a line of JSON");
+            complain(&format!("a line of {method} {path}"), lines, &said);
+        }
+    }
+}
+
+fn complain(what: &str, schema: &Value, said: &Value) {
+    let validator = validator(schema);
+    let errors: Vec<String> = validator
+        .iter_errors(said)
+        .map(|error| format!("{} {}: {error}", error.instance_path(), error.schema_path()))
+        .collect();
+    assert!(errors.is_empty(), "{what} is not as the document has it: {errors:#?}\n{}", json!(said));
+}
