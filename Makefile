@@ -1,11 +1,12 @@
 # One word each. `demo` and `test` start a private Docker Engine unless DOCKER_HOST names one; that needs root.
 
-.PHONY: help demo test test-engines interop fuzz lint openapi bench engine image clean
+.PHONY: help demo test test-engines torture interop fuzz lint openapi bench engine image clean
 
 help:
 	@echo "make demo          provision, update and tear down a tenant of three services, step by step"
 	@echo "make test          formatting, lints, all tests on a real engine"
 	@echo "make test-engines  the tests that need an engine, on the distribution's and on a newer one that is fetched"
+	@echo "make torture       killed at every crash point and 300 times at random, every engine call broken, twenty minutes of churn"
 	@echo "make interop       the real docker compose, which is fetched, on what the agent has made"
 	@echo "make fuzz          ten minutes of made-up input for every reader of input, two at a time (SECONDS=60: one minute)"
 	@echo "make lint          formatting, lints, and dependencies if cargo-deny is there"
@@ -19,10 +20,16 @@ demo:
 	@scripts/demo.sh
 
 test: format clippy
-	scripts/with-engine.sh cargo test --locked
+	scripts/with-engine.sh cargo test --locked --features crash-points
 
 test-engines:
 	scripts/test-engines.sh --test harness --test backend_conformance --test e2e --test e2e_faults --test templates --test stacks --test image --test escapes --test compose_cli
+
+# Of all this `make test` runs a short form. The whole takes hours; MINUTES is the length of the churn.
+MINUTES = 20
+torture:
+	Q8_TORTURE=1 Q8_TORTURE_MINUTES=$(MINUTES) scripts/with-engine.sh \
+		cargo test --locked --features crash-points --test torture -- --test-threads=2 --nocapture
 
 # In no other run: it needs the docker compose that the script fetches.
 interop:
@@ -48,6 +55,7 @@ format:
 	cargo fmt --all --check
 clippy:
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features crash-points -- -D warnings
 	cargo clippy --locked --test compose_cli -- -D warnings
 
 engine:

@@ -14,6 +14,8 @@
 //! | [`config`] | environment variables in, checked settings out |
 //! | [`telemetry`] | the log, the metrics, the numbers of the host |
 //! | [`domain`] | the words: names, states, error codes. The ground |
+//!
+//! Beside them is `crash`: named points where tests kill the process, compiled in by the feature `crash-points` only.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -27,5 +29,6 @@ pub mod policy;
 pub mod telemetry;
 pub mod tenant_fs;
 
+mod crash;
 #[cfg(test)]
 mod fuzz;

@@ -18,6 +18,12 @@ use crate::telemetry;
 /// How long operations may go on after a stop was asked for; with closing everything it is less than 30 seconds.
 const STOP_TIME: Duration = Duration::from_secs(25);
 
+/// Descriptors that are for no connection: the tenants root, the engine's events, and those who are told that there is no
+/// place for them.
+const OWN_FILES: u64 = 128;
+/// A connection may need one for itself and one to the engine.
+const FILES_PER_CONNECTION: u64 = 2;
+
 /// Why `serve` did not start.
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
@@ -66,6 +72,17 @@ fn harden() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
 }
 
+/// As many connections as there are descriptors for. Without any left the agent could not even say that it is full, and an
+/// operation would fail half-way.
+fn within_files(connections: usize, files: Option<u64>) -> usize {
+    let room = files.map_or(u64::MAX, |files| files.saturating_sub(OWN_FILES) / FILES_PER_CONNECTION);
+    let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
+    if room < connections {
+        tracing::warn!(room, connections, "fewer connections than allowed: the limit of open files (ulimit -n) is low");
+    }
+    connections.min(room)
+}
+
 async fn serve(config: Config) -> Result<ExitCode, ServeError> {
     let mut stops = StopSignals::new().map_err(ServeError::Signals)?;
     let mut hang_ups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
@@ -78,6 +95,7 @@ async fn serve(config: Config) -> Result<ExitCode, ServeError> {
     let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
     let tokens = LiveTokens::new(config.tokens);
     let (connections, connections_per_peer) = config.max_connections;
+    let connections = within_files(connections, getrlimit(Resource::Nofile).current);
     let limits = Limits {
         max_body: config.max_body,
         connections,
@@ -143,5 +161,19 @@ impl StopSignals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::within_files;
+
+    #[test]
+    fn connections_leave_descriptors_for_the_work() {
+        assert_eq!(within_files(1024, None), 1024);
+        assert_eq!(within_files(1024, Some(1 << 20)), 1024);
+        assert_eq!(within_files(1024, Some(1024)), 448);
+        assert_eq!(within_files(16, Some(1024)), 16);
+        assert_eq!(within_files(16, Some(10)), 1, "an agent that takes nobody is of no use");
     }
 }

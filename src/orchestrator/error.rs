@@ -80,6 +80,10 @@ pub enum Error {
     TooManyOperations,
     #[error("the host is cordoned and takes no new tenant{}", .0.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default())]
     HostCordoned(Cordon),
+    #[error(
+        "the operation has not ended by its deadline, nor its undo in time; both go on, and status tells of their end"
+    )]
+    Overdue,
     #[error("the prune took too long; what it has removed so far is gone")]
     PruneTooLong,
     #[error("the agent is stopping")]
@@ -140,7 +144,7 @@ impl Error {
             Self::NotCancellable(_) => ErrorCode::NotCancellable,
             Self::TooManyOperations => ErrorCode::RateLimited,
             Self::HostCordoned(_) => ErrorCode::HostCordoned,
-            Self::PruneTooLong => ErrorCode::DeadlineExceeded,
+            Self::Overdue | Self::PruneTooLong => ErrorCode::DeadlineExceeded,
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::Internal => ErrorCode::Internal,
         }

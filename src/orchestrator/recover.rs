@@ -10,7 +10,7 @@ use super::operations::Op;
 use super::{Error, Kept, Orchestrator, StartError};
 use crate::backend::{BackendError, UndoNote};
 use crate::domain::{DesiredState, Generation, OperationKind, Outcome, Subdomain};
-use crate::tenant_fs::{FsError, Journal, Record};
+use crate::tenant_fs::{FsError, Journal, Late, Record};
 
 /// Pause before a failed recovery is tried again, doubled up to [`RETRY_MOST`].
 const RETRY_FIRST: Duration = Duration::from_secs(2);
@@ -28,9 +28,14 @@ impl Orchestrator {
         let fs = Arc::clone(&self.inner.fs);
         let read = tokio::task::spawn_blocking(move || {
             let tenants = fs.tenants()?.into_iter().map(|(tenant, record)| (fs.journal(&tenant), tenant, record));
-            Ok::<_, FsError>((tenants.collect::<Vec<_>>(), fs.operations()?))
+            let tenants: Vec<_> = tenants.collect();
+            let late = fs.late().unwrap_or_else(|error| {
+                tracing::warn!(%error, "tenants that were recovered before this start are not looked at again");
+                Vec::new()
+            });
+            Ok::<_, FsError>((tenants, late, fs.operations()?))
         });
-        let (tenants, operations) = read.await.map_err(|_| StartError::Interrupted)??;
+        let (tenants, late, operations) = read.await.map_err(|_| StartError::Interrupted)??;
         let mut left = self.remember_operations(operations);
         let mut standing: BTreeMap<Subdomain, Result<Record, ()>> = BTreeMap::new();
         for (journal, tenant, record) in tenants {
@@ -70,6 +75,9 @@ impl Orchestrator {
             }
         });
         self.settle_left_operations(left.collect());
+        for late in late {
+            self.look_again(Some(late));
+        }
         self.inner.inventory_done.store(true, Ordering::Release);
         self.inner.stats.changed();
         for name in self.inner.backends.keys() {
@@ -178,17 +186,26 @@ impl Orchestrator {
         });
     }
 
-    /// The record, and what the open operation noted for its undo: afterwards there may be neither.
-    async fn before_recovery(&self, tenant: &Subdomain) -> Option<(Record, Option<UndoNote>)> {
-        let tenant = tenant.clone();
-        let read = self.disk(move |fs| Ok((fs.record(&tenant)?, fs.journal(&tenant)?))).await;
+    /// The record, and what the open operation noted for its undo: afterwards there may be neither, so it is noted where
+    /// the next agent finds it if this one dies before it has looked again.
+    async fn before_recovery(&self, tenant: &Subdomain) -> Option<Late> {
+        let name = tenant.clone();
+        let read = self.disk(move |fs| Ok((fs.record(&name)?, fs.journal(&name)?))).await;
         let (record, journal) = read.ok()?;
-        Some((record?, journal.and_then(|journal| serde_json::from_value(journal.undo).ok())))
+        let record = record.filter(|record| !self.lost_with_the_agent(record))?;
+        let before = Late { record, undo: journal.map(|journal| journal.undo).unwrap_or_default() };
+        let late = before.clone();
+        if let Err(error) = self.disk(move |fs| fs.note_late(&late)).await {
+            // Undoing makes room on a full disk; it must not wait for this.
+            tracing::warn!(%tenant, %error, "that this tenant is being recovered could not be noted");
+        }
+        Some(before)
     }
 
-    /// Settles a recovered tenant again after a while (see [`LOOKS`]). `before` is its record as it was.
-    fn look_again(&self, before: Option<(Record, Option<UndoNote>)>) {
-        let Some((before, undo)) = before.filter(|(record, _)| !self.lost_with_the_agent(record)) else { return };
+    /// Settles a recovered tenant again after a while (see [`LOOKS`]).
+    fn look_again(&self, before: Option<Late>) {
+        let Some(Late { record: before, undo }) = before else { return };
+        let undo: Option<UndoNote> = serde_json::from_value(undo).ok();
         let (this, stopping) = (self.clone(), self.inner.stopping.clone());
         tokio::spawn(async move {
             let tenant = before.subdomain.clone();
@@ -207,6 +224,10 @@ impl Orchestrator {
                 if let Err(error) = settled {
                     tracing::warn!(%tenant, %error, "could not look for late objects");
                 }
+            }
+            let looked_at = tenant.clone();
+            if let Err(error) = this.disk(move |fs| fs.forget_late(&looked_at)).await {
+                tracing::warn!(%tenant, %error, "this tenant will be looked at again at the next start");
             }
         });
     }

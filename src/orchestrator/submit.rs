@@ -7,6 +7,7 @@
 //! nothing waits for no disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -21,6 +22,9 @@ use crate::domain::{
     Outcome, RepeatKey, Subdomain,
 };
 use crate::tenant_fs::Durability;
+
+/// How long after its deadline an operation may go on, to undo what it did, before its caller is told without its end.
+const UNDO_TIME: Duration = Duration::from_secs(30);
 
 /// How an operation was carried out.
 enum Carried {
@@ -65,7 +69,12 @@ impl Orchestrator {
         if let Ok(operation) = accepted.await {
             return Ok(Submitted::Accepted { operation: Box::new(operation), replayed: false });
         }
-        match running.await {
+        let settings = &self.inner.settings;
+        // A call of the engine that has begun is waited for, whatever the deadline says: an undo must see what it made. But
+        // nobody has to wait for that.
+        let patience = settings.busy_wait + settings.operation_timeout + UNDO_TIME;
+        let Ok(ended) = timeout(patience, running).await else { return Err(Error::Overdue) };
+        match ended {
             Ok(Carried::Out { operation, answer }) => Ok(Submitted::Done { operation, answer }),
             Ok(Carried::Before(record)) => Ok(Submitted::Replayed(record)),
             Err(error) => {
@@ -298,7 +307,7 @@ impl Orchestrator {
     }
 
     /// Everybody who wants to know of ends hooks in here.
-    fn operation_ended(&self, record: &OperationRecord, took: std::time::Duration) {
+    fn operation_ended(&self, record: &OperationRecord, took: Duration) {
         let code = record.error.as_ref().map(|failure| failure.code);
         let outcome = if code.is_none() { "succeeded" } else { "failed" };
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);

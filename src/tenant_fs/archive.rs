@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::data::DATA_DIR;
 use super::tenant::AGENT_DIR;
 use super::{FsError, TenantFs};
+use crate::crash;
 use crate::domain::Subdomain;
 
 const TIME: &str = "%Y%m%dT%H%M%SZ";
@@ -22,6 +23,7 @@ impl TenantFs {
     /// Moves the project files (not `data/`, not `.agent/`) to the archive; gives the archive's name. None if there is
     /// nothing to move. After a crash in between, a repeat moves the rest to an archive of its own.
     pub fn archive(&self, tenant: &Subdomain) -> Result<Option<String>, FsError> {
+        let _step = crash::step("archive");
         let archiving = FsError::io("archiving the tenant's files");
         let Some(project) = self.host.tenant_dir(tenant)? else { return Ok(None) };
         let names = project.names().map_err(&archiving)?.collect::<Result<Vec<CString>, _>>().map_err(&archiving)?;
@@ -43,6 +45,7 @@ impl TenantFs {
 
     /// Deletes archives older than the retention time; gives how many. What is not named like an archive is left alone.
     pub fn sweep_archives(&self, retention: Duration) -> Result<usize, FsError> {
+        let _step = crash::step("sweep");
         let now = Timestamp::now();
         self.remove_archives_if(|_, made| Duration::try_from(now.duration_since(made)).is_ok_and(|age| age > retention))
     }
@@ -64,6 +67,7 @@ impl TenantFs {
 
     /// Deletes every archive of this tenant.
     pub fn remove_archives(&self, tenant: &Subdomain) -> Result<usize, FsError> {
+        let _step = crash::step("remove_archives");
         self.remove_archives_if(|owner, _| owner == tenant)
     }
 

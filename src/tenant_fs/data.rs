@@ -4,6 +4,7 @@ use rustix::io::Errno;
 
 use super::dir::{Dir, Mounts, Owner, is_in_the_way};
 use super::{FsError, TenantFs};
+use crate::crash;
 use crate::domain::Subdomain;
 
 pub(super) const DATA_DIR: &str = "data";
@@ -15,6 +16,7 @@ impl TenantFs {
     /// [`FsError::BadName`] unless `path` is relative, plain and starts with `data`; [`FsError::InTheWay`] when
     /// a link or a file is on the way.
     pub fn ensure_data_directory(&self, tenant: &Subdomain, path: &str, uid: u32, gid: u32) -> Result<(), FsError> {
+        let _step = crash::step("data");
         let making = FsError::io("making a data directory");
         let parts: Vec<&str> = path.split('/').collect();
         if parts[0] != DATA_DIR || parts.iter().any(|part| matches!(*part, "" | "." | "..") || part.contains('\0')) {

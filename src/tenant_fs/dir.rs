@@ -13,6 +13,8 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Resolv
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 
+use crate::crash;
+
 /// More than any file that the agent itself writes (a stored generation of a maximal request has some 12 MiB).
 const READ_LIMIT: u64 = 64 << 20;
 
@@ -99,7 +101,9 @@ impl Dir {
 
     /// Makes a file that must not exist yet, with exactly this mode and owner, its content on the disk.
     pub(super) fn create_file(&self, name: &str, bytes: &[u8], mode: u32, owner: Option<Owner>) -> Result<()> {
-        fs::fsync(&self.create_file_unsynced(name, bytes, mode, owner)?)
+        fs::fsync(&self.create_file_unsynced(name, bytes, mode, owner)?)?;
+        crash::point("file synced");
+        Ok(())
     }
 
     /// As [`Self::create_file`], without its content being on the disk.
@@ -112,7 +116,9 @@ impl Dir {
     ) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?);
+        crash::point("file made");
         file.write_all(bytes).map_err(|error| errno(&error))?;
+        crash::point("file written");
         set_owner_and_mode(&file, mode, owner)?;
         Ok(file)
     }
@@ -120,9 +126,11 @@ impl Dir {
     /// Makes a directory that must not exist yet, with exactly this mode and owner, whatever the umask.
     pub(super) fn create_dir(&self, name: &str, mode: u32, owner: Option<Owner>) -> Result<Self> {
         fs::mkdirat(&self.0, name, Mode::RWXU)?;
+        crash::point("directory made");
         let dir = self.dir(name, Mounts::Stay)?;
         // In `data/` a container may have swapped it since; it could only give away a directory it owns already.
         set_owner_and_mode(&dir.0, mode, owner)?;
+        crash::point("directory owned");
         Ok(dir)
     }
 
@@ -140,27 +148,39 @@ impl Dir {
 
     /// Moves an entry, replacing what a file may replace. Neither directory is synced.
     pub(super) fn rename(&self, name: impl Arg, into: &Self, new_name: impl Arg) -> Result<()> {
-        fs::renameat(&self.0, name, &into.0, new_name)
+        fs::renameat(&self.0, name, &into.0, new_name)?;
+        crash::point("moved");
+        Ok(())
     }
 
     /// Moves an entry; EEXIST when the new name is taken, by whatever.
     pub(super) fn rename_if_free(&self, name: impl Arg, into: &Self, new_name: impl Arg) -> Result<()> {
-        fs::renameat_with(&self.0, name, &into.0, new_name, RenameFlags::NOREPLACE)
+        fs::renameat_with(&self.0, name, &into.0, new_name, RenameFlags::NOREPLACE)?;
+        crash::point("moved");
+        Ok(())
     }
 
     /// Removes an entry that is not a directory (a link, not what it leads to); whether there was one.
     pub(super) fn remove_file(&self, name: impl Arg) -> Result<bool> {
-        Ok(absent_is_none(fs::unlinkat(&self.0, name, AtFlags::empty()))?.is_some())
+        let removed = absent_is_none(fs::unlinkat(&self.0, name, AtFlags::empty()))?.is_some();
+        if removed {
+            crash::point("file removed");
+        }
+        Ok(removed)
     }
 
     /// Removes an empty directory.
     pub(super) fn remove_dir(&self, name: impl Arg) -> Result<()> {
-        fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)
+        fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?;
+        crash::point("directory removed");
+        Ok(())
     }
 
     /// Puts the directory's entries, not the files' content, on the disk.
     pub(super) fn sync(&self) -> Result<()> {
-        fs::fsync(&self.0)
+        fs::fsync(&self.0)?;
+        crash::point("directory synced");
+        Ok(())
     }
 
     /// Opens `name` for locking, making it if needed. The lock lasts as long as the descriptor; EWOULDBLOCK when

@@ -20,6 +20,9 @@ pub enum FsError {
     /// ENOSPC or EDQUOT.
     #[error("no space is left on the host")]
     NoSpace,
+    /// EMFILE or ENFILE: the agent, or the host, has as many files open as it may. That passes.
+    #[error("too many files are open; try again")]
+    TooManyOpen,
     /// EROFS.
     #[error("the tenants root is read-only")]
     ReadOnly,
@@ -94,6 +97,7 @@ impl FsError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NoSpace => ErrorCode::NoSpace,
+            Self::TooManyOpen => ErrorCode::RateLimited,
             Self::NoSuchTenant(_) => ErrorCode::NotFound,
             Self::Occupied(_) => ErrorCode::NameTaken,
             Self::FileAndDirectory { .. } => ErrorCode::InvalidFilePath,
@@ -115,6 +119,7 @@ impl FsError {
     pub(super) fn io(what: &'static str) -> impl Fn(Errno) -> Self {
         move |errno| match errno {
             Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
+            Errno::MFILE | Errno::NFILE => Self::TooManyOpen,
             Errno::ROFS => Self::ReadOnly,
             other => Self::Io { what, source: other.into() },
         }
@@ -131,6 +136,7 @@ mod tests {
         assert!(matches!(meaning(Errno::NOSPC), FsError::NoSpace));
         assert!(matches!(meaning(Errno::DQUOT), FsError::NoSpace));
         assert!(matches!(meaning(Errno::ROFS), FsError::ReadOnly));
+        assert_eq!(meaning(Errno::MFILE).code(), ErrorCode::RateLimited);
         assert_eq!(meaning(Errno::IO).to_string(), "writing the record failed");
         assert_eq!(meaning(Errno::NOSPC).code(), ErrorCode::NoSpace);
         assert_eq!(meaning(Errno::ROFS).code(), ErrorCode::Internal);

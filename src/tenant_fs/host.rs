@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::FsError;
 use super::dir::{Dir, Mounts};
+use super::late::LATE_DIR;
 use super::reserve::Reserve;
 use super::workshop::{Workshop, random_hex};
 use crate::domain::AgentId;
@@ -29,6 +30,7 @@ pub(super) struct Host {
     pub(super) own: Dir,
     pub(super) archives: Dir,
     pub(super) operations: Dir,
+    pub(super) late: Dir,
     pub(super) workshop: Workshop,
     pub(super) reserve: Reserve,
     pub(super) agent_id: AgentId,
@@ -49,12 +51,13 @@ impl Host {
             other => FsError::io("locking the tenants root")(other),
         })?;
         let archives = own_dir(&root, ARCHIVE_DIR)?;
+        let late = own.dir_or_create(LATE_DIR, 0o700).map_err(&opening)?;
         let workshop = Workshop::open(&own).map_err(FsError::io("clearing what an earlier run left"))?;
         let operations = own.dir_or_create(OPERATIONS, 0o700).map_err(FsError::io("opening the operations"))?;
         let agent_id = agent_id(&own, &workshop)?;
         let key = host_key(&own, &workshop)?;
         let reserve = Reserve::open(&own, &workshop);
-        Ok(Self { path, root, own, archives, operations, workshop, reserve, agent_id, key, _lock: lock })
+        Ok(Self { path, root, own, archives, operations, late, workshop, reserve, agent_id, key, _lock: lock })
     }
 }
 

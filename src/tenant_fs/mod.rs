@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /opt/tenants/                 0700
-//!   .agent/                     0700  agent-id, host-key, lock, cordon, pulled, reserve; staging/ and trash/ of this room
+//!   .agent/                     0700  agent-id, host-key, lock, cordon, pulled, reserve; late/, staging/ and trash/ of this room
 //!     operations/{id}.json            what was done in the last day
 //!   .archive/{sub}-{time}/      0700  config files of torn-down tenants
 //!   {sub}/                      0700  the Compose project directory
@@ -26,6 +26,7 @@ mod data;
 mod dir;
 mod error;
 mod host;
+mod late;
 mod operations;
 mod project_files;
 mod pulled;
@@ -40,6 +41,7 @@ mod workshop;
 
 pub use cordon::Cordon;
 pub use error::FsError;
+pub use late::Late;
 pub use operations::Durability;
 pub use record::{Journal, LastError, RECORD_VERSION, Record, StoredGeneration};
 pub use size::DirectorySize;

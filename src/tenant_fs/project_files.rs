@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::dir::{Dir, Mounts, is_in_the_way};
 use super::tenant::Home;
 use super::{FsError, TenantFs};
+use crate::crash;
 use crate::domain::{Generation, Subdomain, TenantSpec};
 
 const COMPOSE_FILE: &str = "compose.yaml";
@@ -25,6 +26,7 @@ impl TenantFs {
     /// Makes the project files those of `wanted`, removing the ones that only other stored generations have, and directories
     /// that this leaves empty. None: removes all of them. Of a file's mode the nine permission bits count.
     pub fn put_in_place(&self, tenant: &Subdomain, wanted: Option<Generation>) -> Result<(), FsError> {
+        let _step = crash::step("put_in_place");
         let home = self.home(tenant)?;
         let stored = wanted.map(|generation| self.generation(tenant, generation)).transpose()?;
         let files = stored.as_ref().map(|stored| files_of(&stored.spec)).unwrap_or_default();

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::dir::{Dir, Mounts, Owner, absent_is_none};
 use super::record::read_record;
 use super::{FsError, Journal, Record, StoredGeneration, TenantFs, sealed};
+use crate::crash;
 use crate::domain::{DesiredState, Generation, OperationKind, Subdomain};
 
 pub(super) const AGENT_DIR: &str = ".agent";
@@ -93,6 +94,7 @@ impl TenantFs {
     /// Makes the directories of a new tenant with its first record (generation NONE), all at once: no crash leaves a
     /// directory without a record. For a tenant that is there already it completes the directories and replaces the record.
     pub fn create(&self, record: &Record) -> Result<(), FsError> {
+        let _step = crash::step("create");
         let making = FsError::io("making the tenant's directory");
         let workshop = &self.host.workshop;
         if self.host.tenant_dir(&record.subdomain)?.is_none() {
@@ -122,6 +124,7 @@ impl TenantFs {
     /// # Errors
     /// [`FsError::FileAndDirectory`] when its files cannot all be on one disk.
     pub fn stage(&self, tenant: &Subdomain, generation: Generation, content: &StoredGeneration) -> Result<(), FsError> {
+        let _step = crash::step("stage");
         super::project_files::check_paths(&content.spec)?;
         let staging = FsError::io("storing the specification");
         let generations = self.home(tenant)?.agent.dir(GENERATIONS, Mounts::Stay).map_err(&staging)?;
@@ -155,6 +158,7 @@ impl TenantFs {
         gid: u32,
         mode: u32,
     ) -> Result<(), FsError> {
+        let _step = crash::step("write_mount");
         let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
         if name.is_empty() || name.len() > 128 || name.starts_with('.') || !name.bytes().all(plain) {
             return Err(FsError::BadName {
@@ -176,6 +180,7 @@ impl TenantFs {
 
     /// Writes the journal: from here on the operation is open.
     pub fn begin(&self, tenant: &Subdomain, journal: &Journal) -> Result<(), FsError> {
+        let _step = crash::step("journal");
         let write = || self.replace(tenant, JOURNAL, &sealed::seal(journal), "writing the journal");
         match journal.kind {
             OperationKind::Stop | OperationKind::Teardown => self.host.with_reserve(write),
@@ -196,6 +201,7 @@ impl TenantFs {
 
     /// Replaces the record durably: the commit.
     pub fn commit(&self, record: &Record) -> Result<(), FsError> {
+        let _step = crash::step("record");
         let write = || self.replace(&record.subdomain, RECORD, &sealed::seal(record), "writing the record");
         if record.kept || record.desired == DesiredState::Stopped { self.host.with_reserve(write) } else { write() }
     }
@@ -203,6 +209,7 @@ impl TenantFs {
     /// Ends the open operation: removes generations that the record does not name and mounts that are not in `mounts`,
     /// then the journal. The journal goes last, so that a crash in between only makes the next start call this again.
     pub fn end(&self, tenant: &Subdomain, mounts: &[String]) -> Result<(), FsError> {
+        let _step = crash::step("end");
         let ending = FsError::io("ending the operation");
         let Some(record) = self.record(tenant)? else { return Ok(()) };
         let home = self.home(tenant)?;
@@ -224,6 +231,7 @@ impl TenantFs {
     /// Deletes the tenant's directory (`data/` included) and its archives. Repeatable. The directory is gone at once;
     /// what then cannot be deleted (because something is mounted below it) is tried again at the next start.
     pub fn purge(&self, tenant: &Subdomain) -> Result<(), FsError> {
+        let _step = crash::step("purge");
         // Archives first: once the directory is gone nobody knows of the tenant any more.
         self.host.with_reserve(|| {
             self.remove_archives(tenant)?;

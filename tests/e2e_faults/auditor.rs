@@ -1,10 +1,11 @@
 //! An independent look at tenants after whatever has happened to them: each is all of one generation, on the disk and on the
 //! engine, and nothing is left of what was under way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bollard::query_parameters::ListContainersOptionsBuilder;
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder};
 use serde_json::{Value, json};
 
 use crate::scene::{
@@ -15,12 +16,9 @@ use crate::support::engine::Engine;
 use crate::support::eventually;
 
 /// The labels of every container of an agent, running or not, with their names.
-pub(crate) async fn labels(
-    engine: &Engine,
-    agent: &Agent<'_>,
-) -> Vec<(String, std::collections::HashMap<String, String>)> {
+pub(crate) async fn labels(engine: &Engine, agent: &Agent<'_>) -> Vec<(String, HashMap<String, String>)> {
     let label = agent.label();
-    let filters = std::collections::HashMap::from([("label", vec![label.as_str()])]);
+    let filters = HashMap::from([("label", vec![label.as_str()])]);
     let list = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
     let list = engine.docker().list_containers(Some(list)).await.expect("the engine lists containers");
     let name = |names: Option<Vec<String>>| names.unwrap_or_default().join(" ");
@@ -28,31 +26,94 @@ pub(crate) async fn labels(
 }
 
 /// The same of one tenant.
-async fn labels_of(
-    engine: &Engine,
-    agent: &Agent<'_>,
-    tenant: &str,
-) -> Vec<(String, std::collections::HashMap<String, String>)> {
+async fn labels_of(engine: &Engine, agent: &Agent<'_>, tenant: &str) -> Vec<(String, HashMap<String, String>)> {
     let mut all = labels(engine, agent).await;
     all.retain(|(_, labels)| labels["dev.q8.tenant"] == tenant);
     all
+}
+
+/// The labels of everything of an agent: containers, networks and volumes, with their names.
+pub(crate) async fn labels_of_all(engine: &Engine, agent: &Agent<'_>) -> Vec<(String, HashMap<String, String>)> {
+    let (docker, label) = (engine.docker(), agent.label());
+    let filters = HashMap::from([("label", vec![label.as_str()])]);
+    let mut all = labels(engine, agent).await;
+    let list = ListNetworksOptionsBuilder::new().filters(&filters).build();
+    let networks = docker.list_networks(Some(list)).await.expect("the engine lists networks");
+    all.extend(
+        networks
+            .into_iter()
+            .map(|found| (format!("network {}", found.name.unwrap_or_default()), found.labels.unwrap_or_default())),
+    );
+    let list = ListVolumesOptionsBuilder::new().filters(&filters).build();
+    let volumes = docker.list_volumes(Some(list)).await.expect("the engine lists volumes");
+    let volumes = volumes.volumes.unwrap_or_default();
+    all.extend(volumes.into_iter().map(|found| (format!("volume {}", found.name), found.labels)));
+    all
+}
+
+/// Whether an object's generation is later than the one that its tenant's record names.
+fn later(labels: &HashMap<String, String>, root: &Path) -> bool {
+    let record = std::fs::read_to_string(root.join(&labels["dev.q8.tenant"]).join(".agent/record.json"));
+    let record = record.ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    let at = record.and_then(|record| record["content"]["generation"].as_u64());
+    let made = labels["dev.q8.generation"].parse::<u64>().expect("a generation");
+    at.is_some_and(|at| made > at)
+}
+
+/// What the agent itself keeps on the disk: a record in each tenant's directory, no open operation, no generation that the
+/// record does not name, and nothing that another user of the host could read.
+///
+/// `only` one tenant is looked at when others may still be under way.
+pub(crate) fn assert_orderly(root: &Path, only: Option<&str>, story: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &Path| {
+        let meta = path.symlink_metadata().unwrap_or_else(|error| panic!("{story}: {}: {error}", path.display()));
+        meta.permissions().mode() & 0o7777
+    };
+    assert_eq!(mode(root), 0o700, "{story}: the root");
+    for entry in std::fs::read_dir(root).expect("the root can be listed").map(|entry| entry.expect("an entry")) {
+        let (home, name) = (entry.path(), entry.file_name().into_string().expect("a plain name"));
+        assert_eq!(mode(&home), 0o700, "{story}: {name}");
+        if name.starts_with('.') || only.is_some_and(|only| only != name) {
+            continue;
+        }
+        assert_eq!(mode(&home.join(".agent")), 0o700, "{story}: the agent's own directory of {name}");
+        assert!(home.join(".agent/record.json").is_file(), "{story}: {name} has no record");
+        assert!(!home.join(".agent/operation.json").exists(), "{story}: an operation of {name} is still open");
+        let kept = std::fs::read_dir(home.join(".agent/generations")).expect("it is there").count();
+        assert!(kept <= 2, "{story}: {kept} generations of {name} are kept");
+        for (path, (mode, _)) in tree(&home.join(".agent")) {
+            // What is mounted has the mode that the container wants; the directories above it are the agent's alone.
+            assert!(
+                path.starts_with("mounts/") || mode.trailing_zeros() >= 6,
+                "{story}: {name}: others can read {path}"
+            );
+        }
+        if home.join(".env").exists() {
+            assert_eq!(mode(&home.join(".env")), 0o600, "{story}: the variables of {name}");
+        }
+    }
 }
 
 /// No container is set aside, and everything that is labelled belongs to a tenant that has a directory.
 ///
 /// Not at once: what the engine was making when the agent was killed may appear after the recovery, which looks again
 /// for that reason; and a tenant is gone before the last of its files is.
-pub(crate) async fn assert_no_litter(engine: &Engine, agent: &Agent<'_>) {
+pub(crate) async fn assert_no_litter(engine: &Engine, agent: &Agent<'_>, story: &str) {
     let litter = async || {
         let mut found = Vec::new();
-        for (name, labels) in labels(engine, agent).await {
+        for (name, _) in labels(engine, agent).await {
             let (id, _) = name.trim_start_matches('/').split_once('_').unwrap_or_default();
             if id.len() == 12 && id.bytes().all(|c| c.is_ascii_hexdigit()) {
                 found.push(format!("{name} is still set aside"));
             }
+        }
+        for (name, labels) in labels_of_all(engine, agent).await {
             let tenant = &labels["dev.q8.tenant"];
             if !agent.root().join(tenant).is_dir() {
                 found.push(format!("{name} belongs to {tenant}, which has no directory"));
+            } else if later(&labels, &agent.root()) {
+                found.push(format!("{name} is of a generation that {tenant} has not reached"));
             }
         }
         for place in ["staging", "trash"] {
@@ -62,13 +123,14 @@ pub(crate) async fn assert_no_litter(engine: &Engine, agent: &Agent<'_>) {
         }
         found
     };
-    let end = Instant::now() + LONG;
+    // The last look comes 72 seconds after a recovery.
+    let end = Instant::now() + LONG * 2;
     loop {
         let found = litter().await;
         if found.is_empty() {
             return;
         }
-        assert!(Instant::now() < end, "{found:#?}");
+        assert!(Instant::now() < end, "{story}: {found:#?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -122,15 +184,59 @@ fn files_of(body: &Value) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let mut files: BTreeMap<String, String> =
         body["files"].as_object().expect("files").iter().map(|(path, content)| (path.clone(), text(content))).collect();
+    let parents = files.keys().flat_map(|path| path.match_indices('/').map(|(at, _)| path[..at].to_owned()));
+    for directory in parents.collect::<BTreeSet<String>>() {
+        files.insert(directory, String::from("(a directory)"));
+    }
     files.insert(String::from("compose.yaml"), text(&body["compose_content"]));
     files.insert(String::from(".env"), text(&body["env_content"]));
     files
 }
 
+/// What a tenant may be: a request's body, and the containers that it means.
+pub(crate) struct Candidate {
+    pub(crate) body: Value,
+    pub(crate) containers: &'static [&'static str],
+}
+
+/// What a tenant was found to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// There is nothing of it.
+    Absent,
+    /// Torn down; its data is kept.
+    Kept,
+    /// All of one candidate.
+    At { candidate: usize, generation: u64, stopped: bool },
+}
+
 /// Looks at a tenant after a recovery: whatever generation it is at, it is all of that one.
 pub(crate) async fn audit(engine: &Engine, agent: &Agent<'_>, name: &str, story: &str) {
+    let candidates: Vec<Candidate> = (0..4)
+        .map(|number| Candidate {
+            body: variant(name, number),
+            containers: match number {
+                0 | 2 => &["web-1", "db-1"],
+                1 => &["web-1", "db-1", "more-1"],
+                _ => &["web-1", "web-2", "db-1"],
+            },
+        })
+        .collect();
+    audit_among(Some(engine), agent, name, story, &candidates).await;
+}
+
+/// The same for a tenant that may be one of these. Without an engine, which is the case on the memory backend, only the disk
+/// and the agent's own words can be looked at.
+pub(crate) async fn audit_among(
+    engine: Option<&Engine>,
+    agent: &Agent<'_>,
+    name: &str,
+    story: &str,
+    candidates: &[Candidate],
+) -> Found {
     let degraded = format!("tenant:{name}");
-    let status = eventually(&format!("{story}: recovered"), Duration::from_secs(90), async || {
+    // An engine's call that never ends is given up after two minutes.
+    let status = eventually(&format!("{story}: recovered"), Duration::from_secs(180), async || {
         let ready = agent.get("/ready").await.json();
         let answer = agent.get(&format!("/v1/tenants/status/{name}")).await;
         let free = answer.json()["operation"].is_null()
@@ -138,52 +244,54 @@ pub(crate) async fn audit(engine: &Engine, agent: &Agent<'_>, name: &str, story:
         free.then_some(answer)
     })
     .await;
-    assert_no_litter(engine, agent).await;
+    if let Some(engine) = engine {
+        assert_no_litter(engine, agent, story).await;
+    }
+    assert_orderly(&agent.root(), Some(name), story);
     if status.status == 404 {
-        eventually(&format!("{story}: an absent tenant has nothing"), LONG, async || {
-            engine.labelled(&format!("dev.q8.tenant={name}")).await.is_empty().then_some(())
-        })
-        .await;
+        if let Some(engine) = engine {
+            eventually(&format!("{story}: an absent tenant has nothing"), LONG, async || {
+                engine.labelled(&format!("dev.q8.tenant={name}")).await.is_empty().then_some(())
+            })
+            .await;
+        }
         assert!(!agent.root().join(name).exists(), "{story}: an absent tenant has no directory");
-        return;
+        return Found::Absent;
     }
     let status = status.expect(200);
     let files: BTreeMap<String, String> =
         project_files(agent, name).into_iter().map(|(path, (_, content))| (path, content)).collect();
     if status["state"] == "kept" {
-        assert!(labels_of(engine, agent, name).await.is_empty(), "{story}: a kept tenant has no container");
+        if let Some(engine) = engine {
+            assert!(labels_of(engine, agent, name).await.is_empty(), "{story}: a kept tenant has no container");
+        }
         assert!(files.is_empty(), "{story}: {files:?}");
-        return;
+        return Found::Kept;
     }
-    let (at, body) = (0..4)
-        .map(|number| (number, variant(name, number)))
-        .find(|(_, body)| files.get("compose.yaml") == files_of(body).get("compose.yaml"))
+    let (at, Candidate { body, containers: wanted }) = candidates
+        .iter()
+        .enumerate()
+        .find(|(_, candidate)| files.get("compose.yaml") == files_of(&candidate.body).get("compose.yaml"))
         .unwrap_or_else(|| panic!("{story}: compose.yaml is nobody's: {files:#?}"));
-    assert_same(&files_of(&body), &files, &format!("{story}: the files of variant {at}"));
-    let wanted: BTreeSet<&str> = match at {
-        0 | 2 => BTreeSet::from(["web-1", "db-1"]),
-        1 => BTreeSet::from(["web-1", "db-1", "more-1"]),
-        _ => BTreeSet::from(["web-1", "web-2", "db-1"]),
-    };
+    assert_same(&files_of(body), &files, &format!("{story}: the files of variant {at}"));
+    let wanted: BTreeSet<&str> = wanted.iter().copied().collect();
     let generation = status["generation"].as_u64().expect("a generation");
     // What was being made when the agent was killed may have appeared after the recovery.
     eventually(&format!("{story}: the containers of variant {at}"), LONG, async || {
         let there = containers(&agent.get(&format!("/v1/tenants/status/{name}")).await.expect(200));
-        let later = labels_of(engine, agent, name)
-            .await
-            .into_iter()
-            .any(|(_, labels)| labels["dev.q8.generation"].parse::<u64>().expect("a generation") > generation);
-        (!later && there.keys().map(String::as_str).collect::<BTreeSet<_>>() == wanted).then_some(())
+        (there.keys().map(String::as_str).collect::<BTreeSet<_>>() == wanted).then_some(())
     })
     .await;
-    let state = if status["desired"] == "stopped" { "exited" } else { "running" };
+    let stopped = status["desired"] == "stopped";
+    let state = if stopped { "exited" } else { "running" };
     let now = crate::scene::status(agent, name).await;
     for (key, container) in &containers(&now) {
         // A container that has been made and never been started is `created`.
-        let fits = container.state == state || (state == "exited" && container.state == "created");
+        let fits = container.state == state || (stopped && container.state == "created");
         assert!(fits, "{story}: {key} is {} in a tenant that is {}: {now}", container.state, now["desired"]);
     }
     // The strictest judge of "all of one generation" is the agent's own plan.
-    let again = agent.post(PROVISION, &body).await.expect(200);
+    let again = agent.post(PROVISION, body).await.expect(200);
     assert_eq!((&again["changed"], &again["generation"]), (&json!(false), &json!(generation)), "{story}: {again}");
+    Found::At { candidate: at, generation, stopped }
 }

@@ -15,5 +15,6 @@ mod secrets_stay_secret;
 mod stops_gracefully;
 mod storm;
 mod the_agent_is_killed;
+mod the_descriptors_run_out;
 mod the_disk_says_no;
 mod the_engine_goes_away;

@@ -74,5 +74,5 @@ async fn a_hundred_mixed_operations_leave_whole_generations() {
         agent.post(&format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null).await.expect(200);
     }
     assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new(), "seed {seed}");
-    assert_no_litter(engine, &agent).await;
+    assert_no_litter(engine, &agent, "at the end").await;
 }

@@ -34,17 +34,18 @@ pub(crate) struct Options<'e> {
     engine: Option<&'e Engine>,
     env: BTreeMap<String, OsString>,
     policy: Option<String>,
+    files: Option<u64>,
 }
 
 impl<'e> Options<'e> {
     /// An agent on an engine.
     pub(crate) fn docker(engine: &'e Engine) -> Self {
-        Self { engine: Some(engine), env: BTreeMap::new(), policy: None }
+        Self { engine: Some(engine), env: BTreeMap::new(), policy: None, files: None }
     }
 
     /// An agent on the in-memory backend.
     pub(crate) fn memory() -> Self {
-        Options { engine: None, env: BTreeMap::new(), policy: None }.env("Q8_AGENT_BACKEND", "memory")
+        Options { engine: None, env: BTreeMap::new(), policy: None, files: None }.env("Q8_AGENT_BACKEND", "memory")
     }
 
     /// Sets a variable; later ones win over the harness' own.
@@ -59,6 +60,12 @@ impl<'e> Options<'e> {
     pub(crate) fn policy(mut self, text: &str) -> Self {
         self.policy = Some(text.to_owned());
         self
+    }
+
+    /// Sets the most descriptors that it may have (`ulimit -n`).
+    #[must_use]
+    pub(crate) fn files(self, most: u64) -> Self {
+        Self { files: Some(most), ..self }
     }
 
     /// Starts it and waits until it is ready.
@@ -78,8 +85,17 @@ impl<'e> Options<'e> {
         let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let log = root.path().join("agent.log");
-        let mut agent =
-            Agent { engine: self.engine, env: self.env, home: root, token, address, log, child: None, identity: None };
+        let mut agent = Agent {
+            engine: self.engine,
+            env: self.env,
+            files: self.files,
+            home: root,
+            token,
+            address,
+            log,
+            child: None,
+            identity: None,
+        };
         agent.launch();
         agent
     }
@@ -90,6 +106,7 @@ impl<'e> Options<'e> {
 pub(crate) struct Agent<'e> {
     engine: Option<&'e Engine>,
     env: BTreeMap<String, OsString>,
+    files: Option<u64>,
     home: TempDir,
     token: String,
     address: SocketAddr,
@@ -101,7 +118,14 @@ pub(crate) struct Agent<'e> {
 impl Agent<'_> {
     fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).expect("the agent's log");
-        let mut command = Command::new(BINARY);
+        let mut command = match self.files {
+            None => Command::new(BINARY),
+            Some(files) => {
+                let mut limited = Command::new("bash");
+                limited.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), BINARY]);
+                limited
+            }
+        };
         // Nothing of the test's own environment but what a service would have.
         command.arg("serve").env_clear().env("PATH", "/usr/bin:/bin").env("RUST_BACKTRACE", "1");
         command
@@ -222,6 +246,13 @@ impl Agent<'_> {
             assert!(Instant::now() < end, "the agent still runs after {limit:?}:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// How it ended by itself, if it has.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().expect("the agent can be waited for")?;
+        self.child = None;
+        Some(status)
     }
 
     /// Starts it again on the same root and address after it has ended, and waits until it is ready.

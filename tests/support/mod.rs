@@ -9,6 +9,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod engine;
+pub(crate) mod fault_proxy;
 pub(crate) mod http;
 pub(crate) mod images;
 pub(crate) mod openapi;

@@ -34,6 +34,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::gate::{Checked, Connection, Creation, Ground};
 use super::gates::ApiVersion;
 use crate::backend::BackendError;
+use crate::crash;
 use crate::domain::{ContainerId, ContainerName, ImageRef, ObjectName};
 use crate::telemetry::Metrics;
 
@@ -252,6 +253,15 @@ impl Engine {
         result
     }
 
+    /// A call that changes something on the engine, counted under the name of its crash points.
+    async fn changing<T>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = std::result::Result<T, Error>>,
+    ) -> Result<T> {
+        crash::around(name, self.within(name, WRITE, call)).await
+    }
+
     /// Counts a call that is not made through [`Self::within`].
     fn count<T>(&self, name: &'static str, begun: Instant, result: &Result<T>) {
         let failure = result.as_ref().err().and_then(EngineError::reason);
@@ -348,21 +358,19 @@ impl Engine {
         if let Some(address) = mac_address {
             client = client.with_request_modifier(with_member("MacAddress", Value::String(address), &body));
         }
-        let created =
-            self.within("create", WRITE, Box::pin(client.create_container(Some(options.build()), body))).await?;
+        let created = self.changing("create", Box::pin(client.create_container(Some(options.build()), body))).await?;
         ContainerId::parse(&created.id)
             .map_err(|_| EngineError::Unreachable("the engine gave no container id".to_owned()))
     }
 
     pub(super) async fn start(&self, id: &ContainerId) -> Result<()> {
         done_if_unchanged(
-            self.within("start", WRITE, self.client()?.start_container(id.as_str(), None::<StartContainerOptions>))
-                .await,
+            self.changing("start", self.client()?.start_container(id.as_str(), None::<StartContainerOptions>)).await,
         )
     }
 
     pub(super) async fn unpause(&self, id: &ContainerId) -> Result<()> {
-        self.within("unpause", WRITE, self.client()?.unpause_container(id.as_str())).await
+        self.changing("unpause", self.client()?.unpause_container(id.as_str())).await
     }
 
     /// Asks the main process to end and waits as long as the container's own stop timeout says, or `seconds`. The engine
@@ -375,7 +383,7 @@ impl Engine {
         let call = self.client()?.stop_container(id.as_str(), Some(options.build()));
         self.stopping().insert(id.clone());
         let begun = Instant::now();
-        let stopped = call.await.map_err(EngineError::from);
+        let stopped = crash::around("stop", call).await.map_err(EngineError::from);
         self.count("stop", begun, &stopped);
         let stopped = done_if_gone(done_if_unchanged(stopped));
         if !matches!(stopped, Err(EngineError::Timeout | EngineError::Unreachable(_))) {
@@ -407,12 +415,12 @@ impl Engine {
 
     pub(super) async fn set_restart_policy(&self, id: &ContainerId, policy: RestartPolicy) -> Result<()> {
         let body = ContainerUpdateBody { restart_policy: Some(policy), ..Default::default() };
-        self.within("set_restart_policy", WRITE, self.client()?.update_container(id.as_str(), body)).await
+        self.changing("set_restart_policy", self.client()?.update_container(id.as_str(), body)).await
     }
 
     pub(super) async fn rename(&self, id: &ContainerId, to: &ContainerName) -> Result<()> {
         let options = RenameContainerOptionsBuilder::new().name(to.as_str()).build();
-        match self.within("rename", WRITE, self.client()?.rename_container(id.as_str(), options)).await {
+        match self.changing("rename", self.client()?.rename_container(id.as_str(), options)).await {
             // "Renaming a container with the same name as its current name"
             Err(EngineError::Refused { status: 400, message }) if message.contains("as its current name") => Ok(()),
             other => other,
@@ -423,7 +431,7 @@ impl Engine {
     pub(super) async fn remove_container(&self, id: &ContainerId) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(false).build();
         done_if_gone(
-            self.within("remove_container", WRITE, self.client()?.remove_container(id.as_str(), Some(options))).await,
+            self.changing("remove_container", self.client()?.remove_container(id.as_str(), Some(options))).await,
         )?;
         self.stopping().remove(id);
         Ok(())
@@ -433,7 +441,7 @@ impl Engine {
 
     pub(super) async fn create_exec(&self, id: &ContainerId, config: Checked<ExecConfig>) -> Result<ExecId> {
         let created =
-            self.within("create_exec", WRITE, self.client()?.create_exec(id.as_str(), config.into_inner())).await?;
+            self.changing("create_exec", self.client()?.create_exec(id.as_str(), config.into_inner())).await?;
         ExecId::parse(created.id)
     }
 
@@ -443,7 +451,7 @@ impl Engine {
         exec: &ExecId,
     ) -> Result<impl Stream<Item = std::result::Result<LogOutput, Error>> + use<>> {
         let options = StartExecOptions { detach: false, tty: false, output_capacity: None };
-        match self.within("start_exec", WRITE, self.client()?.start_exec(&exec.0, Some(options))).await? {
+        match self.changing("start_exec", self.client()?.start_exec(&exec.0, Some(options))).await? {
             StartExecResults::Attached { output, .. } => Ok(output),
             StartExecResults::Detached => Err(EngineError::Unreachable("the engine gave no output".to_owned())),
         }
@@ -479,22 +487,22 @@ impl Engine {
         // Before API 1.44 the engine makes two networks of one name unless it is told not to.
         let client = self.client()?.clone();
         let client = client.with_request_modifier(with_member("CheckDuplicate", Value::Bool(true), &body));
-        self.within("create_network", WRITE, client.create_network(body)).await.map(|created| created.id)
+        self.changing("create_network", client.create_network(body)).await.map(|created| created.id)
     }
 
     pub(super) async fn remove_network(&self, id: &str) -> Result<()> {
-        done_if_gone(self.within("remove_network", WRITE, self.client()?.remove_network(id)).await)
+        done_if_gone(self.changing("remove_network", self.client()?.remove_network(id)).await)
     }
 
     pub(super) async fn connect(&self, connection: Checked<Connection>) -> Result<()> {
         let Connection { network, container, endpoint } = connection.into_inner();
         let body = NetworkConnectRequest { container: container.into(), endpoint_config: Some(endpoint) };
-        self.within("connect", WRITE, self.client()?.connect_network(&network, body)).await
+        self.changing("connect", self.client()?.connect_network(&network, body)).await
     }
 
     pub(super) async fn disconnect(&self, network: &str, id: &ContainerId) -> Result<()> {
         let body = NetworkDisconnectRequest { container: id.as_str().to_owned(), force: Some(true) };
-        match done_if_gone(self.within("disconnect", WRITE, self.client()?.disconnect_network(network, body)).await) {
+        match done_if_gone(self.changing("disconnect", self.client()?.disconnect_network(network, body)).await) {
             // "container … is not connected to the network …": with 500, 403 or 404, depending on the version and on
             // whether the container runs.
             Err(EngineError::Refused { message, .. }) if message.contains("is not connected to") => Ok(()),
@@ -515,17 +523,13 @@ impl Engine {
     }
 
     pub(super) async fn create_volume(&self, body: Checked<VolumeCreateRequest>) -> Result<Volume> {
-        self.within("create_volume", WRITE, self.client()?.create_volume(body.into_inner())).await
+        self.changing("create_volume", self.client()?.create_volume(body.into_inner())).await
     }
 
     pub(super) async fn remove_volume(&self, name: &ObjectName) -> Result<()> {
         done_if_gone(
-            self.within(
-                "remove_volume",
-                WRITE,
-                self.client()?.remove_volume(name.as_str(), None::<RemoveVolumeOptions>),
-            )
-            .await,
+            self.changing("remove_volume", self.client()?.remove_volume(name.as_str(), None::<RemoveVolumeOptions>))
+                .await,
         )
     }
 
@@ -580,7 +584,7 @@ impl Engine {
     pub(super) async fn remove_image(&self, id: &str) -> Result<()> {
         let options = RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
         done_if_gone(
-            self.within("remove_image", WRITE, self.client()?.remove_image(id, Some(options), None)).await.map(drop),
+            self.changing("remove_image", self.client()?.remove_image(id, Some(options), None)).await.map(drop),
         )
     }
 

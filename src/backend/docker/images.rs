@@ -20,6 +20,7 @@ use super::pulls::{PullFailure, Pulls, Steps, Wanted};
 use super::{image_config, platform};
 use crate::backend::{BackendError, Deployment, ImagePull, ProgressEvent, ResolvedImage, ResolvedImages, Run};
 use crate::compose::{PullPolicy, Service};
+use crate::crash;
 use crate::domain::{ImageRef, RegistryAuth, ServiceName};
 
 /// A registry that says nothing for so long is not reachable.
@@ -417,7 +418,8 @@ async fn pull(engine: Arc<Engine>, wanted: Wanted, steps: Steps) -> Result<Optio
     let client = engine.client().map_err(|error| pull_failure(&error, &wanted.reference))?;
     let messages = client.create_image(Some(options.build()), None, credentials);
     let (begun, mut layers) = (Instant::now(), Layers::default());
-    let pulled = follow(messages, &wanted.reference, &mut layers, |step, far| steps.say(step, far)).await;
+    let following = follow(messages, &wanted.reference, &mut layers, |step, far| steps.say(step, far));
+    let pulled = crash::around("pull", following).await;
     engine.metrics().pulled_bytes(layers.downloaded());
     engine.metrics().pull(pulled.as_ref().err().copied().map(PullFailure::reason), begun.elapsed());
     pulled

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
 use bollard::models::{
-    Ipam as EngineIpam, IpamConfig, Network as EngineNetwork, NetworkCreateRequest, VolumeCreateRequest,
+    Ipam as EngineIpam, IpamConfig, Network as EngineNetwork, NetworkCreateRequest, NetworkInspect, VolumeCreateRequest,
 };
 
 use super::engine::{Engine, EngineError};
@@ -201,7 +201,7 @@ pub(super) async fn ensure_network(
 ) -> Result<(), BackendError> {
     let doing = "making a network";
     let spec = deployment.object_hash(network);
-    match engine.inspect_network(&network.name).await {
+    match the_one(engine, deployment, &network.name, None).await {
         Ok(found) => {
             let (id, found_labels) = (found.id.as_deref(), found.labels.unwrap_or_default());
             if !adoption::owns_network(&deployment.tenant, id, &found_labels) {
@@ -239,7 +239,7 @@ pub(super) async fn ensure_network(
         let request = allowance.network(request)?;
         match engine.create_network(request.clone()).await {
             Ok(id) => {
-                as_sent(engine, &allowance, &request, &network.name, &id).await?;
+                as_sent(engine, deployment, &request, &network.name, &id).await?;
                 // The engine adds a subnet of IPv6 by itself.
                 if network.enable_ipv6 == Some(true) {
                     pool.look_around(engine).await.map_err(|error| error.into_backend(doing))?;
@@ -291,18 +291,49 @@ pub(super) fn request(
     }
 }
 
+/// The network of this name. Engines look for the name before they make a network, but not at the same time for two calls:
+/// what a killed agent has asked for may be made beside what its successor asks for. Of such twins the one to `keep` stays,
+/// and one that is in use.
+async fn the_one(
+    engine: &Engine,
+    deployment: &Deployment,
+    name: &ObjectName,
+    keep: Option<&str>,
+) -> Result<NetworkInspect, EngineError> {
+    match engine.inspect_network(name).await {
+        Err(EngineError::Refused { status: 400, message }) if message.contains("ambiguous") => {
+            tracing::warn!(%name, "there are several networks of one name");
+        }
+        other => return other,
+    }
+    let filters = HashMap::from([("name".to_owned(), vec![name.as_str().to_owned()])]);
+    for twin in engine.networks(Some(&filters)).await? {
+        let ours = labels::is_ours(&twin.labels.unwrap_or_default(), &deployment.tenant);
+        let id = twin.id.filter(|id| ours && twin.name.as_deref() == Some(name.as_str()) && keep != Some(id.as_str()));
+        let Some(id) = id else { continue };
+        match engine.remove_network(&id).await {
+            // Containers are on it.
+            Err(EngineError::Refused { status: 403, .. }) => {}
+            other => other?,
+        }
+    }
+    engine.inspect_network(name).await
+}
+
 /// Looks at a network that was made, and removes it again if it is not what was asked for.
 async fn as_sent(
     engine: &Engine,
-    allowance: &Allowance<'_>,
+    deployment: &Deployment,
     request: &Checked<NetworkCreateRequest>,
     name: &ObjectName,
     id: &str,
 ) -> Result<(), BackendError> {
+    let allowance = Allowance::of(deployment, engine.ground());
     if !allowance.confines() {
         return Ok(());
     }
-    let found = engine.inspect_network(name).await.map_err(|error| error.into_backend("looking at a network"))?;
+    let found = the_one(engine, deployment, name, Some(id)).await;
+    let found = found.map_err(|error| error.into_backend("looking at a network"))?;
     let verdict = allowance.network_is_as_sent(request, &found);
     if verdict.is_err() {
         engine.remove_network(id).await.map_err(|error| error.into_backend("removing a network"))?;

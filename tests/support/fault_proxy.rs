@@ -1,0 +1,195 @@
+//! A proxy in front of an engine that disturbs chosen calls.
+//!
+//! The agent makes a connection for each call, so a connection is a call: its head is read, and then it is either passed on
+//! byte by byte (streams and upgraded connections too) or goes wrong in one of the ways that a call can go wrong.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+
+/// How a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Refused with this status; the engine hears nothing of it.
+    Status(u16),
+    /// The connection is closed; the engine hears nothing of it.
+    ResetBefore,
+    /// The engine does it, and its answer is lost.
+    ResetAfter,
+    /// The engine does it, and half of its answer arrives.
+    Truncated,
+    /// It takes two seconds longer.
+    Slow,
+    /// The engine hears nothing of it and the connection stays open without a word.
+    Hang,
+    /// The engine does it, and the connection stays open without a word.
+    HangAfter,
+}
+
+/// Which call: the method, the path with `*` for ids and names, and the how-manieth of them.
+pub(crate) struct Rule {
+    pub(crate) call: String,
+    pub(crate) number: u32,
+    pub(crate) fault: Fault,
+}
+
+#[derive(Default)]
+struct State {
+    rule: Option<Rule>,
+    /// Calls that change something since the last look, in their order.
+    heard: Vec<String>,
+    counts: BTreeMap<String, u32>,
+    hits: u32,
+}
+
+/// A running proxy. Dropping it ends it and all calls through it.
+pub(crate) struct FaultProxy {
+    place: tempfile::TempDir,
+    state: Arc<Mutex<State>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl FaultProxy {
+    /// A proxy in front of the engine at this socket.
+    pub(crate) fn before(engine: &Path) -> Self {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let listener = UnixListener::bind(place.path().join("docker.sock")).expect("a socket");
+        let state = Arc::new(Mutex::new(State::default()));
+        let (engine, shared) = (engine.to_owned(), Arc::clone(&state));
+        let task = tokio::spawn(async move {
+            let mut calls = tokio::task::JoinSet::new();
+            while let Ok((agent, _)) = listener.accept().await {
+                calls.spawn(call(agent, engine.clone(), Arc::clone(&shared)));
+                while calls.try_join_next().is_some() {}
+            }
+        });
+        Self { place, state, task }
+    }
+
+    /// The value of `DOCKER_HOST` that leads through it.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.place.path().join("docker.sock").display())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Disturbs a call from now on; forgets what was disturbed before.
+    pub(crate) fn disturb(&self, rule: Rule) {
+        *self.state() = State { rule: Some(rule), ..State::default() };
+    }
+
+    /// Disturbs nothing any more; gives how many calls were disturbed.
+    pub(crate) fn calm(&self) -> u32 {
+        std::mem::take(&mut *self.state()).hits
+    }
+
+    /// The calls that change something, since the last look.
+    pub(crate) fn heard(&self) -> Vec<String> {
+        std::mem::take(&mut *self.state()).heard
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// `POST /containers/4711/start?t=1` as `POST /containers/*/start`; none for what only reads.
+fn name_of(head: &str) -> Option<String> {
+    let mut words = head.split(' ');
+    let (method, target) = (words.next()?, words.next()?);
+    if !["POST", "PUT", "DELETE"].contains(&method) {
+        return None;
+    }
+    let path = target.split('?').next()?;
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let parts: Vec<&str> = match parts.as_slice() {
+        [version, rest @ ..] if version.starts_with("v1.") => rest.to_vec(),
+        all => all.to_vec(),
+    };
+    let generic = parts.iter().enumerate().map(|(at, part)| if at == 1 && *part != "create" { "*" } else { part });
+    Some(format!("{method} /{}", generic.collect::<Vec<_>>().join("/")))
+}
+
+/// One call from its beginning to its end. Whatever breaks on the way ends it, which is what a proxy can do.
+async fn call(mut agent: UnixStream, engine: PathBuf, state: Arc<Mutex<State>>) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    let mut buffer = vec![0; 16 << 10];
+    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+        let count = agent.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        head.extend_from_slice(&buffer[..count]);
+    }
+    let fault = fault_for(&head, &state);
+    if let Some(Fault::Status(status)) = fault {
+        let body = r#"{"message":"this was made up"}"#;
+        let answer = format!(
+            "HTTP/1.1 {status} Made Up\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        agent.write_all(answer.as_bytes()).await?;
+        agent.shutdown().await?;
+        // What it still sends is taken, so that it is the answer that it sees and not a reset.
+        while agent.read(&mut buffer).await? > 0 {}
+        return Ok(());
+    }
+    match fault {
+        Some(Fault::ResetBefore) => return Ok(()),
+        Some(Fault::Hang) => {
+            while agent.read(&mut buffer).await? > 0 {}
+            return Ok(());
+        }
+        Some(Fault::Slow) => tokio::time::sleep(Duration::from_secs(2)).await,
+        _ => {}
+    }
+    let mut engine = UnixStream::connect(engine).await?;
+    engine.write_all(&head).await?;
+    if matches!(fault, None | Some(Fault::Slow)) {
+        tokio::io::copy_bidirectional(&mut agent, &mut engine).await?;
+        return Ok(());
+    }
+    // The rest of the request goes on while the answer is waited for; its first bytes say that the engine has done it.
+    let answer = {
+        let mut answer = vec![0; 64 << 10];
+        let (mut from_agent, _) = agent.split();
+        let (mut from_engine, mut to_engine) = engine.split();
+        let passing = async {
+            tokio::io::copy(&mut from_agent, &mut to_engine).await?;
+            // It may have said all; the answer is still to come.
+            std::future::pending::<std::io::Result<usize>>().await
+        };
+        let count = tokio::select! {
+            failed = passing => failed?,
+            count = from_engine.read(&mut answer) => count?,
+        };
+        answer.truncate(count);
+        answer
+    };
+    match fault {
+        Some(Fault::Truncated) => agent.write_all(&answer[..answer.len() / 2]).await?,
+        Some(Fault::HangAfter) => while agent.read(&mut buffer).await? > 0 {},
+        _ => {}
+    }
+    Ok(())
+}
+
+fn fault_for(head: &[u8], state: &Mutex<State>) -> Option<Fault> {
+    let name = name_of(&String::from_utf8_lossy(head))?;
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = state.counts.entry(name.clone()).or_default();
+    *count += 1;
+    let count = *count;
+    state.heard.push(name.clone());
+    let fault = state.rule.as_ref().filter(|rule| rule.call == name && rule.number == count).map(|rule| rule.fault);
+    state.hits += u32::from(fault.is_some());
+    fault
+}

@@ -1,0 +1,217 @@
+//! Each call that changes something on the engine goes wrong in each way that it can: refused, lost before or after it was
+//! done, cut short, slow, or never answered. The operation succeeds or says a word of the table, and afterwards, without a
+//! restart, the tenant is what it was before or what it was to be, and repeating the request does it once.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::actions::{Action, Bystander, Victim, send};
+use crate::auditor::Found;
+use crate::scene::LONG;
+use crate::support::agent::Options;
+use crate::support::engine::Engine;
+use crate::support::fault_proxy::{Fault, FaultProxy, Rule};
+use crate::support::{eventually, unique};
+use crate::whole;
+
+const FAULTS: [Fault; 9] = [
+    Fault::ResetAfter,
+    Fault::Status(500),
+    Fault::ResetBefore,
+    Fault::Truncated,
+    Fault::Status(409),
+    Fault::Status(404),
+    Fault::Slow,
+    Fault::HangAfter,
+    Fault::Hang,
+];
+
+/// What an operation may say when the engine does such things, with the status that goes with it.
+const WORDS: &[(&str, u16)] = &[
+    ("BACKEND_UNAVAILABLE", 503),
+    ("BACKEND_ERROR", 502),
+    ("DEADLINE_EXCEEDED", 504),
+    // Somebody else may have the name: that is what 409 means, and the agent has looked.
+    ("NAME_TAKEN", 409),
+    // So an engine says that the image went between the look and the making.
+    ("IMAGE_NOT_FOUND", 502),
+    ("SERVICE_EXITED", 502),
+    ("SERVICE_UNHEALTHY", 502),
+];
+
+async fn torture(what: &str, prepare: &[Action], cycle: &[Action], every: usize) {
+    let engine = Engine::shared().with_busybox().await;
+    let proxy = FaultProxy::before(engine.socket());
+    let options = Options::docker(engine).env("DOCKER_HOST", proxy.host());
+    let agent = options.env("Q8_AGENT_OPERATION_TIMEOUT", "15s").env("Q8_AGENT_BUSY_WAIT", "10s").start().await;
+    let mut victim = Victim::new(unique("victim"));
+    let bystander = Bystander::new(engine, &agent, &victim).await;
+    for action in prepare {
+        victim.act(Some(engine), &agent, *action, what).await;
+    }
+    let mut left: Vec<Vec<Rule>> = Vec::new();
+    for (number, action) in cycle.iter().enumerate() {
+        proxy.heard();
+        victim.act(Some(engine), &agent, *action, what).await;
+        let mut rules = rules(&proxy.heard());
+        assert!(rules.len() >= FAULTS.len(), "{what}: {action:?} makes calls");
+        if !whole() {
+            // Waiting for what never answers is for those who have the time.
+            rules.retain(|rule| !matches!(rule.fault, Fault::Hang | Fault::HangAfter));
+            let mut at = number;
+            rules.retain(|_| {
+                at += 1;
+                at.is_multiple_of(every)
+            });
+        }
+        left.push(rules);
+    }
+    let (mut tried, mut hit) = (0, 0);
+    while left.iter().any(|rules| !rules.is_empty()) {
+        for (number, action) in cycle.iter().enumerate() {
+            let Some(rule) = left[number].pop() else {
+                victim.act(Some(engine), &agent, *action, what).await;
+                continue;
+            };
+            let story = format!("{what}: {action:?} with {:?} of {} #{}", rule.fault, rule.call, rule.number);
+            tried += 1;
+            let begun = std::time::Instant::now();
+            let (was, request) = (victim.at, victim.request(*action));
+            proxy.disturb(rule);
+            let answer = send(&agent, &request).await.expect("no panic").expect("an answer");
+            hit += proxy.calm();
+            eprintln!("{story}: {} after {:?}", answer.status, begun.elapsed());
+            if !answer.status.is_success() {
+                let told = answer.json();
+                let expected =
+                    WORDS.iter().any(|(code, status)| told["code"] == *code && answer.status.as_u16() == *status);
+                assert!(expected, "{story}: {} {told}", answer.status);
+            }
+            until_mended(&agent, &story).await;
+            audit_after(engine, &agent, &mut victim, *action, answer.status.is_success(), &story).await;
+            victim.repeat(Some(engine), &agent, *action, &request, was, &story).await;
+            bystander.assert_untouched(engine, &story).await;
+        }
+    }
+    eprintln!("{what}: {hit} of {tried} faults met a call");
+    assert!(hit * 10 >= tried * 8, "{what}: only {hit} of {tried} faults met a call");
+    victim.act(Some(engine), &agent, Action::Purge, what).await;
+    bystander.end(engine, &agent).await;
+}
+
+/// An action that has failed for good need not leave what was before: a teardown goes on, and a stop or a restart that was
+/// refused half-way is repeated by whoever asked for it.
+async fn audit_after(
+    engine: &Engine,
+    agent: &crate::support::agent::Agent<'_>,
+    victim: &mut Victim,
+    action: Action,
+    acknowledged: bool,
+    story: &str,
+) {
+    let leaves_it_half_done = matches!(action, Action::Restart | Action::Stop | Action::Start);
+    if acknowledged || !leaves_it_half_done {
+        victim.audit(Some(engine), agent, action, acknowledged, story).await;
+    } else if let Found::At { candidate, generation, .. } = victim.at {
+        // The record of a stop says so whatever became of the containers.
+        let status = crate::scene::status(agent, &victim.name).await;
+        assert_eq!(status["generation"], generation, "{story}: of variant {candidate}: {status}");
+        crate::auditor::assert_no_litter(engine, agent, story).await;
+        crate::auditor::assert_orderly(&agent.root(), Some(&victim.name), story);
+    }
+}
+
+/// Each call with each fault: of several calls of one name the first and the last.
+fn rules(heard: &[String]) -> Vec<Rule> {
+    let mut counts: BTreeMap<&String, u32> = BTreeMap::new();
+    for call in heard {
+        *counts.entry(call).or_default() += 1;
+    }
+    let mut rules = Vec::new();
+    for (call, count) in counts {
+        // "Not found" is how an engine says that there is nothing left to do here. None lies about that.
+        let is_done_when_gone = call.starts_with("DELETE") || call.ends_with("/stop") || call.ends_with("/disconnect");
+        for fault in FAULTS.into_iter().filter(|fault| *fault != Fault::Status(404) || !is_done_when_gone) {
+            rules.push(Rule { call: call.clone(), number: 1, fault });
+            if count > 1 {
+                rules.push(Rule { call: call.clone(), number: count, fault });
+            }
+        }
+    }
+    // The last come first; those that take minutes are for the end.
+    rules.sort_by_key(|rule| !matches!(rule.fault, Fault::Hang | Fault::HangAfter));
+    rules
+}
+
+async fn until_mended(agent: &crate::support::agent::Agent<'_>, story: &str) {
+    eventually(&format!("{story}: mended without a restart"), LONG * 3, async || {
+        let answer = agent.get("/ready").await;
+        (answer.status == 200 && answer.json()["degraded"] == json!([])).then_some(())
+    })
+    .await;
+}
+
+use Action::{Provision, Purge, Restart, Start, Stop, Teardown, Update};
+
+#[tokio::test]
+async fn of_updates() {
+    torture("updates", &[Provision(0)], &[Update(1), Update(0)], 13).await;
+}
+
+#[tokio::test]
+async fn of_first_provisions_and_purges() {
+    torture("first provisions and purges", &[], &[Provision(0), Purge], 17).await;
+}
+
+#[tokio::test]
+async fn of_teardowns() {
+    torture("teardowns", &[Provision(0)], &[Teardown, Provision(1)], 19).await;
+}
+
+#[tokio::test]
+async fn of_stops_starts_and_restarts() {
+    torture("stops, starts and restarts", &[Provision(2)], &[Stop, Start, Restart], 7).await;
+}
+
+/// A stream of the engine that breaks in the middle is begun again; what it was about has not been missed.
+#[tokio::test]
+async fn of_waiting_for_health_with_a_daemon_that_dies() {
+    let engine = Engine::own();
+    engine.with_busybox().await;
+    let options = Options::docker(&engine).env("Q8_AGENT_OPERATION_TIMEOUT", "20s");
+    let agent = options.env("Q8_AGENT_BUSY_WAIT", "60s").start().await;
+    let mut victim = Victim::new(unique("victim"));
+    victim.act(Some(&engine), &agent, Provision(0), "a dying daemon").await;
+    // At another moment of the operation each time; frozen ones answer nothing, killed ones take their calls with them.
+    let rounds: &[(u64, bool)] = if whole() {
+        &[(50, true), (150, false), (300, true), (500, false), (800, true), (1200, false), (1700, true), (2500, false)]
+    } else {
+        &[(300, true), (600, false)]
+    };
+    for (round, (pause, kill)) in rounds.iter().enumerate() {
+        let action = if matches!(victim.at, Found::At { candidate: 0, .. }) { Update(1) } else { Update(0) };
+        let story = format!("{action:?}, the daemon {} after {pause} ms", if *kill { "killed" } else { "frozen" });
+        let (was, request) = (victim.at, victim.request(action));
+        let running = send(&agent, &request);
+        tokio::time::sleep(std::time::Duration::from_millis(*pause)).await;
+        if *kill {
+            engine.kill();
+            tokio::time::sleep(std::time::Duration::from_secs(round as u64 % 3)).await;
+            engine.start();
+        } else {
+            engine.freeze();
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            engine.thaw();
+        }
+        let answer = running.await.expect("no panic").expect("an answer");
+        until_mended(&agent, &story).await;
+        if *kill {
+            // Containers without a restart policy end with the engine; whoever runs them starts them again.
+            agent.post(&format!("/v1/tenants/start/{}", victim.name), &Value::Null).await.expect(200);
+        }
+        victim.audit(Some(&engine), &agent, action, answer.status.is_success(), &story).await;
+        victim.repeat(Some(&engine), &agent, action, &request, was, &story).await;
+    }
+    victim.act(Some(&engine), &agent, Purge, "a dying daemon").await;
+}

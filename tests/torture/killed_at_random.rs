@@ -1,0 +1,83 @@
+//! The agent is killed at any moment of mixed operations on several tenants: 300 times in the whole form.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::auditor::{Dice, assert_no_litter, assert_orderly, audit, variant};
+use crate::scene::{PROVISION, UPDATE, begin};
+use crate::support::agent::Options;
+use crate::support::engine::Engine;
+use crate::support::unique;
+use crate::whole;
+
+const TENANTS: usize = 3;
+
+/// One operation, some of which are refused because the tenant is not there or has nothing to go back to.
+fn operation(dice: &mut Dice, name: &str) -> (String, Value) {
+    let path = |action: &str, query: &str| format!("/v1/tenants/{action}/{name}{query}");
+    match dice.roll(16) {
+        0..6 => (PROVISION.to_owned(), variant(name, dice.roll(4))),
+        6..9 => {
+            let mut body = variant(name, dice.roll(4));
+            body.as_object_mut().expect("an object").remove("id");
+            let files = body["files"].as_object_mut().expect("files");
+            for other in (0..4).map(|number| format!("file-{number}")) {
+                files.entry(other).or_insert(Value::Null);
+            }
+            body["pull"] = json!(false);
+            (UPDATE.to_owned(), body)
+        }
+        9 => (path("rollback", ""), Value::Null),
+        10 => (path("restart", ""), Value::Null),
+        11 => (path("stop", ""), Value::Null),
+        12 => (path("start", ""), Value::Null),
+        13 => (path("teardown", ""), Value::Null),
+        14 => (path("teardown", "?purge=true"), Value::Null),
+        _ => (path("restart", "?service=web"), Value::Null),
+    }
+}
+
+#[tokio::test]
+async fn again_and_again() {
+    let engine = Engine::shared().with_busybox().await;
+    let mut agent = Options::docker(engine).env("Q8_AGENT_LOG", "info").start().await;
+    // Another seed is another story; a story that failed names its own.
+    let seed = std::env::var("Q8_TEST_SEED").map_or(0x5eed_0300, |text| text.parse().expect("a number"));
+    let mut dice = Dice(seed);
+    let names: Vec<String> = (0..TENANTS).map(|_| unique("chaos")).collect();
+    let kills = if whole() { 300 } else { 10 };
+    for round in 0..kills {
+        let operations: Vec<(String, Value)> = names.iter().map(|name| operation(&mut dice, name)).collect();
+        let pause = Duration::from_millis(dice.roll(2500));
+        let running: Vec<_> = operations.iter().map(|(path, body)| begin(&agent, path, body)).collect();
+        tokio::time::sleep(pause).await;
+        agent.kill();
+        let mut answers = Vec::new();
+        for answer in running {
+            answers.push(answer.await.expect("no panic").map(|answer| answer.status.as_u16()).ok());
+        }
+        // Every fourth time the recovery is killed as well.
+        if round % 4 == 3 {
+            agent.start_again_without_waiting();
+            tokio::time::sleep(Duration::from_millis(dice.roll(600))).await;
+            agent.kill();
+        }
+        agent.start_again().await;
+        let paths: Vec<&String> = operations.iter().map(|(path, _)| path).collect();
+        for name in &names {
+            let story =
+                format!("seed {seed}, round {round}: {paths:?} killed after {pause:?}, answered {answers:?}: {name}");
+            audit(engine, &agent, name, &story).await;
+        }
+        if round % 25 == 24 {
+            eprintln!("{} of {kills} kills", round + 1);
+        }
+    }
+    for name in &names {
+        agent.post(&format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null).await.expect(200);
+    }
+    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new(), "seed {seed}");
+    assert_no_litter(engine, &agent, "at the end").await;
+    assert_orderly(&agent.root(), None, "at the end");
+}
