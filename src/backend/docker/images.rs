@@ -652,7 +652,7 @@ mod tests {
             r#"{"status": "Status: Downloaded newer image for x:1"}"#.to_owned(),
         ];
         let messages = stream::iter(messages.map(|text| Message::Ok(message(&text))));
-        assert_eq!(follow(messages, "x:1", drop).await, Ok(Some(digest)));
+        assert_eq!(follow(messages, "x:1", &mut Layers::default(), |_, _| {}).await, Ok(Some(digest)));
     }
 
     #[tokio::test(start_paused = true)]
