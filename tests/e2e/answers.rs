@@ -163,7 +163,7 @@ async fn logs_come_as_text_and_as_ndjson() {
     for _ in 0..2 {
         let line = ndjson.next(PATIENCE).await.expect("a line");
         let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert_eq!(fields(&line), ["time", "service", "container", "stream", "line"].into(), "{line}");
+        assert_eq!(fields(&line), ["time", "service", "container", "stream", "line", "cursor"].into(), "{line}");
         assert_eq!(
             (&line["service"], &line["container"]),
             (&json!("web"), &json!(format!("q8-{}-web-1", tenant.name)))

@@ -64,8 +64,8 @@ fn the_rules_come_and_go() {
 const PACKETS: &str = r#"
 set -eu
 export PATH=$PATH:/usr/sbin:/sbin
-unshare --net sleep 600 & tenant=$!
-unshare --net sleep 600 & cloud=$!
+unshare --net sleep 600 >/dev/null 2>&1 & tenant=$!
+unshare --net sleep 600 >/dev/null 2>&1 & cloud=$!
 listeners=
 trap 'kill $tenant $cloud $listeners' EXIT
 own=$(readlink /proc/self/ns/net)
@@ -107,10 +107,16 @@ for address in $closed $open; do
 done
 echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
-in_cloud busybox nc -ll -p 80 -e true & listeners="$listeners $!"
-for port in 8080 20000; do busybox nc -ll -p $port -e true & listeners="$listeners $!"; done
+# Not through a function: the process to be ended is the listener itself. What outlives the script must not hold its output.
+nsenter --net=/proc/$cloud/ns/net busybox nc -ll -p 80 -e true >/dev/null 2>&1 & listeners="$listeners $!"
+for port in 8080 20000; do busybox nc -ll -p $port -e true >/dev/null 2>&1 & listeners="$listeners $!"; done
 reaches() { in_tenant busybox nc -w 2 "$1" "$2" </dev/null >/dev/null 2>&1; }
 expect() {
+  # What is to be open may take a moment: neighbours have to find each other first.
+  for _ in $(seq 20); do
+    if [ "$1" = closed ] || reaches "$2" "$3"; then break; fi
+    sleep 0.1
+  done
   if reaches "$2" "$3"; then found=open; else found=closed; fi
   [ $found = "$1" ] || { echo "$2 port $3 is $found, and not $1"; exit 1; }
 }

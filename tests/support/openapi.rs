@@ -65,6 +65,9 @@ pub(crate) fn check(method: &Method, path: &str, answer: &Answer) {
     let Some(response) = operation["responses"].get(status.to_string()) else {
         panic!("{method} {path}: the document does not know status {status}: {}", answer.text());
     };
+    if answer.bytes.is_empty() && response.get("content").is_none_or(|content| content == &json!({})) {
+        return;
+    }
     let media = answer.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = media.split(';').next().unwrap_or_default().trim();
     let content = &response["content"];

@@ -199,6 +199,18 @@ fn ok(about: &'static str, shape: Shape) -> Vec<Answer> {
     vec![Answer { status: 200, about, shapes: vec![shape] }]
 }
 
+/// An answer that the client may have already.
+fn known(about: &'static str, shapes: Vec<Shape>) -> Vec<Answer> {
+    vec![
+        Answer { status: 200, about, shapes },
+        Answer { status: 304, about: "Nothing but its age has changed since the ETag was given.", shapes: Vec::new() },
+    ]
+}
+
+fn if_none_match() -> Vec<Parameter> {
+    vec![parameter("If-None-Match", "The ETag of an earlier answer.", json!({"type": "string"}))]
+}
+
 /// What the document says about a route.
 pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
     let services = json!([{
@@ -329,16 +341,17 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
             )
         },
         Route::Tenants => Operation {
+            headers: if_none_match(),
             codes: vec![ErrorCode::BackendUnavailable],
             ..get(
                 "listTenants",
                 "All tenants of this host, one line each.",
-                ok(
+                known(
                     "The tenants, by name.",
-                    schemas.json::<TenantList>(json!({"age_ms": 350, "tenants": [{
+                    vec![schemas.json::<TenantList>(json!({"age_ms": 350, "tenants": [{
                         "subdomain": "acme", "id": "tenant-1", "project": "q8-acme", "backend": "docker",
                         "desired": "running", "state": "running", "generation": 1, "services_ready": 1, "services": 1
-                    }]})),
+                    }]}))],
                 ),
             )
         },
@@ -370,20 +383,21 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 ),
                 parameter("all", "With format=compose: also what does not run.", json!({"type": "boolean", "default": false})),
             ],
+            headers: if_none_match(),
             codes: vec![ErrorCode::BackendUnavailable],
             ..get(
                 "status",
                 "One tenant in detail, from memory. With If-None-Match, one that has not changed is 304.",
-                ok(
+                known(
                     "How it is.",
-                    schemas.json::<TenantStatus>(json!({
+                    vec![schemas.json::<TenantStatus>(json!({
                         "subdomain": "acme", "id": "tenant-1", "project": "q8-acme", "backend": "docker",
                         "desired": "running", "state": "running", "generation": 1, "age_ms": 0, "warnings": [],
                         "endpoints": [{
                             "service": "web", "port": 80, "protocol": "tcp", "host": "127.0.0.1", "host_port": 20000
                         }],
                         "services": services
-                    })),
+                    })), Shape::lines("application/x-ndjson", vec![json!({"type": "object"})], "{\"Service\":\"web\",\"State\":\"running\"}\n")],
                 ),
             )
         },
