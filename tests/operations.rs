@@ -105,8 +105,8 @@ async fn an_accepted_operation_is_followed_to_its_end() {
 
     let operation = agent.get(&format!("/v1/operations/{id}")).await.expect(200);
     assert_eq!(operation, last.2);
-    let list = agent.get("/v1/operations?subdomain=acme").await.expect(200);
-    assert_eq!((&list["operations"][0]["id"], &list["operations"][0]["result"]), (&json!(id), &Value::Null));
+    let told = agent.get("/v1/operations?subdomain=acme").await.expect(200);
+    assert_eq!((&told["operations"][0]["id"], &told["operations"][0]["result"]), (&json!(id), &Value::Null));
     let unknown = "/v1/operations/0190a1b2-0000-7000-8000-000000000000";
     agent.get(unknown).await.refused(404, "NOT_FOUND");
 }

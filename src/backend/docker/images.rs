@@ -287,9 +287,9 @@ async fn available(
         _ => return Err(not_found(" after the pull")),
     };
     let is_new = |found: &ImageInspect| there.as_ref().is_none_or(|before| before.id != found.id);
-    let pulled = is_new(&now);
+    let brought = is_new(&now);
     let mut now = resolve(image, &now);
-    now.resolved.pulled = pulled;
+    now.resolved.pulled = brought;
     match (&digest, &now.resolved.digest) {
         (Some(digest), Some(other)) if digest == other => return Ok(now),
         // Another tenant's pull has moved the tag meanwhile: what this one was allowed is what it has pulled. (An image of

@@ -90,10 +90,10 @@ impl Orchestrator {
         timeout(PATIENCE, self.list()).await.ok()?.ok()?;
         let mut states = States::default();
         for entry in &self.inner.mirror.tenants {
-            let status = entry.status(self.inner.operations.current(entry.key()), 0);
-            let state = serde_json::to_value(status.state).ok()?.as_str()?.to_owned();
+            let tenant = entry.status(self.inner.operations.current(entry.key()), 0);
+            let state = serde_json::to_value(tenant.state).ok()?.as_str()?.to_owned();
             *states.tenants.entry(state).or_default() += 1;
-            for container in status.services.iter().flat_map(|service| &service.containers) {
+            for container in tenant.services.iter().flat_map(|service| &service.containers) {
                 let state = container.state.as_str();
                 states.active += usize::from(matches!(state, "running" | "paused" | "restarting"));
                 *states.containers.entry(state.to_owned()).or_default() += 1;
