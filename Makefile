@@ -54,9 +54,8 @@ lint: format clippy
 format:
 	cargo fmt --all --check
 clippy:
-	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features crash-points -- -D warnings
-	cargo clippy --locked --test compose_cli -- -D warnings
+	cargo clippy --locked --lib --bins --test compose_cli -- -D warnings
 
 engine:
 	@scripts/engine.sh start

@@ -25,6 +25,7 @@ use common::support::{eventually, http, unique};
 /// Bytes of text in a line, its end included.
 const LINE: usize = 93;
 const LINES: usize = 1_075_000;
+#[allow(clippy::cast_precision_loss, reason = "it is about 1e8")]
 const PAYLOAD: f64 = (LINE * LINES) as f64;
 /// Longer than any of it takes.
 const LONG: Duration = Duration::from_secs(300);
@@ -65,7 +66,7 @@ fn main() {
             {
                 let before = cpu(agent.pid());
                 times.push(through(&agent, &query, accept).await);
-                cpus.push(cpu(agent.pid()) - before);
+                cpus.push(cpu(agent.pid()).saturating_sub(before));
             }
         }
         let floor = median(raw.clone());

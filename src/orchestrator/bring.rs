@@ -322,6 +322,10 @@ impl Orchestrator {
         let staged = self.timed("stage", staging).await;
         let result = async {
             staged?;
+            if record.generation == Generation::NONE {
+                // From now on there is such a tenant, whatever becomes of it.
+                self.on_record(record);
+            }
             self.timed("place_files", self.place_files(deployment)).await?;
             self.timed("apply", backend.apply(deployment, images, plan, &wanted.run)).await?;
             op.running().close_to_cancel("it is being committed")

@@ -51,21 +51,27 @@ pub(super) struct Standing {
     behind: HashMap<Subdomain, Instant>,
     /// Attempts to watch that have failed so far.
     pub(super) failures: u64,
+    /// When the backend was last found away: what was known before then counts no more.
+    doubted: Option<Instant>,
 }
 
 impl Standing {
-    pub(super) fn new(in_step: Instant, behind: HashMap<Subdomain, Instant>, failures: u64) -> Self {
-        Self { in_step: Some(in_step), behind, failures }
+    /// All was as it was known to be at this moment, but for those that are behind.
+    pub(super) fn step(&mut self, in_step: Instant, behind: HashMap<Subdomain, Instant>) {
+        if self.doubted.is_none_or(|doubted| in_step > doubted) {
+            (self.in_step, self.behind) = (Some(in_step), behind);
+        }
     }
 
     /// Somebody has found the backend away. If it is not, the watch says so within a second.
     pub(super) fn doubt(&mut self) {
-        self.in_step = None;
+        (self.in_step, self.doubted) = (None, Some(Instant::now()));
     }
 
     /// An attempt to watch has failed, or a watch has ended.
     pub(super) fn fail(&mut self) {
-        *self = Self { failures: self.failures + 1, ..Self::default() };
+        let doubted = Some(Instant::now());
+        *self = Self { failures: self.failures + 1, doubted, ..Self::default() };
     }
 }
 
@@ -142,7 +148,8 @@ impl Mirror {
             .in_step
             .filter(|_| entry.looked.is_some())
             .map(|in_step| standing.behind.get(&entry.record.subdomain).map_or(in_step, |since| in_step.min(*since)));
-        in_step.max(entry.looked)
+        let looked = entry.looked.filter(|at| standing.doubted.is_none_or(|doubted| *at > doubted));
+        in_step.max(looked)
     }
 }
 

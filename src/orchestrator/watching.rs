@@ -94,7 +94,7 @@ impl Orchestrator {
 
     fn in_step(&self, name: BackendName, as_of: Instant, behind: HashMap<Subdomain, Instant>) {
         if let Some(link) = self.inner.mirror.links.get(&name) {
-            link.standing.send_modify(|standing| *standing = Standing::new(as_of, behind, standing.failures));
+            link.standing.send_modify(|standing| standing.step(as_of, behind));
         }
     }
 
@@ -157,7 +157,9 @@ impl Orchestrator {
 
     /// A tenant is gone with its record.
     pub(super) fn off_record(&self, tenant: &Subdomain) {
-        if self.inner.mirror.tenants.remove(tenant).is_some() {
+        let removed = self.inner.mirror.tenants.remove(tenant);
+        // Of a first provision that failed nobody has heard.
+        if removed.is_some_and(|(_, entry)| entry.record.generation != crate::domain::Generation::NONE) {
             self.inner.feed.publish(tenant, &Happening::Purged {});
         }
     }

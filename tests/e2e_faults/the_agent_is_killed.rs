@@ -13,6 +13,7 @@ use crate::scene::{
 };
 use crate::support::agent::{Agent, Options};
 use crate::support::engine::Engine;
+use crate::support::traces::without_notes;
 use crate::support::{eventually, unique};
 
 /// Waits until a container of this service and generation runs.
@@ -89,11 +90,7 @@ async fn while_a_first_provision_waits_for_health() {
     let mut agent = Options::docker(engine).start().await;
     let name = unique("killed");
     // That it was recovered is remembered for a while.
-    let disk = |agent: &Agent<'_>| {
-        let mut disk = tree(&agent.root());
-        disk.retain(|path, _| !path.starts_with(".agent/late/"));
-        disk
-    };
+    let disk = |agent: &Agent<'_>| without_notes(tree(&agent.root()));
     let empty = disk(&agent);
     let text = |health: &str| {
         let volumes = "volumes: ['store:/store', './data/x:/x', './page:/page:ro']";

@@ -20,7 +20,7 @@ use crate::domain::{ObjectKey, ObjectName};
 /// Prefix length of a tenant network: 62 usable addresses.
 const SUBNET_PREFIX: u8 = 26;
 /// How often another subnet is tried when somebody else takes the chosen one at the same moment.
-const ATTEMPTS: usize = 8;
+const ATTEMPTS: usize = 64;
 
 /// An IPv4 network in CIDR notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

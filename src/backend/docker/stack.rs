@@ -116,7 +116,7 @@ impl Hands for Stack<'_> {
 
     async fn make_container(&self, slot: Slot<'_>) -> Result<(), BackendError> {
         self.run.progress.report("making containers");
-        let id = apply::make_container(self, slot).await?;
+        let id = Box::pin(apply::make_container(self, slot)).await?;
         self.made().insert((slot.service.clone(), slot.number), id);
         Ok(())
     }
