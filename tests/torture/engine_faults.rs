@@ -156,12 +156,12 @@ use Action::{Provision, Purge, Restart, Start, Stop, Teardown, Update};
 
 #[tokio::test]
 async fn of_updates() {
-    torture("updates", &[Provision(0)], &[Update(1), Update(0)], 13).await;
+    torture("updates", &[Provision(0)], &[Update(1), Update(0)], 23).await;
 }
 
 #[tokio::test]
 async fn of_first_provisions_and_purges() {
-    torture("first provisions and purges", &[], &[Provision(0), Purge], 17).await;
+    torture("first provisions and purges", &[], &[Provision(0), Purge], 23).await;
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn of_teardowns() {
 
 #[tokio::test]
 async fn of_stops_starts_and_restarts() {
-    torture("stops, starts and restarts", &[Provision(2)], &[Stop, Start, Restart], 7).await;
+    torture("stops, starts and restarts", &[Provision(2)], &[Stop, Start, Restart], 11).await;
 }
 
 /// A stream of the engine that breaks in the middle is begun again; what it was about has not been missed.
