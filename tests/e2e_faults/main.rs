@@ -18,3 +18,4 @@ mod the_agent_is_killed;
 mod the_descriptors_run_out;
 mod the_disk_says_no;
 mod the_engine_goes_away;
+mod the_main_server_steers_two_hosts;
