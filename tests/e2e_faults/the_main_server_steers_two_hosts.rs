@@ -133,8 +133,8 @@ async fn from_the_first_tenant_to_the_last() {
     one.start();
     first.start_again().await;
     eventually("the first host takes tenants again", LONG, async || {
-        let stats = first.get("/v1/system/stats").await.expect(200);
-        (stats["schedulable"] == true).then_some(())
+        let told = first.get("/v1/system/stats").await.expect(200);
+        (told["schedulable"] == true).then_some(())
     })
     .await;
     assert_eq!(first.get(&format!("/v1/tenants/status/{lost}?fresh=1")).await.expect(200)["generation"], 2);
