@@ -175,7 +175,7 @@ impl Orchestrator {
         let planning = op.unless_cancelled(backend.plan(&loaded.deployment, &images, &wanted.run));
         let plan = self.timed("plan", planning).await?;
         self.check_expected(&record, &wanted, &plan)?;
-        let live = !record.kept && record.generation != Generation::NONE;
+        let live = record.is_live();
         let mut warnings = loaded.warnings.clone();
         warnings.extend(plan.warnings.iter().cloned());
         let same = self.is_same(&record, &wanted, &loaded, &plan);
@@ -241,7 +241,7 @@ impl Orchestrator {
 
     /// Whether everything is as wanted already.
     pub(super) fn is_same(&self, record: &Record, wanted: &Wanted, loaded: &Loaded, plan: &Plan) -> bool {
-        let live = !record.kept && record.generation != Generation::NONE;
+        let live = record.is_live();
         // A rollback always makes a generation: that is how a repeat of it is told from another one.
         live && wanted.kind != OperationKind::Rollback
             && plan.is_empty()

@@ -153,11 +153,6 @@ impl Mirror {
     }
 }
 
-/// Whether services of it are to be there, running or stopped.
-pub(super) fn is_up(record: &Record) -> bool {
-    !record.kept && record.generation != Generation::NONE
-}
-
 impl Entry {
     pub(super) fn new(record: &Record) -> Self {
         Self {
@@ -182,11 +177,11 @@ impl Entry {
         if before.generation != record.generation {
             self.shape = None;
         }
-        if !is_up(record) {
+        if !record.is_live() {
             self.containers.clear();
             self.shape = None;
         }
-        match (is_up(&before), is_up(record)) {
+        match (before.is_live(), record.is_live()) {
             (false, true) => Some(Happening::Created { generation: record.generation }),
             (true, false) => Some(Happening::Kept {}),
             _ => None,
@@ -276,7 +271,7 @@ impl Entry {
     /// None while its specification has not been read.
     pub(super) fn view(&self, operation: Option<OperationKind>) -> Option<View> {
         let operating = operation.is_some_and(is_bringing_up);
-        let services = match (is_up(&self.record), &self.shape) {
+        let services = match (self.record.is_live(), &self.shape) {
             (false, _) => Vec::new(),
             (true, None) => return None,
             (true, Some(shape)) => summary::services(shape, self.record.desired, self.observed(), operating),
@@ -343,7 +338,7 @@ impl Entry {
             reasons: vec!["its specification cannot be read".to_owned()],
         });
         let record = &self.record;
-        let own = self.containers.values().filter(|held| held.container.owner == record.id && is_up(record));
+        let own = self.containers.values().filter(|held| held.container.owner == record.id && record.is_live());
         let mut endpoints: Vec<_> = own.flat_map(|held| held.container.endpoints.iter().cloned()).collect();
         endpoints.sort_by(|a, b| {
             (&a.service, a.port, a.host_port, &a.host).cmp(&(&b.service, b.port, b.host_port, &b.host))

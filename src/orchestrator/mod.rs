@@ -329,7 +329,7 @@ impl Orchestrator {
     /// The record of a tenant that is up (or stopped), not merely kept.
     async fn live_record(&self, tenant: &Subdomain) -> Result<Record, Error> {
         match self.record(tenant).await? {
-            Some(record) if !record.kept && record.generation != Generation::NONE => Ok(record),
+            Some(record) if record.is_live() => Ok(record),
             _ => Err(Error::NoSuchTenant(tenant.clone())),
         }
     }

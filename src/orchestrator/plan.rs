@@ -96,7 +96,7 @@ impl Orchestrator {
         let survey = backend.survey(&loaded.deployment, &wanted.run).await?;
         let plan = backend.plan(&loaded.deployment, &survey.images, &wanted.run).await?;
         let same = self.is_same(&record, &wanted, &loaded, &plan);
-        let live = !record.kept && record.generation != Generation::NONE;
+        let live = record.is_live();
         let mut warnings = loaded.warnings.clone();
         warnings.extend(plan.warnings.iter().cloned());
         Ok(Planned {

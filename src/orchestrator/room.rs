@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::error::HostFull;
 use super::load::Loaded;
 use super::{Error, Orchestrator};
-use crate::domain::{Demand, Generation, NANO_CPUS, Quantity, Subdomain};
+use crate::domain::{Demand, NANO_CPUS, Quantity, Subdomain};
 use crate::tenant_fs::{Listed, Record};
 
 /// What operations have been promised and no record says yet.
@@ -86,7 +86,7 @@ impl Orchestrator {
     /// The room there is, or the refusal. None when the tenant needs no more than it has.
     pub(super) async fn look_for_room(&self, record: &Record, loaded: &Loaded) -> Result<Option<Room>, Error> {
         let demand = loaded.demand;
-        let live = is_live(record);
+        let live = record.is_live();
         if !is_growing(record, loaded) {
             return Ok(None);
         }
@@ -132,7 +132,7 @@ impl Orchestrator {
 /// What each tenant that takes a slot needs, by the records.
 pub(super) fn demands(tenants: Vec<Listed>) -> BTreeMap<Subdomain, Demand> {
     let taking = tenants.into_iter().filter_map(|(tenant, record)| match record {
-        Ok(record) if record.kept || record.generation == Generation::NONE => None,
+        Ok(record) if !record.is_live() => None,
         Ok(record) => Some((tenant, record.demand)),
         // It takes a slot whatever it needs.
         Err(_) => Some((tenant, Demand::default())),
@@ -149,15 +149,11 @@ pub(super) fn promise(demands: &mut BTreeMap<Subdomain, Demand>, claims: BTreeMa
     }
 }
 
-fn is_live(record: &Record) -> bool {
-    !record.kept && record.generation != Generation::NONE
-}
-
 /// Whether a tenant needs more of the host than it has.
 fn is_growing(record: &Record, loaded: &Loaded) -> bool {
     let (demand, has) = (loaded.demand, record.demand);
     let grows = demand.reserved_memory > has.reserved_memory || demand.reserved_nano_cpus > has.reserved_nano_cpus;
-    grows || !is_live(record)
+    grows || !record.is_live()
 }
 
 fn refuse_if_full(counts: bool, what: Quantity, asked: u64, taken: u64, capacity: Option<u64>) -> Result<(), Error> {

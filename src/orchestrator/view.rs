@@ -8,7 +8,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::Stream;
 use tokio::time::Instant;
 
-use super::mirror::{self, Entry, Written, is_up};
+use super::mirror::{self, Entry, Written};
 use super::watching::{ANSWER, FRESH};
 use super::{Error, FeedEvent, Orchestrator, Readiness, SystemInfo, TenantStatus, Verified};
 use crate::backend::{BackendError, LogQuery, LogStream};
@@ -46,7 +46,7 @@ impl Orchestrator {
             self.until_in_step(*name).await?;
         }
         let unread: Vec<Record> = {
-            let up = self.inner.mirror.tenants.iter().filter(|entry| is_up(&entry.record) && entry.shape.is_none());
+            let up = self.inner.mirror.tenants.iter().filter(|entry| entry.record.is_live() && entry.shape.is_none());
             up.map(|entry| entry.record.clone()).collect()
         };
         for record in unread {
@@ -57,7 +57,7 @@ impl Orchestrator {
         let mut lines: Vec<(Subdomain, Arc<Written>)> = Vec::with_capacity(self.inner.mirror.tenants.len());
         for mut entry in self.inner.mirror.tenants.iter_mut() {
             let operation = self.inner.operations.current(entry.key());
-            if is_up(&entry.record) {
+            if entry.record.is_live() {
                 oldest = oldest.min(self.inner.mirror.as_of(&entry).unwrap_or(oldest));
             }
             let tenant = entry.key().clone();
@@ -88,7 +88,7 @@ impl Orchestrator {
         let unheld = known.map_err(|_| BackendError::Unavailable)??;
         let operation = self.inner.operations.current(tenant);
         let write = |entry: &mut Entry| {
-            let age = self.inner.mirror.as_of(entry).filter(|_| is_up(&entry.record)).map_or(0, millis_since);
+            let age = self.inner.mirror.as_of(entry).filter(|_| entry.record.is_live()).map_or(0, millis_since);
             let written = entry.written(operation)?;
             Some(Text::new(&written.head, age, &written.tail, written.tag))
         };
@@ -105,7 +105,7 @@ impl Orchestrator {
     fn at_once(&self, tenant: &Subdomain) -> Option<Text> {
         let (written, as_of) = {
             let entry = self.inner.mirror.tenants.get(tenant)?;
-            (entry.last_written()?, self.inner.mirror.as_of(&entry).filter(|_| is_up(&entry.record))?)
+            (entry.last_written()?, self.inner.mirror.as_of(&entry).filter(|_| entry.record.is_live())?)
         };
         let known = as_of.elapsed() <= FRESH && self.inner.operations.current(tenant).is_none();
         known.then(|| Text::new(&written.head, millis_since(as_of), &written.tail, written.tag))
@@ -132,7 +132,7 @@ impl Orchestrator {
             Some(Some(record)) => record,
             None => {
                 let record = self.record(tenant).await?.ok_or_else(|| Error::NoSuchTenant(tenant.clone()))?;
-                if !is_up(&record) {
+                if !record.is_live() {
                     return Ok(Some(Entry::new(&record)));
                 }
                 // Its record could not be read at the start, or is being written just now.
@@ -158,7 +158,7 @@ impl Orchestrator {
 
     /// None when the entry is fit to be told; else its record.
     fn is_known(&self, entry: &Entry, fresh: bool) -> Option<Record> {
-        let needs_truth = is_up(&entry.record);
+        let needs_truth = entry.record.is_live();
         let is_fresh = || self.inner.mirror.as_of(entry).is_some_and(|as_of| as_of.elapsed() <= FRESH);
         let known = !needs_truth || (!fresh && entry.shape.is_some() && is_fresh());
         (!known).then(|| entry.record.clone())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::feed::Happening;
-use super::mirror::{Entry, Standing, is_up};
+use super::mirror::{Entry, Standing};
 use super::operations::Op;
 use super::summary::Shape;
 use super::{Error, Orchestrator};
@@ -179,7 +179,7 @@ impl Orchestrator {
         let loaded = self.stored(record, record.generation).await?;
         let shape = Arc::new(Shape::of(loaded.deployment.project.project(), &loaded.warnings));
         self.with(tenant, |entry| {
-            if entry.record.generation == record.generation && is_up(&entry.record) {
+            if entry.record.generation == record.generation && entry.record.is_live() {
                 entry.shape = Some(shape);
             }
         });
@@ -207,7 +207,7 @@ impl Orchestrator {
             Ok(Some(record)) if record.generation == crate::domain::Generation::NONE => return self.off_record(tenant),
             Ok(Some(record)) => {
                 self.on_record(&record);
-                if !is_up(&record) {
+                if !record.is_live() {
                     return self.saw(tenant, Vec::new(), Instant::now());
                 }
                 let shaped = self.shape(&record).await;
@@ -229,7 +229,7 @@ impl Orchestrator {
 
     /// Reads what status needs of every tenant in stock, one after another.
     pub(super) async fn warm_up(self) {
-        let up = self.inner.mirror.tenants.iter().filter(|entry| is_up(&entry.record));
+        let up = self.inner.mirror.tenants.iter().filter(|entry| entry.record.is_live());
         let records: Vec<Record> = up.map(|entry| entry.record.clone()).collect();
         for record in records {
             if let Err(error) = self.shape(&record).await {

@@ -61,6 +61,13 @@ pub struct Record {
     pub operation: Option<OperationId>,
 }
 
+impl Record {
+    /// Whether a generation of it is up or stopped: not only begun, and not merely kept.
+    pub fn is_live(&self) -> bool {
+        !self.kept && self.generation != Generation::NONE
+    }
+}
+
 /// The last failure, for status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

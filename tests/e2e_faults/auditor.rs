@@ -146,6 +146,19 @@ impl Dice {
     }
 }
 
+/// An update from any variant to this one.
+pub(crate) fn update_to(name: &str, number: u64) -> Value {
+    let mut body = variant(name, number);
+    body.as_object_mut().expect("an object").remove("id");
+    // What the variant before had, and this one has not, has to go.
+    let files = body["files"].as_object_mut().expect("files");
+    for other in (0..4).map(|number| format!("file-{number}")) {
+        files.entry(other).or_insert(Value::Null);
+    }
+    body["pull"] = json!(false);
+    body
+}
+
 /// Specifications that differ in services, networks, volumes, files and variables.
 pub(crate) fn variant(name: &str, number: u64) -> Value {
     let value = format!("environment: {{VARIANT: '{number}', FROM_ENV: \"${{VALUE}}\"}}");

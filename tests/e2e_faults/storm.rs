@@ -1,9 +1,9 @@
 //! A storm of mixed operations on several tenants at once leaves what the invariants ask.
 
 use futures::stream::{self, StreamExt as _};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::auditor::{Dice, assert_no_litter, audit, variant};
+use crate::auditor::{Dice, assert_no_litter, audit, update_to, variant};
 use crate::scene::{PROVISION, UPDATE};
 use crate::support::agent::Options;
 use crate::support::engine::Engine;
@@ -22,17 +22,7 @@ fn operation(dice: &mut Dice, names: &[String]) -> (String, Value) {
     let path = |action: &str, query: &str| format!("/v1/tenants/{action}/{name}{query}");
     match dice.roll(20) {
         0..8 => (PROVISION.to_owned(), variant(name, dice.roll(4))),
-        8..11 => {
-            let mut body = variant(name, dice.roll(4));
-            body.as_object_mut().expect("an object").remove("id");
-            // What the variant before had, and this one has not, has to go.
-            let files = body["files"].as_object_mut().expect("files");
-            for other in (0..4).map(|number| format!("file-{number}")) {
-                files.entry(other).or_insert(Value::Null);
-            }
-            body["pull"] = json!(false);
-            (UPDATE.to_owned(), body)
-        }
+        8..11 => (UPDATE.to_owned(), update_to(name, dice.roll(4))),
         11..13 => (path("restart", ""), Value::Null),
         13 => (path("restart", "?service=web"), Value::Null),
         14 => (path("stop", ""), Value::Null),

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::auditor::{Dice, assert_no_litter, assert_orderly, audit, variant};
+use crate::auditor::{Dice, assert_no_litter, assert_orderly, audit, update_to, variant};
 use crate::scene::{PROVISION, UPDATE, begin};
 use crate::support::agent::Options;
 use crate::support::engine::Engine;
@@ -18,16 +18,7 @@ fn operation(dice: &mut Dice, name: &str) -> (String, Value) {
     let path = |action: &str, query: &str| format!("/v1/tenants/{action}/{name}{query}");
     match dice.roll(16) {
         0..6 => (PROVISION.to_owned(), variant(name, dice.roll(4))),
-        6..9 => {
-            let mut body = variant(name, dice.roll(4));
-            body.as_object_mut().expect("an object").remove("id");
-            let files = body["files"].as_object_mut().expect("files");
-            for other in (0..4).map(|number| format!("file-{number}")) {
-                files.entry(other).or_insert(Value::Null);
-            }
-            body["pull"] = json!(false);
-            (UPDATE.to_owned(), body)
-        }
+        6..9 => (UPDATE.to_owned(), update_to(name, dice.roll(4))),
         9 => (path("rollback", ""), Value::Null),
         10 => (path("restart", ""), Value::Null),
         11 => (path("stop", ""), Value::Null),

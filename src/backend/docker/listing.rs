@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bollard::models::{ContainerSummary, PortSummaryTypeEnum};
+use bollard::models::ContainerSummary;
 use futures::future::try_join_all;
 
 use super::engine::{Engine, EngineError};
 use super::{labels, status};
 use crate::backend::{Listed, TenantRef};
-use crate::domain::{ContainerId, Endpoint, ServiceName};
+use crate::domain::ContainerId;
 
 /// Labels of docker compose that hold paths of the host. The first is what binds are shown relative to.
 const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
@@ -47,7 +47,12 @@ fn read(container: crate::backend::ObservedContainer, summary: ContainerSummary)
             .collect(),
         networks,
         status: summary.status.unwrap_or_default(),
-        ports: ports(&container.service, summary.ports.unwrap_or_default()),
+        ports: summary
+            .ports
+            .unwrap_or_default()
+            .into_iter()
+            .map(|port| status::endpoint(&container.service, port))
+            .collect(),
         labels: own(all),
         container,
     };
@@ -67,20 +72,4 @@ fn within(path: String, directory: Option<&String>) -> String {
 fn own(labels: HashMap<String, String>) -> BTreeMap<String, String> {
     let is_own = |name: &str| name.starts_with("com.docker.compose.") || name.starts_with("dev.q8.");
     labels.into_iter().filter(|(name, _)| is_own(name) && !PATHS.contains(&name.as_str())).collect()
-}
-
-fn ports(service: &ServiceName, all: Vec<bollard::models::PortSummary>) -> Vec<Endpoint> {
-    let port = |port: bollard::models::PortSummary| Endpoint {
-        service: service.clone(),
-        port: port.private_port,
-        protocol: match port.typ {
-            Some(PortSummaryTypeEnum::UDP) => "udp",
-            Some(PortSummaryTypeEnum::SCTP) => "sctp",
-            _ => "tcp",
-        }
-        .to_owned(),
-        host: port.ip.unwrap_or_default(),
-        host_port: port.public_port.unwrap_or(0),
-    };
-    all.into_iter().map(port).collect()
 }

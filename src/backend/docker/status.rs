@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bollard::models::{ContainerInspectResponse, ContainerSummary, PortSummaryTypeEnum};
+use bollard::models::{ContainerInspectResponse, ContainerSummary, PortSummary, PortSummaryTypeEnum};
 use futures::future::try_join_all;
 
 use super::engine::{Engine, EngineError};
@@ -19,6 +19,22 @@ pub(super) async fn tenant(engine: &Engine, tenant: &TenantRef) -> Result<Vec<Ob
     let ids: Vec<ContainerId> = listed.into_iter().filter_map(read).map(|container| container.status.id).collect();
     let detailed = try_join_all(ids.iter().map(|id| container(engine, id))).await?;
     Ok(sorted(detailed.into_iter().flatten().collect()))
+}
+
+/// A port as the engine lists it; one that is not published has host port 0.
+pub(super) fn endpoint(service: &ServiceName, port: PortSummary) -> Endpoint {
+    Endpoint {
+        service: service.clone(),
+        port: port.private_port,
+        protocol: match port.typ {
+            Some(PortSummaryTypeEnum::UDP) => "udp",
+            Some(PortSummaryTypeEnum::SCTP) => "sctp",
+            _ => "tcp",
+        }
+        .to_owned(),
+        host: port.ip.unwrap_or_default(),
+        host_port: port.public_port.unwrap_or(0),
+    }
 }
 
 /// One container as it is now; none when it has gone or is set aside.
@@ -55,20 +71,8 @@ pub(super) fn read(summary: ContainerSummary) -> Option<ObservedContainer> {
         .ports
         .unwrap_or_default()
         .into_iter()
-        .filter_map(|port| {
-            Some(Endpoint {
-                service: service.clone(),
-                port: port.private_port,
-                protocol: match port.typ {
-                    Some(PortSummaryTypeEnum::UDP) => "udp",
-                    Some(PortSummaryTypeEnum::SCTP) => "sctp",
-                    _ => "tcp",
-                }
-                .to_owned(),
-                host: port.ip.unwrap_or_default(),
-                host_port: port.public_port?,
-            })
-        })
+        .filter(|port| port.public_port.is_some())
+        .map(|port| endpoint(&service, port))
         .collect();
     Some(ObservedContainer {
         tenant: Subdomain::parse(labels.get(labels::TENANT)?).ok()?,

@@ -139,9 +139,11 @@ impl Orchestrator {
     /// What a tenant uses. Takes half a second when nobody has asked within the last minute: a rate needs two looks.
     pub async fn tenant_stats(&self, tenant: &Subdomain) -> Result<TenantStats, Error> {
         let record = self.record(tenant).await?.ok_or_else(|| Error::NoSuchTenant(tenant.clone()))?;
-        let up = !record.kept && record.generation != Generation::NONE;
-        let measured =
-            if up { self.measured(record.backend, Some(&self.tenant_ref(&record))).await? } else { Vec::new() };
+        let measured = if record.is_live() {
+            self.measured(record.backend, Some(&self.tenant_ref(&record))).await?
+        } else {
+            Vec::new()
+        };
         self.measure_sizes(tenant);
         let containers: Vec<ContainerStats> = measured
             .into_iter()
