@@ -3,7 +3,8 @@
 //!
 //! Tasks that make something are all waited for, also when one of them has failed: an engine finishes what it has begun
 //! even when its caller hangs up, and an undo that looks before that is there would leave it behind. Everything that
-//! disturbs what runs comes after all making, and is given up at the first failure.
+//! disturbs what runs comes after all making, and is given up at the first failure: also at that of a container which was
+//! ready and fails while others are waited for.
 
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub(super) trait Hands: Sync {
     async fn post_start(&self, slot: Slot<'_>) -> Result<(), BackendError>;
     /// Waits, until the deadline at most, for the slot's container to reach the goal; says why it cannot.
     async fn reach(&self, slot: Slot<'_>, goal: Goal) -> Result<(), BackendError>;
+    /// Waits for the slot's container, which was ready, to fail after all; ends with why, and never if it does not.
+    async fn fall(&self, slot: Slot<'_>) -> BackendError;
     /// Everything is up: whatever of these has ended since it was started counts as failed.
     async fn last_look(&self, started: &[Slot<'_>]) -> Result<(), BackendError>;
 }
@@ -71,10 +74,12 @@ pub(super) async fn execute(plan: &Plan, hands: &impl Hands, run: &Run) -> Resul
     let doer = Doer { plan, hands, run, slots: Semaphore::new(PARALLEL) };
     let mut under_way: FuturesUnordered<_> =
         (0..plan.tasks.len()).filter(|&at| waits[at] == 0).map(|at| doer.perform(at)).collect();
+    let mut ready = FuturesUnordered::new();
     loop {
         let next = tokio::select! {
             biased;
             next = under_way.next() => next,
+            Some(error) = ready.next() => Some((0, Err(error))),
             () = run.cancel.cancelled() => Some((0, Err(BackendError::Cancelled))),
         };
         let Some((at, result)) = next else { break };
@@ -84,7 +89,11 @@ pub(super) async fn execute(plan: &Plan, hands: &impl Hands, run: &Run) -> Resul
             }
             return Err(error);
         }
-        making -= usize::from(matches!(plan.tasks[at].work, Work::Make(_)));
+        match plan.tasks[at].work {
+            Work::Make(_) => making -= 1,
+            Work::Await(step) => ready.extend(plan.steps[step].slot().map(|slot| hands.fall(slot))),
+            _ => {}
+        }
         for &dependent in &dependents[at] {
             waits[dependent] -= 1;
             if waits[dependent] == 0 {
@@ -272,6 +281,12 @@ mod tests {
         async fn reach(&self, slot: Slot<'_>, goal: Goal) -> Result<(), BackendError> {
             self.note(format!("{goal:?} {}", slot.name))
         }
+        async fn fall(&self, slot: Slot<'_>) -> BackendError {
+            match self.note(format!("fall of {}", slot.name)) {
+                Ok(()) => std::future::pending().await,
+                Err(error) => error,
+            }
+        }
         async fn last_look(&self, started: &[Slot<'_>]) -> Result<(), BackendError> {
             self.note(format!("last look at {}", started[0].name))
         }
@@ -325,6 +340,21 @@ mod tests {
         let expected =
             ["make volume v", "make web-1", "start web-1", "hooks of web-1", "Ready web-1", "last look at web-1"];
         assert_eq!(done, expected);
+    }
+
+    #[tokio::test]
+    async fn what_was_ready_and_fails_ends_it() {
+        let mut plan = plan();
+        // Something else is waited for much longer.
+        plan.tasks.push(Task { work: Work::AllCleared, after: Vec::new(), pause: Duration::from_secs(3600) });
+        let (hands, mut run) = (Fake { fails_at: "fall of web-1", ..Fake::default() }, run());
+        run.deadline = Instant::now() + Duration::from_secs(7200);
+        tokio::time::pause();
+        let began = Instant::now();
+        let result = execute(&plan, &hands, &run).await;
+        assert!(matches!(result, Err(BackendError::NoSpace)), "{result:?}");
+        assert!(began.elapsed() < Duration::from_secs(1));
+        assert!(!hands.done.into_inner().unwrap().iter().any(|what| what.starts_with("last look")));
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use q8_agent::backend::{Action, Backend, BackendError};
 use q8_agent::domain::{ErrorCode, Generation};
 
-use super::{HEALTHY, SLEEPS, Tenant, World, eventually, stack};
+use super::{HEALTHY, SLEEPS, Tenant, UNDECIDED, World, eventually, stack};
 
 /// Never healthy, and says why.
 const SICK: &str =
@@ -69,9 +69,10 @@ pub(crate) async fn an_unhealthy_service_fails_with_its_last_output(backend: &dy
 
 pub(crate) async fn an_exited_service_fails_with_its_last_words(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "exits");
-    let dies = r#"command: ["sh", "-c", "echo one; echo two >&2; exit 3"]"#;
+    // Long enough to be taken for one that stays; another service is waited for much longer.
+    let dies = r#"command: ["sh", "-c", "echo one; echo two >&2; sleep 1; exit 3"]"#;
     let error = tenant
-        .up(&stack(&[("bad", &[dies]), ("slow", &[SLEEPS, HEALTHY, "depends_on: [bad]"])], ""))
+        .up(&stack(&[("bad", &[dies]), ("slow", &[SLEEPS, UNDECIDED, "depends_on: [bad]"])], ""))
         .await
         .expect_err("it exits");
     let BackendError::ServiceExited { service, details, .. } = &error else { panic!("{error:?}") };
@@ -86,8 +87,7 @@ pub(crate) async fn an_exited_service_fails_with_its_last_words(backend: &dyn Ba
 pub(crate) async fn an_exit_before_health_is_an_exit(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "early");
     let dies = r#"command: ["sh", "-c", "sleep 1; exit 3"]"#;
-    let never = r#"healthcheck: {test: ["CMD", "false"], interval: 1h, timeout: 5s, retries: 3}"#;
-    let error = tenant.up(&stack(&[("web", &[dies, never])], "")).await.expect_err("it exits");
+    let error = tenant.up(&stack(&[("web", &[dies, UNDECIDED])], "")).await.expect_err("it exits");
     assert_eq!(error.code(), ErrorCode::ServiceExited, "{error:?}");
     assert_eq!(error.details().and_then(|details| details.exit_code), Some(3));
 }

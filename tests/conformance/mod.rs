@@ -239,6 +239,8 @@ pub(crate) fn stack(services: &[(&str, &[&str])], rest: &str) -> String {
 pub(crate) const SLEEPS: &str = r#"command: ["sleep", "3600"]"#;
 /// Healthy soon.
 pub(crate) const HEALTHY: &str = r#"healthcheck: {test: ["CMD", "true"], interval: 200ms, timeout: 5s, retries: 3}"#;
+/// Its first check comes long after any deadline: whoever waits for its health waits.
+pub(crate) const UNDECIDED: &str = r#"healthcheck: {test: ["CMD", "true"], interval: 1h, timeout: 5s, retries: 3}"#;
 
 /// A service name.
 pub(crate) fn service(name: &str) -> ServiceName {

@@ -17,7 +17,7 @@ use crate::support::agent::Options;
 use crate::support::engine::Engine;
 use crate::support::images::BUSYBOX;
 use crate::support::unique;
-use crate::tenant::{Tenant, inspect};
+use crate::tenant::{Tenant, UNDECIDED, inspect};
 
 /// `db` counts its starts in a named volume, and writes into an anonymous one.
 const STACK: &str = r#"
@@ -196,7 +196,7 @@ async fn a_project_is_taken_over_with_its_data() {
     assert_eq!(project.containers().await, after);
 
     // A failed update comes back to the network that was taken over.
-    let broken = STACK.replace("sh, -c, \"exec sleep 3600\"", "sh, -c, \"exit 3\"");
+    let broken = STACK.replace("sh, -c, \"exec sleep 3600\"]", &format!("sh, -c, \"exit 3\"]\n    {UNDECIDED}"));
     assert_ne!(broken, STACK);
     tenant
         .update(json!({"compose_content": broken.replace("restart: unless-stopped", "restart: \"no\"")}))
@@ -224,7 +224,7 @@ async fn what_cannot_be_taken_over_is_given_back() {
     let tenant = Tenant::new(&agent, "giveback");
     let project = Project::up(engine, &tenant, &[]).await;
     let before = project.containers().await;
-    let broken = STACK.replace("sh, -c, \"exec sleep 3600\"", "sh, -c, \"exit 3\"");
+    let broken = STACK.replace("sh, -c, \"exec sleep 3600\"]", &format!("sh, -c, \"exit 3\"]\n    {UNDECIDED}"));
     let broken = broken.replace("restart: unless-stopped", "restart: \"no\"");
     let body = tenant.body(&broken, &adopting());
     let failed = agent.post("/v1/tenants/provision", &body).await.refused(502, "SERVICE_EXITED");

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::agent::Options;
 use crate::support::engine::Engine;
 use crate::support::eventually;
-use crate::tenant::{PATIENCE, Tenant};
+use crate::tenant::{PATIENCE, Tenant, UNDECIDED};
 
 const STACK: &str = r#"
 services:
@@ -155,7 +155,7 @@ async fn the_tenants_root_holds_what_it_should_and_nothing_else() {
         .update(json!({"compose_content": "services: {a: {image: x, privileged: true}}"}))
         .await
         .refused(422, "POLICY_DENIED");
-    let fails = STACK.replace("exec sleep 3600", "exit 1");
+    let fails = STACK.replace("exec sleep 3600\"]", &format!("exit 1\"]\n    {UNDECIDED}"));
     tenant.update(json!({"compose_content": fails, "files": {"more": "x"}})).await.refused(502, "SERVICE_EXITED");
     assert_eq!(standing(&root), with(&second, &[&always, &up]));
     assert_eq!(std::fs::read_to_string(root.join(at("compose.yaml"))).expect("the file"), STACK);

@@ -16,6 +16,9 @@ use crate::support::{eventually, unique};
 /// How long something may take that takes a moment on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Its first check comes long after any deadline: a service that ends does so before it could count as up.
+pub(crate) const UNDECIDED: &str = "healthcheck: {test: [CMD, \"true\"], interval: 1h}";
+
 /// A tenant of an agent. It is not made until it is provisioned; what is left of it goes with the agent.
 pub(crate) struct Tenant<'a> {
     agent: &'a Agent<'a>,

@@ -13,7 +13,7 @@ use crate::support::engine::Engine;
 use crate::support::http::Lines;
 use crate::support::images::{BUSYBOX, BUSYBOX_2};
 use crate::support::unique;
-use crate::tenant::{Identity, PATIENCE, Tenant, containers_in, fields, inspect, page, service};
+use crate::tenant::{Identity, PATIENCE, Tenant, UNDECIDED, containers_in, fields, inspect, page, service};
 
 const STACK: &str = r#"
 x-common: &common {image: "q8test/busybox:1", stop_signal: SIGKILL}
@@ -38,7 +38,8 @@ volumes: {kept: {}}
 
 /// The same with a web service that ends at once.
 fn broken() -> String {
-    STACK.replace("exec httpd -f -vv -p 80 -h /site", "echo cannot go on >&2; exit 3")
+    let end = format!("echo cannot go on >&2; exit 3\"]\n    {UNDECIDED}");
+    STACK.replace("exec httpd -f -vv -p 80 -h /site\"]", &end)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

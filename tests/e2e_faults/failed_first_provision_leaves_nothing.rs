@@ -4,7 +4,8 @@
 use serde_json::json;
 
 use crate::scene::{
-    HEALTHY, PROVISION, SERVES, SLEEPS, assert_same, containers, purge, reaches, request, stack, tree, until_state,
+    HEALTHY, PROVISION, SERVES, SLEEPS, UNDECIDED, assert_same, containers, purge, reaches, request, stack, tree,
+    until_state,
 };
 use crate::support::agent::Options;
 use crate::support::engine::Engine;
@@ -23,7 +24,7 @@ async fn and_a_retry_converges() {
     let sick = r#"healthcheck: {test: ["CMD", "false"], interval: 500ms, timeout: 5s, retries: 1}"#;
     let sick: &[&str] = &[SLEEPS[0], SLEEPS[1], sick];
     for (what, db, word) in [
-        ("a service exits", &[r#"command: ["sh", "-c", "exit 3"]"#][..], "SERVICE_EXITED"),
+        ("a service exits", &[r#"command: ["sh", "-c", "exit 3"]"#, UNDECIDED][..], "SERVICE_EXITED"),
         ("a service is not healthy", sick, "SERVICE_UNHEALTHY"),
         ("a command is missing", &["command: [no-such-tool]"], "SERVICE_EXITED"),
     ] {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::scene::{PROVISION, SLEEPS, UPDATE, request, stack};
+use crate::scene::{PROVISION, SLEEPS, UNDECIDED, UPDATE, request, stack};
 use crate::support::agent::Options;
 use crate::support::engine::Engine;
 use crate::support::http::Answer;
@@ -110,7 +110,7 @@ async fn whatever_happens() {
     let labels: Vec<_> = containers.into_iter().filter_map(|container| container.labels).collect();
     let labels = serde_json::to_string(&labels).expect("labels are text");
     assert!(labels.contains(&name) && canaries_in(&labels, &[agent.token()]).is_empty(), "{labels}");
-    let fails = &[r#"command: ["sh", "-c", "echo failed; exit 3"]"#];
+    let fails = &[r#"command: ["sh", "-c", "echo failed; exit 3"]"#, UNDECIDED];
     let mut update = body(&[fails, uses]);
     update.as_object_mut().expect("an object").remove("id");
     post("failing update", UPDATE, &update, 502).await;

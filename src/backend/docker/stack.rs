@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
@@ -34,6 +35,8 @@ pub(super) struct Stack<'a> {
     made: Mutex<BTreeMap<(ServiceName, u32), ContainerId>>,
     /// Containers that were told to stop, so that their hooks run once.
     told: Mutex<BTreeSet<ContainerId>>,
+    /// How long the engine took to start the containers that were started.
+    took: Mutex<BTreeMap<ContainerId, Duration>>,
     events: OnceLock<Watch>,
 }
 
@@ -55,6 +58,7 @@ impl<'a> Stack<'a> {
             observed,
             made: Mutex::default(),
             told: Mutex::default(),
+            took: Mutex::default(),
             events: OnceLock::new(),
         }
     }
@@ -96,6 +100,22 @@ impl<'a> Stack<'a> {
 
     fn events(&self) -> &Watch {
         self.events.get_or_init(|| Watch::start(self.engine, &self.wanted.tenant))
+    }
+
+    /// What a goal means for the container of a slot.
+    fn goal(&self, slot: Slot<'_>, id: &ContainerId, goal: Goal) -> watch::Goal {
+        let project = self.wanted.project.project();
+        let may_end = is_one_shot(project, slot.service);
+        match goal {
+            Goal::Started => watch::Goal::Started { may_end },
+            Goal::Healthy => watch::Goal::Healthy,
+            Goal::Completed => watch::Goal::Completed,
+            Goal::Ready if project.is_awaited_by_completion(slot.service) => watch::Goal::Completed,
+            Goal::Ready => {
+                let took = self.took.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied();
+                watch::Goal::Ready { may_end, probation: watch::probation(took.unwrap_or_default()) }
+            }
+        }
     }
 
     /// The hooks of a container that stops: one that goes or is replaced has those that it was committed with.
@@ -163,6 +183,7 @@ impl Hands for Stack<'_> {
                 restored.map_err(|error| error.into_backend("setting a restart policy"))?;
             }
         }
+        let begun = Instant::now();
         let mut started = self.engine.start(&id).await;
         let slots = self.plan.steps.iter().filter_map(Step::slot);
         let replaced: Vec<Slot<'_>> = slots
@@ -174,7 +195,10 @@ impl Hands for Stack<'_> {
             try_join_all(replaced.into_iter().map(|other| self.stop(other))).await?;
             started = self.engine.start(&id).await;
         }
-        let Err(error) = started else { return Ok(()) };
+        let Err(error) = started else {
+            self.took.lock().unwrap_or_else(PoisonError::into_inner).insert(id, begun.elapsed());
+            return Ok(());
+        };
         let mut failure = start::failure(error, slot.service);
         if let (BackendError::PortTaken { port, at, .. }, Some(service)) =
             (&mut failure, self.wanted.service(slot.service))
@@ -195,16 +219,14 @@ impl Hands for Stack<'_> {
 
     async fn reach(&self, slot: Slot<'_>, goal: Goal) -> Result<(), BackendError> {
         let Some(id) = self.id_of(slot) else { return Ok(()) };
-        let project = self.wanted.project.project();
-        let may_end = is_one_shot(project, slot.service);
-        let goal = match goal {
-            Goal::Started => watch::Goal::Started { may_end },
-            Goal::Healthy => watch::Goal::Healthy,
-            Goal::Completed => watch::Goal::Completed,
-            Goal::Ready if project.is_awaited_by_completion(slot.service) => watch::Goal::Completed,
-            Goal::Ready => watch::Goal::Ready { may_end },
-        };
+        let goal = self.goal(slot, &id, goal);
         self.events().reach(self.engine, slot.service, &id, goal, self.run.deadline).await
+    }
+
+    async fn fall(&self, slot: Slot<'_>) -> BackendError {
+        let Some(id) = self.id_of(slot) else { return std::future::pending().await };
+        let goal = self.goal(slot, &id, Goal::Ready);
+        self.events().fall(self.engine, slot.service, &id, goal, self.run.deadline).await
     }
 
     async fn last_look(&self, started: &[Slot<'_>]) -> Result<(), BackendError> {

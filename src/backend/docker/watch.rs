@@ -21,9 +21,17 @@ const POLL: Duration = Duration::from_secs(1);
 /// without saying so) before it counts as failed.
 const TOLERATED_RESTARTS: i64 = 5;
 
-/// How long a container without a healthcheck must have stayed up before it counts as started. A command that cannot
-/// run at all ends within this time; the engine's own reaction to an exit takes a part of it.
+/// How long a container without a healthcheck must have stayed up, at least, before it counts as started. A command that
+/// cannot run at all ends within this time; the engine's own reaction to an exit takes a part of it.
 const STAYED_UP: Duration = Duration::from_millis(40);
+/// On a busy host commands take longer to end, as they take longer to start: a container must have stayed up for this
+/// part of the time that the engine took to start it.
+const PART_OF_START: u32 = 10;
+
+/// How long a container must stay up whose start has taken the engine this long.
+pub(super) fn probation(start: Duration) -> Duration {
+    STAYED_UP.max(start / PART_OF_START)
+}
 
 /// What a container is waited for to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +42,21 @@ pub(super) enum Goal {
     Healthy,
     /// It has ended with code 0.
     Completed,
-    /// Healthy if it has a healthcheck, else started.
-    Ready { may_end: bool },
+    /// Healthy if it has a healthcheck, else started and up for the probation.
+    Ready { may_end: bool, probation: Duration },
+}
+
+/// Something happened to a container.
+#[derive(Clone)]
+struct Happened {
+    id: String,
+    /// It ended, or was found unhealthy.
+    is_fall: bool,
 }
 
 /// A subscription to the events of one tenant's containers.
 pub(super) struct Watch {
-    events: broadcast::Sender<String>,
+    events: broadcast::Sender<Happened>,
     _reader: AbortOnDropHandle<()>,
 }
 
@@ -55,9 +71,10 @@ impl Watch {
                 if let Ok(stream) = engine.events(filter.clone(), since) {
                     let mut stream = std::pin::pin!(stream);
                     while let Some(Ok(event)) = stream.next().await {
+                        let is_fall = matches!(event.action.as_deref(), Some("die" | "health_status: unhealthy"));
                         if let Some(id) = event.actor.and_then(|actor| actor.id) {
                             // No receiver means that nobody waits right now.
-                            let _ = sender.send(id);
+                            let _ = sender.send(Happened { id, is_fall });
                         }
                     }
                 }
@@ -112,7 +129,7 @@ impl Watch {
                 }
             };
             tokio::select! {
-                () = until_event(&mut events, id) => {}
+                () = until_event(&mut events, id, |_| true) => {}
                 () = tokio::time::sleep(pause) => {}
                 () = tokio::time::sleep_until(deadline) => {
                     let details = match engine.inspect(id).await {
@@ -129,13 +146,35 @@ impl Watch {
             }
         }
     }
+
+    /// Waits for a container that has reached the goal to fall from it; ends with why, and never if it does not.
+    pub(super) async fn fall(
+        &self,
+        engine: &Engine,
+        service: &ServiceName,
+        id: &ContainerId,
+        goal: Goal,
+        deadline: Instant,
+    ) -> BackendError {
+        let mut events = self.events.subscribe();
+        loop {
+            until_event(&mut events, id, |event| event.is_fall).await;
+            if let Err(error) = self.reach(engine, service, id, goal, deadline).await {
+                return error;
+            }
+        }
+    }
 }
 
-/// Ends at the next event of this container, or when events were lost.
-async fn until_event(events: &mut broadcast::Receiver<String>, id: &ContainerId) {
+/// Ends at the next such event of this container, or when events were lost.
+async fn until_event(
+    events: &mut broadcast::Receiver<Happened>,
+    id: &ContainerId,
+    matters: impl Fn(&Happened) -> bool,
+) {
     loop {
         match events.recv().await {
-            Ok(event) if event == id.as_str() => return,
+            Ok(event) if event.id == id.as_str() && matters(&event) => return,
             Ok(_) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => return,
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
@@ -191,31 +230,27 @@ fn judge(container: &ContainerInspectResponse, goal: Goal) -> Verdict {
             Verdict::Failed("has no healthcheck that another service could wait for".to_owned())
         }
         Goal::Healthy => until_healthy(health, ended, code, restarts),
-        Goal::Ready { may_end } if health != Health::None && !(may_end && ended && code == 0) => {
+        Goal::Ready { may_end, .. } if health != Health::None && !(may_end && ended && code == 0) => {
             until_healthy(health, ended, code, restarts)
         }
-        Goal::Started { may_end } | Goal::Ready { may_end } => match status {
+        Goal::Started { may_end } | Goal::Ready { may_end, .. } => match status {
             _ if ended && may_end && code == 0 => Verdict::Reached,
             _ if ended => exited(code),
-            // It has started at least once: that is all a dependent asked for.
             ContainerStateStatusEnum::RUNNING
             | ContainerStateStatusEnum::PAUSED
-            | ContainerStateStatusEnum::RESTARTING
-                if matches!(goal, Goal::Started { .. }) =>
-            {
-                Verdict::Reached
-            }
-            ContainerStateStatusEnum::RESTARTING => exited(code),
-            ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED if restarts > 0 => {
-                Verdict::Failed("exited and was restarted".to_owned())
-            }
-            ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED => {
-                let up = state.started_at.as_deref().and_then(up_since).unwrap_or(STAYED_UP);
-                match STAYED_UP.checked_sub(up) {
-                    None | Some(Duration::ZERO) => Verdict::Reached,
-                    Some(rest) => Verdict::Wait(rest),
+            | ContainerStateStatusEnum::RESTARTING => match goal {
+                Goal::Ready { .. } if status == ContainerStateStatusEnum::RESTARTING => exited(code),
+                Goal::Ready { .. } if restarts > 0 => Verdict::Failed("exited and was restarted".to_owned()),
+                Goal::Ready { probation, .. } => {
+                    let up = state.started_at.as_deref().and_then(up_since).unwrap_or(probation);
+                    match probation.checked_sub(up) {
+                        None | Some(Duration::ZERO) => Verdict::Reached,
+                        Some(rest) => Verdict::Wait(rest),
+                    }
                 }
-            }
+                // It has started at least once: that is all a dependent asked for.
+                _ => Verdict::Reached,
+            },
             _ => Verdict::Wait(POLL),
         },
     }
@@ -266,8 +301,8 @@ mod tests {
     fn verdicts() {
         use ContainerStateStatusEnum::{EXITED, RESTARTING, RUNNING};
         use HealthStatusEnum::{HEALTHY, STARTING, UNHEALTHY};
-        let ready = Goal::Ready { may_end: false };
-        let once = Goal::Ready { may_end: true };
+        let ready = Goal::Ready { may_end: false, probation: STAYED_UP };
+        let once = Goal::Ready { may_end: true, probation: STAYED_UP };
         let failed = |text: &str| Verdict::Failed(text.to_owned());
         for (case, goal, status, code, restarts, health, expected) in [
             ("runs", ready, RUNNING, 0, 0, None, Verdict::Reached),
@@ -295,5 +330,17 @@ mod tests {
             assert_eq!(judge(&container(status, code, restarts, health), goal), expected, "{case}");
         }
         assert!(matches!(judge(&container(RUNNING, 0, 0, None), Goal::Healthy), Verdict::Failed(_)), "no healthcheck");
+    }
+
+    #[test]
+    fn the_probation_is_longer_where_starting_takes_long() {
+        assert_eq!(probation(Duration::from_millis(150)), STAYED_UP);
+        assert_eq!(probation(Duration::from_secs(5)), Duration::from_millis(500));
+        let mut new = container(ContainerStateStatusEnum::RUNNING, 0, 0, None);
+        let started = jiff::Timestamp::now() - Duration::from_millis(200);
+        new.state.as_mut().expect("it has one").started_at = Some(started.to_string());
+        let ready = |start| Goal::Ready { may_end: false, probation: probation(start) };
+        assert_eq!(judge(&new, ready(Duration::from_millis(150))), Verdict::Reached);
+        assert!(matches!(judge(&new, ready(Duration::from_secs(600))), Verdict::Wait(rest) if rest > POLL));
     }
 }

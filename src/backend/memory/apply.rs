@@ -370,6 +370,19 @@ impl Hands for Stack<'_> {
         Ok(())
     }
 
+    async fn fall(&self, slot: Slot<'_>) -> BackendError {
+        let mut changed = self.backend.engine.shared.subscribe_changed();
+        loop {
+            // Its end is waited for: what has not been met (a healthcheck that goes on) may be met again.
+            if let Err(error) = self.own_goal(slot).and_then(|goal| self.judge(slot, goal, true)) {
+                return error;
+            }
+            if changed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     async fn last_look(&self, started: &[Slot<'_>]) -> Result<(), BackendError> {
         tokio::time::sleep_until(self.run.deadline.min(Instant::now() + FIRST_BREATH)).await;
         for slot in started {
