@@ -1,10 +1,12 @@
 //! Settings: environment variables in, a checked [`Config`] out, or one error that names the variable and says what is
 //! allowed. Values are never repeated in errors: some are secrets, and all end up in somebody's log.
 
+mod aci;
 mod settings;
 mod tokens;
 mod values;
 
+pub use aci::{AciCredentials, AciRegion, AciSettings};
 pub use settings::{SETTINGS, Setting};
 pub use tokens::{MIN_TOKEN_LENGTH, TokenDigest, TokenSources, Tokens};
 pub use values::SubnetPool;
