@@ -275,12 +275,7 @@ impl Arm {
     fn failure(&self, call: &Call, reply: &Reply) -> Failed {
         let refusal = Refusal::read(reply.status.as_u16(), &reply.body);
         let after = retry_after(&reply.headers);
-        // Nobody says whether a resource is there without naming a code: that was a proxy, or a front door.
-        let error = if reply.status == StatusCode::NOT_FOUND && refusal.code.is_empty() {
-            ArmError::Unavailable { message: refusal.to_string() }
-        } else {
-            ArmError::of(refusal)
-        };
+        let error = ArmError::of(refusal);
         if let (ArmError::Throttled(_), Some(after), Lane::Create(_) | Lane::Delete(_)) = (&error, after, &call.lane) {
             self.shared.pace.close(&call.lane, after);
         }
@@ -288,11 +283,13 @@ impl Arm {
     }
 }
 
-/// Whether it says that the resource itself is not there. A missing resource group or subscription is something else.
+/// Whether it says that the resource itself is not there. A missing resource group or subscription is something else, and
+/// so is a 404 without a code, which comes from a proxy or a front door.
 fn is_absence(error: &ArmError) -> bool {
     let ArmError::NotFound(refusal) = error else { return false };
     let code = refusal.code.as_str();
-    code.ends_with("NotFound") && !matches!(code, "ResourceGroupNotFound" | "SubscriptionNotFound" | "ParentResourceNotFound")
+    let is_around = matches!(code, "ResourceGroupNotFound" | "SubscriptionNotFound" | "ParentResourceNotFound");
+    code.ends_with("NotFound") && !is_around
 }
 
 /// The resource that a call changes: an action's last part is not of its path.

@@ -71,27 +71,21 @@ impl Tokens {
 
     /// A token that is good now.
     pub(super) async fn get(&self, deadline: Instant) -> Outcome {
-        let flight = {
+        let (_, outcome) = {
             let mut state = self.shared.lock();
             let now = Instant::now();
-            let token = state.token.clone().filter(|token| now < token.ends);
-            let flight = match &token {
-                Some(token) if now < token.renew => None,
-                _ => Some(self.shared.flight(&mut state)),
-            };
-            match (token, flight) {
-                // A new one comes without anybody waiting for it.
-                (Some(token), _) => return Ok(token),
-                (None, flight) => flight,
+            match state.token.clone().filter(|token| now < token.ends) {
+                None => self.shared.flight(&mut state),
+                Some(token) => {
+                    if now >= token.renew {
+                        // It comes without anybody waiting for it.
+                        drop(self.shared.flight(&mut state));
+                    }
+                    return Ok(token);
+                }
             }
         };
-        let waiting = async {
-            match flight {
-                Some((_, outcome)) => outcome.await,
-                None => Err(ended_abnormally()),
-            }
-        };
-        match timeout_at(deadline, waiting).await {
+        match timeout_at(deadline, outcome).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ArmError::Deadline { doing: "waiting for a token".to_owned() }),
         }
@@ -117,7 +111,11 @@ impl SharedState {
         let this = Arc::clone(self);
         let task = tokio::spawn(async move { this.renew().await });
         let handle = task.abort_handle();
-        let outcome = task.map(|ended| ended.unwrap_or_else(|_| Err(ended_abnormally()))).boxed().shared();
+        let outcome = task.map(|ended| {
+            let message = || "asking for a token ended abnormally".to_owned();
+            ended.unwrap_or_else(|_| Err(ArmError::Unavailable { message: message() }))
+        });
+        let outcome = outcome.boxed().shared();
         let flight = (handle, outcome);
         state.flight = Some(flight.clone());
         flight
@@ -156,8 +154,4 @@ impl SharedState {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn ended_abnormally() -> ArmError {
-    ArmError::Unavailable { message: "asking for a token ended abnormally".to_owned() }
 }
