@@ -167,7 +167,8 @@ impl Endpoint {
         }
         let path = path.to_ascii_lowercase();
         let parts: Vec<&str> = path.split('/').collect();
-        let ["", "subscriptions", _, "resourcegroups", group, "providers", provider, "containergroups", _] = parts[..]
+        let &["", "subscriptions", _, "resourcegroups", group, "providers", provider, "containergroups", _] =
+            &parts[..]
         else {
             return Lane::Write;
         };

@@ -112,8 +112,7 @@ impl Arm {
         let endpoint = Endpoint::new(&settings.arm_endpoint, &settings.api_version, regions.collect());
         let source = Source::new(settings.credentials.clone(), endpoint.audience());
         let tokens = Tokens::new(source, http.clone());
-        let shared =
-            Shared { endpoint, http, tokens, pace: Pace::new(), followed: Followed::default(), metrics };
+        let shared = Shared { endpoint, http, tokens, pace: Pace::new(), followed: Followed::default(), metrics };
         Self { shared: Arc::new(shared) }
     }
 
@@ -256,6 +255,7 @@ impl Arm {
         let sent = self.shared.http.exchange(call.request(token.header.clone()), limit).await;
         let sent = sent.map_err(|error| match error {
             Broken::TimedOut if limit < LONGEST_ATTEMPT => ArmError::Deadline { doing: call.what() },
+            Broken::TooLong => unreadable(&Broken::TooLong.to_string()),
             error => ArmError::Unavailable { message: error.to_string() },
         });
         if let Ok(reply) = &sent {

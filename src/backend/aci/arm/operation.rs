@@ -144,7 +144,11 @@ impl Followed {
 
 /// What one look has shown.
 enum Look {
-    GoesOn { state: String, at: Instant, after: Option<Duration> },
+    GoesOn {
+        state: String,
+        at: Instant,
+        after: Option<Duration>,
+    },
     Done,
     /// Nothing is known there any more, which happens some time after the end.
     Forgotten,

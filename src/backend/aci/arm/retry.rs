@@ -25,6 +25,9 @@ const SHORTEST: Duration = Duration::from_millis(50);
 /// believed for as long as there is time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The longest wait that is believed; more than any deadline.
+const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+
 /// A failed attempt.
 #[derive(Debug)]
 pub(super) struct Failed {
@@ -65,8 +68,7 @@ impl Failed {
 
 /// Waits without end: each anything up to its ceiling ("full jitter").
 pub(super) fn waits() -> impl Backoff {
-    let ceilings =
-        ExponentialBuilder::new().with_min_delay(FIRST).with_max_delay(HIGHEST).without_max_times().build();
+    let ceilings = ExponentialBuilder::new().with_min_delay(FIRST).with_max_delay(HIGHEST).without_max_times().build();
     ceilings.map(|ceiling| ceiling.mul_f64(share()))
 }
 
@@ -81,15 +83,16 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let milliseconds = text("retry-after-ms").or_else(|| text("x-ms-retry-after-ms"));
     if let Some(milliseconds) = milliseconds.and_then(|text| text.parse().ok()) {
-        return Some(Duration::from_millis(milliseconds));
+        return Some(Duration::from_millis(milliseconds).min(LONGEST));
     }
     let after = text(RETRY_AFTER.as_str())?;
     if let Ok(seconds) = after.parse() {
-        return Some(Duration::from_secs(seconds));
+        return Some(Duration::from_secs(seconds).min(LONGEST));
     }
     // A date (RFC 9110, 10.2.3), which means the server's clock and not the one here.
     let now = text(DATE.as_str()).and_then(date).unwrap_or_else(Timestamp::now);
-    Some(Duration::try_from(date(after)?.duration_since(now)).unwrap_or_default())
+    let wait = Duration::try_from(date(after)?.duration_since(now)).unwrap_or_default();
+    Some(wait.min(LONGEST))
 }
 
 fn date(text: &str) -> Option<Timestamp> {

@@ -51,6 +51,8 @@ struct State {
     flight: Option<Flight>,
     /// How many tokens there have been.
     count: u64,
+    /// Why there is none yet.
+    trouble: Option<ArmError>,
 }
 
 /// Gives tokens to any number of callers.
@@ -87,7 +89,10 @@ impl Tokens {
         };
         match timeout_at(deadline, outcome).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(ArmError::Deadline { doing: "waiting for a token".to_owned() }),
+            Err(_) => Err(match self.shared.lock().trouble.clone() {
+                Some(trouble) => trouble,
+                None => ArmError::Deadline { doing: "waiting for a token".to_owned() },
+            }),
         }
     }
 
@@ -112,8 +117,8 @@ impl SharedState {
         let task = tokio::spawn(async move { this.renew().await });
         let handle = task.abort_handle();
         let outcome = task.map(|ended| {
-            let message = || "asking for a token ended abnormally".to_owned();
-            ended.unwrap_or_else(|_| Err(ArmError::Unavailable { message: message() }))
+            let broken = |_| ArmError::Unavailable { message: "asking for a token ended abnormally".to_owned() };
+            ended.map_err(broken).flatten()
         });
         let outcome = outcome.boxed().shared();
         let flight = (handle, outcome);
@@ -127,10 +132,13 @@ impl SharedState {
             .retry(waits())
             .when(Failed::is_passing)
             .adjust(|failed: &Failed, wait| failed.wait(wait, begun, deadline))
-            .notify(|failed: &Failed, wait| tracing::debug!(error = %failed.error, ?wait, "asking for a token again"))
+            .notify(|failed: &Failed, wait| {
+                tracing::debug!(error = %failed.error, ?wait, "asking for a token again");
+                self.lock().trouble = Some(failed.error.clone());
+            })
             .await;
         let mut state = self.lock();
-        state.flight = None;
+        (state.flight, state.trouble) = (None, None);
         match asked {
             Ok(granted) => {
                 state.count += 1;

@@ -68,13 +68,17 @@ pub(super) struct Http {
 impl Http {
     /// With Mozilla's roots, and those in the file that `SSL_CERT_FILE` names, for a proxy or a private cloud.
     pub(super) fn new() -> Self {
-        let extra = std::env::var_os("SSL_CERT_FILE");
+        Self::trusting(std::env::var_os("SSL_CERT_FILE").as_deref().map(Path::new))
+    }
+
+    /// With Mozilla's roots, and those in this file.
+    pub(super) fn trusting(extra: Option<&Path>) -> Self {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_connect_timeout(Some(CONNECT));
         http.set_nodelay(true);
         http.set_keepalive(Some(IDLE));
-        let tls = tls(roots(extra.as_deref().map(Path::new)));
+        let tls = tls(roots(extra));
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -95,11 +99,7 @@ impl Http {
     }
 
     /// Sends a request and reads the whole answer. Redirects are not followed: a token is for one origin.
-    pub(super) async fn exchange(
-        &self,
-        mut request: Request<Full<Bytes>>,
-        limit: Duration,
-    ) -> Result<Reply, Broken> {
+    pub(super) async fn exchange(&self, mut request: Request<Full<Bytes>>, limit: Duration) -> Result<Reply, Broken> {
         request.headers_mut().insert(USER_AGENT, AGENT);
         #[cfg(test)]
         if let Some(pretended) = &self.pretended {

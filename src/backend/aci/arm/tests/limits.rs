@@ -33,7 +33,10 @@ async fn creates_and_deletes_keep_to_the_limits() {
     }
     assert!(creates[349] - creates[0] < Duration::from_secs(3700), "no slower than they must be");
     let deletes = calls.iter().filter(|call| call.method == "DELETE");
-    assert!(deletes.map(|call| call.at - creates[0]).max().unwrap() < Duration::from_secs(1), "they have a limit of their own");
+    assert!(
+        deletes.map(|call| call.at - creates[0]).max().unwrap() < Duration::from_secs(1),
+        "they have a limit of their own"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -41,7 +44,9 @@ async fn each_region_has_its_own_and_reading_has_none() {
     let (arm, azure) = azure(|_, _| says(200, &json!({})));
     let (body, deadline, begun) = (json!({}), within(10), Instant::now());
     let names: Vec<String> = (0..100).map(group).collect();
-    assert!(join_all(names.iter().map(|name| arm.put::<_, Value>(name, &body, deadline))).await.iter().all(Result::is_ok));
+    assert!(
+        join_all(names.iter().map(|name| arm.put::<_, Value>(name, &body, deadline))).await.iter().all(Result::is_ok)
+    );
     // There is no room before the deadline, and that is said at once.
     let error = arm.put::<_, Value>(GROUP, &body, deadline).await.unwrap_err();
     assert_eq!(error.reason(), "throttled");
@@ -70,9 +75,8 @@ async fn a_turn_that_is_not_used_is_given_back() {
 
 #[tokio::test(start_paused = true)]
 async fn with_nothing_left_it_goes_slowly() {
-    let (arm, azure) = azure(|_, _| {
-        says(200, &json!({})).with("x-ms-ratelimit-remaining-subscription-resource-requests-pt5m", "0")
-    });
+    let (arm, azure) =
+        azure(|_, _| says(200, &json!({})).with("x-ms-ratelimit-remaining-subscription-resource-requests-pt5m", "0"));
     for number in 0..4 {
         arm.put::<_, Value>(&group(number), &json!({}), within(60)).await.unwrap();
     }

@@ -6,6 +6,7 @@ mod limits;
 mod network;
 mod operations;
 mod retries;
+mod secure;
 mod tokens;
 mod urls;
 

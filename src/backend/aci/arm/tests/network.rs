@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -48,7 +49,8 @@ async fn request(socket: &mut TcpStream) -> String {
         let count = socket.read(&mut buffer).await.unwrap();
         text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let length =
+                head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0) || count == 0 {
                 return text;
             }
@@ -85,7 +87,9 @@ async fn requests_on_the_wire() {
     let asked = server.requests.recv().await.unwrap();
     assert!(asked.starts_with("POST /dir/oauth2/v2.0/token HTTP/1.1\r\n"), "{asked}");
     assert!(!asked.to_ascii_lowercase().contains("authorization:"), "{asked}");
-    for (method, action, length) in [("GET", "", None), ("PUT", "", Some("10")), ("POST", "/stop", Some("0")), ("DELETE", "", None)] {
+    for (method, action, length) in
+        [("GET", "", None), ("PUT", "", Some("10")), ("POST", "/stop", Some("0")), ("DELETE", "", None)]
+    {
         let text = server.requests.recv().await.unwrap();
         assert!(text.starts_with(&format!("{method} {GROUP}{action}?api-version=2025-09-01 HTTP/1.1\r\n")), "{text}");
         let header = |name: &str| {
@@ -104,26 +108,26 @@ async fn requests_on_the_wire() {
 
 #[tokio::test]
 async fn answers_that_break_off_are_asked_for_again() {
-    let cut = |text: &str| text.as_bytes().to_vec();
-    let mut server = server(vec![
-        token(),
-        cut("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"name\":"),
-        cut("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"nam"),
-        cut("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"name\":"),
-        cut("HTTP/1.1 200"),
-        cut(""),
-        cut("SSH-2.0-OpenSSH\r\n"),
-        answer(200, "", r#"{"name":"web"}"#),
-    ])
-    .await;
-    let arm = client(&server);
-    let found: Value = arm.get(GROUP, &[], within(60)).await.unwrap().unwrap();
-    assert_eq!(found["name"], "web");
-    let mut count = 0;
-    while server.requests.try_recv().is_ok() {
-        count += 1;
-    }
-    assert_eq!(count, 8);
+    let broken = [
+        "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"name\":",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"nam",
+        "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"name\":",
+        "HTTP/1.1 200",
+        "",
+        "SSH-2.0-OpenSSH\r\n",
+    ];
+    let asked = broken.map(|broken| async move {
+        let answers = vec![token(), broken.as_bytes().to_vec(), answer(200, "", r#"{"name":"web"}"#)];
+        let mut server = server(answers).await;
+        let found: Value = client(&server).get(GROUP, &[], within(60)).await.unwrap().unwrap();
+        assert_eq!(found["name"], "web", "{broken}");
+        let mut count = 0;
+        while server.requests.try_recv().is_ok() {
+            count += 1;
+        }
+        assert_eq!(count, 3, "{broken}");
+    });
+    join_all(asked).await;
 }
 
 #[tokio::test]
@@ -138,8 +142,8 @@ async fn an_answer_without_end_is_not_read_to_it() {
     let mut endless = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n\"".to_vec();
     endless.resize(17 << 20, b'x');
     let server = server(vec![token(), endless]).await;
-    let error = client(&server).get::<Value>(GROUP, &[], within(5)).await.unwrap_err();
-    assert!(["unreachable", "timeout"].contains(&error.reason()), "{error}");
+    let error = client(&server).get::<Value>(GROUP, &[], within(60)).await.unwrap_err();
+    assert_eq!(error.reason(), "unreadable", "{error}");
 }
 
 #[tokio::test]
@@ -149,7 +153,7 @@ async fn nobody_there() {
     drop(listener);
     let imds = AciCredentials::ManagedIdentity { imds: address.clone(), client: None };
     let error = Arm::new(&settings(&address, imds), None).token_works(within(1)).await.unwrap_err();
-    assert!(["unreachable", "timeout"].contains(&error.reason()), "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
 }
 
 #[tokio::test]
@@ -161,7 +165,9 @@ async fn web_sockets() {
         let text = request(&mut socket).await;
         assert!(text.starts_with("GET /attach?x=y HTTP/1.1\r\n"), "{text}");
         assert!(!text.to_ascii_lowercase().contains("authorization:"), "{text}");
-        let key = text.lines().find_map(|line| line.to_ascii_lowercase().starts_with("sec-websocket-key: ").then(|| line[19..].trim()));
+        let key = text
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().starts_with("sec-websocket-key: ").then(|| line[19..].trim()));
         let accepted = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.unwrap().as_bytes());
         let head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accepted}\r\n\r\n"

@@ -53,7 +53,10 @@ async fn by_a_status_document() {
         _ => refuses(400, "Odd"),
     });
     let told = follow(&arm, 60).await.unwrap();
-    assert_eq!(told.iter().map(|told| told["status"].as_str().unwrap()).collect::<Vec<_>>(), ["Pending", "Creating", "SUCCEEDED"]);
+    assert_eq!(
+        told.iter().map(|told| told["status"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["Pending", "Creating", "SUCCEEDED"]
+    );
     let times = azure.times();
     assert!(times[1] < 0.001, "the first look comes at once: {times:?}");
     let calls = azure.calls.lock().unwrap();
@@ -112,7 +115,8 @@ async fn an_address_that_leads_elsewhere_is_not_there() {
 
 #[tokio::test(start_paused = true)]
 async fn failures_of_each_kind() {
-    let events = json!({"status": "Failed", "properties": {"events": [{"name": "InsufficientCapacity.", "message": "none"}]}});
+    let events =
+        json!({"status": "Failed", "properties": {"events": [{"name": "InsufficientCapacity.", "message": "none"}]}});
     let quota = json!({"status": "Failed", "error": {"code": "ContainerGroupQuotaReached", "message": "full"}});
     let image = json!({"status": "failed", "error": {"code": "Odd", "message": "odd"}});
     let resource = json!({"properties": {"provisioningState": "Failed", "instanceView": {"events": [
@@ -260,4 +264,13 @@ async fn a_start_is_followed_at_its_group() {
     let accepted = arm.post::<(), IgnoredAny>(&format!("{GROUP}/start"), None, within(60)).await.unwrap();
     arm.wait(&accepted.pending.unwrap(), within(60), &mut |_| Ok(())).await.unwrap();
     assert_eq!(azure.calls.lock().unwrap()[1].url.path(), GROUP);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_can_be_followed_on_any_thread() {
+    let (arm, _) = azure(|_, count| match count {
+        0 => says(201, &group("Pending")).with("azure-asyncoperation", &here(STATUS)),
+        _ => status("Succeeded"),
+    });
+    tokio::spawn(async move { follow(&arm, 60).await.unwrap() }).await.unwrap();
 }

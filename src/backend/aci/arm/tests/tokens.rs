@@ -43,7 +43,10 @@ async fn from_a_secret() {
     let (arm, azure) = asking(secret(), |_, number| token(number));
     call(&arm).await.unwrap();
     let asked = azure.tokens.lock().unwrap();
-    assert_eq!((&asked[0].method, asked[0].url.to_string().as_str()), (&Method::POST, "http://127.0.0.1:2/dir/oauth2/v2.0/token"));
+    assert_eq!(
+        (&asked[0].method, asked[0].url.to_string().as_str()),
+        (&Method::POST, "http://127.0.0.1:2/dir/oauth2/v2.0/token")
+    );
     assert_eq!(
         asked[0].body,
         "grant_type=client_credentials&client_id=app&scope=https%3A%2F%2Fmanagement.azure.com%2F.default\
@@ -73,10 +76,7 @@ async fn from_a_federated_token_that_is_read_each_time() {
     assert_eq!(bodies.len(), 2);
     for (body, assertion) in bodies.iter().zip(["first.x.y", "second"]) {
         let kind = "urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer";
-        assert!(
-            body.ends_with(&format!("&client_assertion_type={kind}&client_assertion={assertion}")),
-            "{body}"
-        );
+        assert!(body.ends_with(&format!("&client_assertion_type={kind}&client_assertion={assertion}")), "{body}");
     }
     std::fs::remove_file(&file).unwrap();
     advance(Duration::from_secs(2)).await;
@@ -135,7 +135,8 @@ async fn lifetimes_are_numbers_or_text() {
         call(&arm).await.unwrap();
         assert_eq!(azure.token_count(), 2, "{text}");
     }
-    for nothing in [json!({}), json!({"access_token": ""}), json!({"access_token": 7}), json!({"access_token": "a\nb"})] {
+    for nothing in [json!({}), json!({"access_token": ""}), json!({"access_token": 7}), json!({"access_token": "a\nb"})]
+    {
         let (arm, _) = asking(secret(), move |_, _| says(200, &nothing));
         assert!(matches!(call(&arm).await, Err(ArmError::Unauthorised { .. })));
     }
@@ -184,7 +185,7 @@ async fn it_is_renewed_early_while_nobody_waits() {
     call(&arm).await.unwrap();
     assert_eq!(azure.token_count(), 3);
     let borne = borne(&azure);
-    assert!(borne[..6].iter().all(|token| token == "Bearer t0") && borne[7] == "Bearer t2", "{borne:?}");
+    assert!(borne[..6].iter().all(|token| token == "Bearer t0") && borne[6] == "Bearer t2", "{borne:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,8 +236,7 @@ async fn whoever_gives_tokens_is_asked_again_if_it_may_help() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_told_by_its_code_alone() {
     let description = "AADSTS7000215: Invalid client secret provided. Trace ID: 1234 Correlation ID: 5678";
-    let answer =
-        json!({"error": "invalid_client", "error_description": description, "error_codes": [7_000_215], "trace_id": "1234"});
+    let answer = json!({"error": "invalid_client", "error_description": description, "error_codes": [7_000_215], "trace_id": "1234"});
     let (arm, azure) = asking(secret(), move |_, _| says(401, &answer));
     let error = arm.token_works(within(5)).await.unwrap_err();
     assert_eq!(error.to_string(), "not authorised: invalid_client AADSTS7000215");
@@ -246,9 +246,11 @@ async fn a_refusal_is_told_by_its_code_alone() {
 #[tokio::test(start_paused = true)]
 async fn no_secret_is_printed() {
     let azure = Arc::<Azure>::default();
-    let http = http(&azure, Box::new(|_, _| says(200, &json!({}))), Box::new(|_, _| {
-        says(200, &json!({"access_token": "t0ken", "expires_in": 3600}))
-    }));
+    let http = http(
+        &azure,
+        Box::new(|_, _| says(200, &json!({}))),
+        Box::new(|_, _| says(200, &json!({"access_token": "t0ken", "expires_in": 3600}))),
+    );
     let source = Source::new(secret(), "https://management.azure.com".to_owned());
     let printed = format!("{source:?}");
     assert!(printed.contains("app") && !printed.contains("s3cr&t"), "{printed}");
@@ -257,7 +259,10 @@ async fn no_secret_is_printed() {
     assert_eq!(token.header.to_str().unwrap(), "Bearer t0ken");
     let printed = format!("{token:?}");
     assert!(!printed.contains("t0ken"), "{printed}");
-    let arm = Arm::over(super::http(&azure, Box::new(|_, _| says(200, &json!({}))), Box::new(|_, n| super::token(n))),
-        &settings("http://127.0.0.1:1", secret()), None);
+    let arm = Arm::over(
+        super::http(&azure, Box::new(|_, _| says(200, &json!({}))), Box::new(|_, n| super::token(n))),
+        &settings("http://127.0.0.1:1", secret()),
+        None,
+    );
     assert!(!format!("{arm:?}").contains("s3cr&t"));
 }

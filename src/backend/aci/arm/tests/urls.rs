@@ -30,7 +30,8 @@ fn each_provider_has_its_version() {
         (
             "/subscriptions/s/resourcegroups/a?b#c d",
             vec![],
-            "https://management.azure.com/subscriptions/s/resourcegroups/a%3Fb%23c%20d?api-version=2021-04-01".to_owned(),
+            "https://management.azure.com/subscriptions/s/resourcegroups/a%3Fb%23c%20d?api-version=2021-04-01"
+                .to_owned(),
         ),
     ] {
         assert_eq!(endpoint.call(Method::GET, path, &query, None).unwrap().url.to_string(), url);
