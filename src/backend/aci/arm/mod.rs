@@ -233,12 +233,13 @@ impl Arm {
 
     /// Makes a call once; once more if the token was refused.
     async fn attempt<T: DeserializeOwned>(&self, call: &Call, deadline: Instant) -> Result<Answer<T>, Failed> {
-        let token = self.shared.tokens.get(deadline).await?;
-        let mut reply = self.send(call, &token, deadline).await?;
+        // Without a token nobody's turn is used up.
+        self.shared.tokens.get(deadline).await?;
+        let (mut reply, token) = self.send(call, deadline).await?;
         if reply.status == StatusCode::UNAUTHORIZED {
             self.shared.tokens.refused(&token);
-            let token = self.shared.tokens.get(deadline).await?;
-            reply = self.send(call, &token, deadline).await?;
+            self.shared.tokens.get(deadline).await?;
+            (reply, _) = self.send(call, deadline).await?;
         }
         if !reply.status.is_success() {
             return Err(self.failure(call, &reply));
@@ -248,11 +249,22 @@ impl Arm {
     }
 
     /// One request and its answer, when its turn has come.
-    async fn send(&self, call: &Call, token: &Token, deadline: Instant) -> Result<Reply, ArmError> {
-        let _going = self.shared.pace.enter(&call.lane, deadline).await?;
+    async fn send(&self, call: &Call, deadline: Instant) -> Result<(Reply, Token), ArmError> {
+        let going = self.shared.pace.enter(&call.lane, deadline).await?;
+        // The turn may have been long in coming.
+        let token = self.shared.tokens.get(deadline).await?;
         let begun = Instant::now();
         let limit = deadline.saturating_duration_since(begun).min(LONGEST_ATTEMPT);
         let sent = self.shared.http.exchange(call.request(token.header.clone()), limit).await;
+        let is_counted = match &sent {
+            Ok(reply) => !matches!(reply.status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS),
+            Err(error) => !matches!(error, Broken::Unconnected(_)),
+        };
+        if is_counted {
+            drop(going);
+        } else {
+            going.give_back();
+        }
         let sent = sent.map_err(|error| match error {
             Broken::TimedOut if limit < LONGEST_ATTEMPT => ArmError::Deadline { doing: call.what() },
             Broken::TooLong => unreadable(&Broken::TooLong.to_string()),
@@ -269,7 +281,7 @@ impl Arm {
             };
             metrics.engine_call(call.name, failure, begun.elapsed());
         }
-        sent
+        sent.map(|reply| (reply, token))
     }
 
     fn failure(&self, call: &Call, reply: &Reply) -> Failed {

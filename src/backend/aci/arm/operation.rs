@@ -24,8 +24,8 @@ const POLL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_s
 const LATE: f64 = 0.08;
 /// How many looks a second all operations together may take.
 const LOOKS: f64 = 20.0;
-/// The shortest wait even if an answer asks for none.
-const SHORTEST: Duration = Duration::from_millis(100);
+/// How long a resource that was made may not be seen yet.
+const UNSEEN: Duration = Duration::from_secs(30);
 
 /// What an operation is to lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +177,7 @@ impl Arm {
                 Look::Forgotten => place = Place::Resource,
                 Look::GoesOn { state, at, after } => {
                     let own = self.shared.followed.wait(at.saturating_duration_since(pending.begun));
-                    next = at + after.map_or(own, |after| after.max(SHORTEST));
+                    next = at + after.filter(|after| !after.is_zero()).unwrap_or(own);
                     last = state;
                 }
             }
@@ -199,6 +199,9 @@ impl Arm {
             Ok(answer) => answer,
             Err(ArmError::NotFound(refusal)) => {
                 return match (place, pending.goal) {
+                    (Place::Resource, Goal::There) if pending.begun.elapsed() < UNSEEN => {
+                        Ok(Look::GoesOn { state: "not seen yet".to_owned(), at: Instant::now(), after: None })
+                    }
                     (Place::Resource, Goal::There) => Err(ArmError::NotFound(refusal)),
                     (Place::Resource | Place::Location(_), Goal::Gone) => Ok(Look::Done),
                     _ => Ok(Look::Forgotten),

@@ -72,10 +72,17 @@ pub(super) struct Pace {
 }
 
 /// A call that is under way.
-#[derive(Debug)]
 pub(super) struct Going<'a> {
+    turn: Turn<'a>,
     _write: Option<SemaphorePermit<'a>>,
     _call: SemaphorePermit<'a>,
+}
+
+impl Going<'_> {
+    /// Nothing was asked of the service that it counts, so that somebody else may go in its place.
+    pub(super) fn give_back(mut self) {
+        self.turn.is_used = !self.turn.lane.is_limited();
+    }
 }
 
 impl Pace {
@@ -85,7 +92,7 @@ impl Pace {
     }
 
     /// Waits for this call's turn.
-    pub(super) async fn enter(&self, lane: &Lane, deadline: Instant) -> Result<Going<'_>, ArmError> {
+    pub(super) async fn enter<'a>(&'a self, lane: &'a Lane, deadline: Instant) -> Result<Going<'a>, ArmError> {
         let mut turn = self.take(lane, deadline)?;
         sleep_until(turn.at).await;
         let places = async {
@@ -95,7 +102,7 @@ impl Pace {
         match timeout_at(deadline, places).await {
             Ok((Ok(write), Ok(call))) => {
                 turn.is_used = true;
-                Ok(Going { _write: write, _call: call })
+                Ok(Going { turn, _write: write, _call: call })
             }
             _ => Err(ArmError::Deadline { doing: "waiting for other calls to end".to_owned() }),
         }

@@ -57,9 +57,10 @@ impl Failed {
 
     /// The wait before the next attempt of a call that was begun then; none when there will be no next attempt.
     pub(super) fn wait(&self, drawn: Option<Duration>, begun: Instant, deadline: Instant) -> Option<Duration> {
-        let drawn = drawn.unwrap_or(HIGHEST).max(SHORTEST);
+        let drawn = drawn.unwrap_or(HIGHEST);
         // The server's word, and a little more, so that not all who were told the same come back at the same moment.
-        let wait = self.after.map_or(drawn, |after| after + drawn.min(after / 10).min(Duration::from_secs(1)));
+        let named = self.after.filter(|after| !after.is_zero());
+        let wait = named.map_or(drawn, |after| after + drawn.min(after / 10).min(Duration::from_secs(1))).max(SHORTEST);
         let next = Instant::now().checked_add(wait)?;
         let is_down = matches!(self.error, ArmError::Unavailable { .. } | ArmError::RegistryError(_));
         (next < deadline && !(is_down && next > begun + PATIENCE)).then_some(wait)

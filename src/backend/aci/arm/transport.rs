@@ -46,6 +46,9 @@ pub(super) struct Reply {
 pub(super) enum Broken {
     #[error("no answer in time")]
     TimedOut,
+    /// Nothing was sent.
+    #[error("{0}")]
+    Unconnected(String),
     #[error("{0}")]
     Network(String),
     #[error("the answer is longer than {} MiB", LONGEST_BODY >> 20)]
@@ -117,7 +120,11 @@ impl Http {
 
     /// Sends a request and gives the head of the answer, with the body or the connection still to be read.
     pub(super) async fn open(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Broken> {
-        self.client.request(request).await.map_err(|error| Broken::Network(chain(&error)))
+        self.client.request(request).await.map_err(|error| {
+            let is_connected = !error.is_connect();
+            let why = chain(&error);
+            if is_connected { Broken::Network(why) } else { Broken::Unconnected(why) }
+        })
     }
 }
 

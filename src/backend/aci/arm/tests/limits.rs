@@ -8,6 +8,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::super::transport::Broken;
 use super::{GROUP, azure, refuses, says, within};
 
 fn group(number: usize) -> String {
@@ -71,6 +72,22 @@ async fn a_turn_that_is_not_used_is_given_back() {
     arm.put::<_, Value>(&names[100], &body, within(600)).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(310));
     assert_eq!(azure.count(), 101);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_service_never_counted_is_given_back() {
+    type Trouble = fn() -> super::Says;
+    let troubles: [Trouble; 2] =
+        [|| super::breaks(Broken::Unconnected("refused".to_owned())), || refuses(429, "TooManyRequests")];
+    for trouble in troubles {
+        let (arm, azure) = azure(move |_, count| if count < 150 { trouble() } else { says(200, &json!({})) });
+        let (body, begun) = (json!({}), Instant::now());
+        let names: Vec<String> = (0..100).map(group).collect();
+        let all = join_all(names.iter().map(|name| arm.put::<_, Value>(name, &body, within(120)))).await;
+        assert!(all.iter().all(Result::is_ok));
+        assert_eq!(azure.count(), 250);
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
 }
 
 #[tokio::test(start_paused = true)]

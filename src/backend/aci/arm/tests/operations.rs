@@ -203,6 +203,23 @@ async fn trouble_on_the_way_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_resource_may_not_be_seen_at_first() {
+    let (arm, _) = azure(|_, count| match count {
+        0 => says(201, &group("Creating")),
+        1..4 => refuses(404, "ResourceNotFound"),
+        _ => says(200, &group("Succeeded")),
+    });
+    follow(&arm, 600).await.unwrap();
+    let (arm, _) = super::azure(|_, count| match count {
+        0 => says(201, &group("Creating")),
+        _ => refuses(404, "ResourceNotFound"),
+    });
+    let begun = Instant::now();
+    assert_eq!(follow(&arm, 600).await.unwrap_err().reason(), "not_found");
+    assert!(begun.elapsed() < Duration::from_secs(40));
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_watches_may_end_the_waiting() {
     let (arm, azure) = azure(|_, count| match count {
         0 => says(201, &group("Pending")).with("azure-asyncoperation", &here(STATUS)),

@@ -57,10 +57,10 @@ async fn only_known_authorities_are_trusted() {
     let knowing = Http::trusting(Some(&root));
     assert_eq!(ask(&knowing, "localhost").await, Ok(Bytes::from_static(b"ok")));
     // It is for one name.
-    let Err(Broken::Network(why)) = ask(&knowing, "127.0.0.1").await else { panic!("the name was not compared") };
+    let Err(Broken::Unconnected(why)) = ask(&knowing, "127.0.0.1").await else { panic!("the name was not compared") };
     assert!(why.contains("certificate"), "{why}");
     for stranger in [Http::trusting(None), Http::trusting(Some(Path::new("/nowhere/at/all")))] {
-        let Err(Broken::Network(why)) = ask(&stranger, "localhost").await else { panic!("a stranger was trusted") };
+        let Err(Broken::Unconnected(why)) = ask(&stranger, "localhost").await else { panic!("a stranger was trusted") };
         assert!(why.contains("certificate"), "{why}");
     }
 }
