@@ -13,9 +13,10 @@ mod urls;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
-use http_body_util::BodyExt as _;
-use hyper::{HeaderMap, Method, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -112,7 +113,7 @@ type Answers = Box<dyn Fn(&Seen, usize) -> Says + Send + Sync>;
 pub(super) fn http(azure: &Arc<Azure>, calls: Answers, tokens: Answers) -> Http {
     let azure = Arc::clone(azure);
     let (calls, tokens) = (Arc::new(calls), Arc::new(tokens));
-    Http::pretending(Arc::new(move |request| {
+    Http::pretending(Arc::new(move |request: Request<Full<Bytes>>| {
         let (azure, calls, tokens) = (Arc::clone(&azure), Arc::clone(&calls), Arc::clone(&tokens));
         async move {
             let (head, body) = request.into_parts();
