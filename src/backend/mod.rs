@@ -25,6 +25,8 @@ mod sightings;
 mod tests;
 mod usage;
 
+#[cfg(feature = "aci")]
+pub(crate) mod aci;
 pub mod docker;
 pub mod memory;
 
