@@ -8,8 +8,13 @@
 //! prices   what a group costs per hour, by the operator's table
 //! ```
 
+#[allow(dead_code, unused_imports, reason = "the backend that uses it is made of these parts next")]
 mod convert;
+#[allow(dead_code, unused_imports, reason = "the models have every member of the API, used or not")]
 mod models;
+#[allow(dead_code, reason = "the backend that uses it is made of these parts next")]
 mod names;
+#[allow(dead_code, reason = "the backend that uses it is made of these parts next")]
 mod prices;
+#[allow(dead_code, reason = "the backend that uses it is made of these parts next")]
 mod states;

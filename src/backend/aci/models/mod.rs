@@ -42,8 +42,8 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(input: D
 }
 
 /// A whole number, which may be written `1.0`; a fraction is cut off.
+#[allow(clippy::cast_possible_truncation, reason = "saturates; no number of this API is near the limits")]
 fn whole<'de, D: Deserializer<'de>>(input: D) -> Result<Option<i64>, D::Error> {
     let number = Option::<serde_json::Number>::deserialize(input)?;
-    #[allow(clippy::cast_possible_truncation, reason = "saturates; no number of this API is near the limits")]
     Ok(number.and_then(|number| number.as_i64().or_else(|| number.as_f64().map(|number| number as i64))))
 }
