@@ -23,9 +23,7 @@ use super::models::{
     Provisioning, RunWord, Transport,
 };
 use crate::backend::ObservedContainer;
-use crate::domain::{
-    ContainerId, ContainerName, ContainerStatus, Endpoint, Health, ServiceName, Subdomain, TenantId,
-};
+use crate::domain::{ContainerId, ContainerName, ContainerStatus, Endpoint, Health, ServiceName, Subdomain, TenantId};
 
 /// The longest output of a probe that is told on, in bytes.
 const HEALTH_OUTPUT: usize = 4096;
@@ -195,10 +193,9 @@ fn run_state(
     previous: Option<&ContainerState>,
     restarts: u64,
 ) -> &'static str {
-    let group_ended = matches!(
-        group_state(group),
-        Some(GroupState::Stopped | GroupState::Succeeded | GroupState::Failed)
-    ) || group.properties.provisioning_state == Some(Provisioning::Stopped);
+    let group_ended =
+        matches!(group_state(group), Some(GroupState::Stopped | GroupState::Succeeded | GroupState::Failed))
+            || group.properties.provisioning_state == Some(Provisioning::Stopped);
     match current.and_then(|state| state.state.as_ref()) {
         // A group that is just stopped may still show the last state of its containers.
         Some(RunWord::Running) if group_state(group) == Some(&GroupState::Stopped) => "exited",

@@ -296,7 +296,10 @@ impl<'a> Volumes<'a> {
             }
         }
         if found.is_empty() {
-            return Err(unsupported(field, "there is no such file in the request; use a named volume for what is written"));
+            return Err(unsupported(
+                field,
+                "there is no such file in the request; use a named volume for what is written",
+            ));
         }
         for (directory, base, file) in found {
             if file.mode & 0o111 != 0 {

@@ -48,8 +48,9 @@ pub(super) fn published(
     let asked = asked_label(services)?;
     if ports.is_empty() {
         if let Some((name, _)) = asked {
-            warnings
-                .push(format!("services.{name}.domainname: no port is published, so the group has no address and no name"));
+            warnings.push(format!(
+                "services.{name}.domainname: no port is published, so the group has no address and no name"
+            ));
         }
         return Ok(Published { ports, address: None });
     }
@@ -60,7 +61,9 @@ pub(super) fn published(
     };
     let local = |port: &PortMapping| port.host_ip.is_some_and(|ip| ip.is_loopback());
     if services.values().any(|service| service.ports.iter().any(local)) {
-        warnings.push("services: a group publishes its ports on a public address, whatever address a host would use".to_owned());
+        warnings.push(
+            "services: a group publishes its ports on a public address, whatever address a host would use".to_owned(),
+        );
     }
     let transport = |udp| if udp { Transport::Udp } else { Transport::Tcp };
     let address = IpAddress {

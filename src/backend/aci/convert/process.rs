@@ -49,9 +49,8 @@ pub(super) fn environment(
         }
         match value.as_deref() {
             // Never the agent's own.
-            None => warnings.push(format!(
-                "{field}: has no value and is left out; if the image sets it, the image's value holds"
-            )),
+            None => warnings
+                .push(format!("{field}: has no value and is left out; if the image sets it, the image's value holds")),
             Some("") => variables.push(EnvironmentVariable {
                 name: variable.clone(),
                 value: Some(String::new()),

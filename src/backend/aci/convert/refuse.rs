@@ -188,7 +188,11 @@ pub(super) fn service(
         ),
         (!platform.as_ref().is_none_or(linux), "platform", "containers run on linux/amd64"),
         (!group_add.is_empty(), "group_add", "a container has no further groups"),
-        (working_dir.is_some(), "working_dir", "a container begins in its image's directory; change it in the entrypoint"),
+        (
+            working_dir.is_some(),
+            "working_dir",
+            "a container begins in its image's directory; change it in the entrypoint",
+        ),
         (hostname.is_some(), "hostname", "Azure gives the host name"),
         (*read_only, "read_only", "a container's own file system can be written"),
         (has_hooks(post_start), "post_start", "a group has no hooks"),
@@ -208,7 +212,11 @@ pub(super) fn service(
         (!gpus.is_empty(), "gpus", "groups with GPUs are not supported"),
         (cgroup_parent.is_some(), "cgroup_parent", "Azure limits the containers"),
         (runtime.is_some(), "runtime", "Azure chooses the runtime"),
-        (isolation.as_ref().is_some_and(|kind| !matches!(kind.as_str(), "" | "default")), "isolation", "Azure isolates"),
+        (
+            isolation.as_ref().is_some_and(|kind| !matches!(kind.as_str(), "" | "default")),
+            "isolation",
+            "Azure isolates",
+        ),
         (*oom_kill_disable, "oom_kill_disable", "a container that has no memory left is ended"),
     ];
     refuse_first(&field, &no)?;

@@ -52,10 +52,7 @@ pub(super) fn of<'a>(
     if tags.len() > MOST {
         return Err(unsupported(
             "services",
-            format!(
-                "at most {} services may have names that are not of a-z, 0-9 and single hyphens",
-                MOST - OWN
-            ),
+            format!("at most {} services may have names that are not of a-z, 0-9 and single hyphens", MOST - OWN),
         ));
     }
     Ok(tags)

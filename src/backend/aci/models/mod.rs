@@ -22,7 +22,7 @@ pub(super) use answers::{
 pub(super) use container::{
     Capabilities, ConfigMap, Container, ContainerInstanceView, ContainerPort, ContainerProperties, ContainerState,
     EnvironmentVariable, Event, ExecAction, Gpu, HttpGet, HttpHeader, InitContainer, InitContainerProperties, Probe,
-    Resources, ResourceAmounts, SecurityContext, VolumeMount,
+    ResourceAmounts, Resources, SecurityContext, VolumeMount,
 };
 pub(super) use group::{
     ConfidentialCompute, ContainerGroup, Diagnostics, DnsConfig, Encryption, Extension, ExtensionProperties,

@@ -249,7 +249,8 @@ fn logs_commands_and_shares() {
     };
     let sent = json!({"properties": {"shareQuota": 5, "metadata": {"q8_id": "1"}}});
     assert_eq!(serde_json::to_value(&share).unwrap(), sent);
-    let read: ShareResource = read(json!({"name": "s", "properties": {"shareQuota": 5, "shareUsageBytes": 12, "new": 1}}));
+    let read: ShareResource =
+        read(json!({"name": "s", "properties": {"shareQuota": 5, "shareUsageBytes": 12, "new": 1}}));
     assert_eq!(read.properties.share_usage_bytes, Some(12));
     assert_eq!(serde_json::to_value(RegenerateKey { key_name: "key1" }).unwrap(), json!({"keyName": "key1"}));
     let tags = [("a".to_owned(), "b".to_owned())].into();

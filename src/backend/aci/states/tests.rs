@@ -38,11 +38,22 @@ fn one(group_state: &str, view: Value) -> ObservedContainer {
 
 #[test]
 fn states_of_a_container() {
-    let ran = json!({"state": "Terminated", "exitCode": 3, "detailStatus": "Error", "startTime": "2026-01-01T00:00:00Z"});
+    let ran =
+        json!({"state": "Terminated", "exitCode": 3, "detailStatus": "Error", "startTime": "2026-01-01T00:00:00Z"});
     for (group_state, view, state, exit_code) in [
-        ("Running", json!({"currentState": {"state": "Running", "startTime": "2026-01-01T00:30:00Z"}}), "running", None),
+        (
+            "Running",
+            json!({"currentState": {"state": "Running", "startTime": "2026-01-01T00:30:00Z"}}),
+            "running",
+            None,
+        ),
         ("Pending", json!({"currentState": {"state": "Waiting"}}), "created", None),
-        ("Running", json!({"currentState": {"state": "Waiting"}, "restartCount": 1, "previousState": ran}), "restarting", Some(3)),
+        (
+            "Running",
+            json!({"currentState": {"state": "Waiting"}, "restartCount": 1, "previousState": ran}),
+            "restarting",
+            Some(3),
+        ),
         ("Running", json!({"currentState": ran}), "exited", Some(3)),
         ("Succeeded", json!({"currentState": {"state": "Terminated", "exitCode": 0}}), "exited", Some(0)),
         ("Stopped", json!({"currentState": {"state": "Running"}}), "exited", None),
@@ -64,7 +75,10 @@ fn what_else_is_known_of_a_container() {
                          "startTime": "2026-01-01T00:30:00Z", "finishTime": "2026-01-01T00:31:00Z"}
     });
     let seen = one("Running", view);
-    assert_eq!((seen.tenant.as_str(), seen.owner.as_str(), seen.service.as_str(), seen.number), ("acme", "1", "web", 1));
+    assert_eq!(
+        (seen.tenant.as_str(), seen.owner.as_str(), seen.service.as_str(), seen.number),
+        ("acme", "1", "web", 1)
+    );
     let status = seen.status;
     assert_eq!((status.name.as_str(), status.image.as_str(), status.restart_count), ("web", "x:1", 2));
     assert_eq!(status.started_at, Some("2026-01-01T00:30:00Z".parse().unwrap()));
@@ -73,12 +87,8 @@ fn what_else_is_known_of_a_container() {
 
 #[test]
 fn health_follows_failures_of_the_probe() {
-    let view = |events: Value| {
-        json!({"currentState": {"state": "Running", "startTime": "2026-01-01T00:30:00Z"}, "events": events})
-    };
-    let failed = |at: &str, count: i64| {
-        json!([{"name": "Unhealthy", "message": "Liveness probe failed: no", "count": count, "lastTimestamp": at}])
-    };
+    let view = |events: Value| json!({"currentState": {"state": "Running", "startTime": "2026-01-01T00:30:00Z"}, "events": events});
+    let failed = |at: &str, count: i64| json!([{"name": "Unhealthy", "message": "Liveness probe failed: no", "count": count, "lastTimestamp": at}]);
     for (events, health) in [
         (json!([]), Health::Healthy),
         (failed("2026-01-01T00:59:50Z", 1), Health::Starting),
@@ -108,11 +118,9 @@ fn the_name_is_handed_out_as_it_is_read() {
         endpoints.iter().map(|e| format!("{}:{}/{}", e.host, e.host_port, e.protocol)).collect::<Vec<_>>()
     };
     let ports = json!([{"port": 80, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]);
-    let name = json!({"type": "Public", "ports": ports, "ip": "20.0.0.1", "fqdn": "acme.h4sh.eastus.azurecontainer.io"});
-    assert_eq!(
-        with(name),
-        ["acme.h4sh.eastus.azurecontainer.io:80/tcp", "acme.h4sh.eastus.azurecontainer.io:53/udp"]
-    );
+    let name =
+        json!({"type": "Public", "ports": ports, "ip": "20.0.0.1", "fqdn": "acme.h4sh.eastus.azurecontainer.io"});
+    assert_eq!(with(name), ["acme.h4sh.eastus.azurecontainer.io:80/tcp", "acme.h4sh.eastus.azurecontainer.io:53/udp"]);
     assert_eq!(with(json!({"ports": ports, "ip": "20.0.0.1"})), ["20.0.0.1:80/tcp", "20.0.0.1:53/udp"]);
     assert!(with(json!({"ports": ports, "ip": null})).is_empty());
     assert!(with(Value::Null).is_empty());

@@ -1,6 +1,6 @@
 //! From one group to the next.
 
-use super::{GROUND, converted, convert, deployment, service};
+use super::{GROUND, convert, converted, deployment, service};
 use crate::backend::aci::convert::{Change, Ground, change};
 use crate::domain::{Generation, RegistryAuth};
 use crate::policy::Profile;
@@ -28,7 +28,8 @@ fn in_place() {
     ] {
         assert_eq!(between(&before, &after), Change::InPlace, "{after}");
     }
-    let one_shot = "services: {web: {image: x, depends_on: {j: {condition: service_completed_successfully}}}, j: {image: x}}";
+    let one_shot =
+        "services: {web: {image: x, depends_on: {j: {condition: service_completed_successfully}}}, j: {image: x}}";
     assert_eq!(between(&service("init: false"), one_shot), Change::InPlace);
 }
 
@@ -50,10 +51,7 @@ fn by_a_new_group() {
     assert_eq!(replaced(two, &service("init: false")), "container db is removed");
     let wanted = deployment(Profile::Trusted, two, &[]);
     let elsewhere = convert(&wanted, &Ground { location: "westus", ..GROUND }).unwrap();
-    assert_eq!(
-        change(&converted(two), &elsewhere),
-        Change::Replace { because: "the location changes".to_owned() }
-    );
+    assert_eq!(change(&converted(two), &elsewhere), Change::Replace { because: "the location changes".to_owned() });
 }
 
 #[test]

@@ -124,7 +124,10 @@ fn stacks() {
             &[
                 ("  links: [postgres, redis]\n", ""),
                 ("127.0.0.1:${N8N_PORT:-5678}:5678", "${N8N_PORT:-5678}:5678"),
-                ("    command: worker\n    deploy: {replicas: 2}\n", "    entrypoint: [tini, --, /docker-entrypoint.sh, worker]\n"),
+                (
+                    "    command: worker\n    deploy: {replicas: 2}\n",
+                    "    entrypoint: [tini, --, /docker-entrypoint.sh, worker]\n",
+                ),
             ][..],
         ),
         ("03-ghost-mysql", &[]),

@@ -107,7 +107,8 @@ fn what_a_policy_fills_in_is_no_obstacle() {
 
 #[test]
 fn a_group_reads_as_it_is_written() {
-    let group = converted(&service("ports: ['80:80'], volumes: ['a:/a'], environment: {A: b}}}, volumes: {a: {}")).group;
+    let group =
+        converted(&service("ports: ['80:80'], volumes: ['a:/a'], environment: {A: b}}}, volumes: {a: {}")).group;
     let text = serde_json::to_string(&group).unwrap();
     assert_eq!(serde_json::from_str::<ContainerGroup>(&text).unwrap(), group);
 }
@@ -118,11 +119,8 @@ fn no_secret_is_shown() {
 services: {web: {image: x, environment: {KEY: s3cret}, secrets: [s]}}
 secrets: {s: {content: s3cret}}
 ";
-    let credentials = [RegistryAuth {
-        registry: "docker.io".into(),
-        username: "u".into(),
-        password: "s3cret".to_owned().into(),
-    }];
+    let credentials =
+        [RegistryAuth { registry: "docker.io".into(), username: "u".into(), password: "s3cret".to_owned().into() }];
     let ground = Ground { credentials: &credentials, ..GROUND };
     let converted = convert(&deployment(Profile::Trusted, text, &[]), &ground).unwrap();
     let sent = serde_json::to_string(&converted.with_storage_key(&Secret::from("s3cret"))).unwrap();
@@ -202,7 +200,10 @@ fn probes() {
         let properties = &group.properties.containers[0].properties;
         let probe = properties.liveness_probe.clone().unwrap();
         assert_eq!(probe.exec.as_ref().unwrap().command, command, "{said}");
-        assert_eq!((probe.period_seconds, probe.timeout_seconds, probe.failure_threshold), (Some(1), Some(30), Some(3)));
+        assert_eq!(
+            (probe.period_seconds, probe.timeout_seconds, probe.failure_threshold),
+            (Some(1), Some(30), Some(3))
+        );
         assert_eq!(properties.readiness_probe, Some(probe));
     }
     for said in ["test: [NONE]", "disable: true", "interval: 5s"] {
@@ -267,7 +268,10 @@ fn a_warning_names_its_field() {
         ("domainname: shop-1", "services.web.domainname"),
     ] {
         let warnings = converted(&service(attributes)).warnings;
-        assert!(warnings.iter().any(|warning| warning.starts_with(&format!("{field}: "))), "{attributes}: {warnings:?}");
+        assert!(
+            warnings.iter().any(|warning| warning.starts_with(&format!("{field}: "))),
+            "{attributes}: {warnings:?}"
+        );
     }
     assert!(converted(&service("init: false")).warnings.is_empty());
 }

@@ -89,10 +89,7 @@ fn between_services_and_beside_them() {
         ),
         ("services: {a: {image: x, ports: ['80:80']}, b: {image: x, ports: ['80']}}", "services.b.ports[0]"),
         ("services: {a: {image: x, expose: ['9']}, b: {image: x, expose: ['8', '7-9']}}", "services.b.expose[1]"),
-        (
-            "services: {a: {image: x, domainname: aaaaa}, b: {image: x, domainname: bbbbb}}",
-            "services.b.domainname",
-        ),
+        ("services: {a: {image: x, domainname: aaaaa}, b: {image: x, domainname: bbbbb}}", "services.b.domainname"),
         (
             "services: {a: {image: x, deploy: {resources: {reservations: {cpus: '3'}}}},
                         b: {image: x, deploy: {resources: {reservations: {cpus: '2'}}}}}",
