@@ -78,7 +78,7 @@ pub(super) fn events(group: &ContainerGroup) -> Vec<Told<'_>> {
 }
 
 /// The events after which waiting longer is of no use: a share that cannot be mounted, an image that cannot be had.
-const FATAL: &[&str] = &["FailedMount", "InaccessibleImage", "ErrImagePull", "ImagePullBackOff", "InvalidImageName"];
+const FATAL: &[&str] = &["FailedMount", "InaccessibleImage"];
 
 /// The latest event that no waiting helps against, of those at or after `since`: an earlier one belongs to an earlier
 /// attempt.
