@@ -107,8 +107,11 @@ fn what_a_policy_fills_in_is_no_obstacle() {
 
 #[test]
 fn a_group_reads_as_it_is_written() {
-    let group =
-        converted(&service("ports: ['80:80'], volumes: ['a:/a'], environment: {A: b}}}, volumes: {a: {}")).group;
+    let text = "
+services: {web: {image: x, ports: ['80:80'], volumes: ['a:/a'], environment: {A: b}}}
+volumes: {a: {}}
+";
+    let group = converted(text).group;
     let text = serde_json::to_string(&group).unwrap();
     assert_eq!(serde_json::from_str::<ContainerGroup>(&text).unwrap(), group);
 }

@@ -137,7 +137,6 @@ volumes: {v: {}}",
         ),
         // The config's place by default is the root directory.
         ("services: {a: {image: x, configs: [c]}}\nconfigs: {c: {content: x}}", "services.a.configs[0]"),
-        ("services: {a: {image: x, secrets: [c]}}\nsecrets: {c: {environment: UNSET}}", "services.a.secrets[0]"),
     ] {
         assert_eq!(refused(text, &[]), field, "{text}");
     }
