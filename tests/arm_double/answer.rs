@@ -27,7 +27,9 @@ impl Answer {
     }
 
     pub(super) fn html(status: u16) -> Self {
-        let page = format!("<!DOCTYPE html><html><head><title>{status}</title></head><body><h2>Our services aren't available right now</h2></body></html>");
+        let page = format!(
+            "<!DOCTYPE html><html><head><title>{status}</title></head><body><h2>Our services aren't available right now</h2></body></html>"
+        );
         Self { status, headers: Vec::new(), body: Body::Html(page) }
     }
 

@@ -51,7 +51,11 @@ impl State {
             return self.nowhere(call);
         };
         if !self.subscriptions.contains_key(*subscription) {
-            return Answer::error(404, "SubscriptionNotFound", format!("The subscription '{subscription}' could not be found."));
+            return Answer::error(
+                404,
+                "SubscriptionNotFound",
+                format!("The subscription '{subscription}' could not be found."),
+            );
         }
         let entered = Entered { call, subscription: (*subscription).to_owned(), version, body, now, clock };
         self.route(&entered, rest, names.get(2..).unwrap_or_default())
@@ -63,8 +67,12 @@ impl State {
             ("GET", []) => self.subscription(entered),
             ("GET", ["resourcegroups"]) => self.resource_groups(entered),
             ("GET", ["resources"]) => self.resources(entered, None),
-            ("GET" | "PUT" | "PATCH" | "HEAD" | "DELETE", ["resourcegroups", _]) => self.resource_group(entered, names[1]),
-            ("GET", ["providers", "microsoft.containerinstance" | "microsoft.storage"]) => Self::provider(entered, names[1]),
+            ("GET" | "PUT" | "PATCH" | "HEAD" | "DELETE", ["resourcegroups", _]) => {
+                self.resource_group(entered, names[1])
+            }
+            ("GET", ["providers", "microsoft.containerinstance" | "microsoft.storage"]) => {
+                Self::provider(entered, names[1])
+            }
             ("POST", ["providers", "microsoft.containerinstance" | "microsoft.storage", "register"]) => {
                 Self::provider(entered, names[1])
             }
@@ -95,7 +103,9 @@ impl State {
         let method = entered.call.method.as_str();
         match (method, lower) {
             ("GET", ["resources"]) => self.resources(entered, Some(group)),
-            ("GET", ["providers", "microsoft.containerinstance", "containergroups"]) => self.list_groups(entered, Some(group)),
+            ("GET", ["providers", "microsoft.containerinstance", "containergroups"]) => {
+                self.list_groups(entered, Some(group))
+            }
             (_, ["providers", "microsoft.containerinstance", "containergroups", _, rest @ ..]) => {
                 self.group_call(entered, group, names[3], rest, &names[4..])
             }
@@ -151,11 +161,22 @@ impl State {
             Some(version) if known.contains(&version) => Ok(version.to_owned()),
             Some(version) => {
                 self.violation(format!("{} {}: unknown api-version {version}", call.method, call.path));
-                Err(Answer::error(400, "InvalidApiVersionParameter", format!("The api-version '{version}' is invalid. The supported versions are '{}'.", known.join(","))))
+                Err(Answer::error(
+                    400,
+                    "InvalidApiVersionParameter",
+                    format!(
+                        "The api-version '{version}' is invalid. The supported versions are '{}'.",
+                        known.join(",")
+                    ),
+                ))
             }
             None => {
                 self.violation(format!("{} {}: no api-version", call.method, call.path));
-                Err(Answer::error(400, "MissingApiVersionParameter", "The api-version query parameter (?api-version=) is required for all requests."))
+                Err(Answer::error(
+                    400,
+                    "MissingApiVersionParameter",
+                    "The api-version query parameter (?api-version=) is required for all requests.",
+                ))
             }
         }
     }
@@ -175,11 +196,19 @@ impl State {
         let kind = call.header("content-type").split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/json") {
             self.violation(format!("{place}: Content-Type is '{kind}'"));
-            return Err(Answer::error(415, "UnsupportedMediaType", format!("The content media type '{kind}' is not supported. Only 'application/json' is supported.")));
+            return Err(Answer::error(
+                415,
+                "UnsupportedMediaType",
+                format!("The content media type '{kind}' is not supported. Only 'application/json' is supported."),
+            ));
         }
         serde_json::from_slice(&call.bytes).map_err(|error| {
             self.violation(format!("{place}: the body is no JSON: {error}"));
-            Answer::error(400, "InvalidRequestContent", format!("The request content was invalid and could not be deserialized: '{error}'."))
+            Answer::error(
+                400,
+                "InvalidRequestContent",
+                format!("The request content was invalid and could not be deserialized: '{error}'."),
+            )
         })
     }
 
@@ -193,7 +222,9 @@ impl State {
             Some(Wrong { path, what }) => Err(Answer::error(
                 400,
                 "InvalidRequestContent",
-                format!("The request content was invalid and could not be deserialized: '{what}. Path '{path}', line 1, position 1.'."),
+                format!(
+                    "The request content was invalid and could not be deserialized: '{what}. Path '{path}', line 1, position 1.'."
+                ),
             )),
             None => Ok(()),
         }

@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::world::Delays;
 use super::clock::{Clock, Millis};
 use super::faults::Outcome;
 use super::program::{Life, Now, Program, fails, kind_of};
+use super::world::Delays;
 
 pub(super) struct Group {
     pub(super) subscription: String,
@@ -162,7 +162,13 @@ impl Group {
             return "Deleting";
         }
         match self.settles() {
-            Some((at, well)) if at <= now => if well { "Succeeded" } else { "Failed" },
+            Some((at, well)) if at <= now => {
+                if well {
+                    "Succeeded"
+                } else {
+                    "Failed"
+                }
+            }
             _ if now < self.pulls().0 => "Pending",
             _ => "Creating",
         }
@@ -259,7 +265,8 @@ impl Group {
             for container in properties[kind].as_array_mut().into_iter().flatten() {
                 let own = name(container).to_owned();
                 let properties = &mut container["properties"];
-                let lists: &[&str] = if kind == "containers" { &["ports", "environmentVariables"] } else { &["environmentVariables"] };
+                let lists: &[&str] =
+                    if kind == "containers" { &["ports", "environmentVariables"] } else { &["environmentVariables"] };
                 for member in lists {
                     if properties[*member].is_null() {
                         properties[*member] = json!([]);
@@ -329,8 +336,18 @@ impl Group {
             }
             Now::Ended { began, at, code } => (ended(clock, began, at, code), life.before),
             Now::Waiting => {
-                events.push(event(clock, now, life.restarts + 1, "BackOff", "Back-off restarting failed container", "Warning"));
-                (json!({"state": "Waiting", "detailStatus": "CrashLoopBackOff: Back-off restarting failed"}), life.before)
+                events.push(event(
+                    clock,
+                    now,
+                    life.restarts + 1,
+                    "BackOff",
+                    "Back-off restarting failed container",
+                    "Warning",
+                ));
+                (
+                    json!({"state": "Waiting", "detailStatus": "CrashLoopBackOff: Back-off restarting failed"}),
+                    life.before,
+                )
             }
         };
         let mut view = json!({"restartCount": life.restarts, "currentState": state, "events": events});
@@ -367,10 +384,13 @@ impl Group {
             _ => return "Pending",
         }
         let lives: Vec<Life> = self.containers("containers").iter().filter_map(|c| self.life(c, now)).collect();
-        let codes: Vec<i64> = lives.iter().filter_map(|life| match life.now {
-            Now::Ended { code, .. } => Some(code),
-            _ => None,
-        }).collect();
+        let codes: Vec<i64> = lives
+            .iter()
+            .filter_map(|life| match life.now {
+                Now::Ended { code, .. } => Some(code),
+                _ => None,
+            })
+            .collect();
         match codes.len() == lives.len() {
             false => "Running",
             true if codes.iter().all(|code| *code == 0) => "Succeeded",

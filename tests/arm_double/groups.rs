@@ -18,7 +18,14 @@ use super::{rules, schema};
 
 impl State {
     /// A call to one group or something in it.
-    pub(super) fn group_call(&mut self, entered: &Entered<'_>, resource_group: &str, name: &str, rest: &[&str], names: &[&str]) -> Answer {
+    pub(super) fn group_call(
+        &mut self,
+        entered: &Entered<'_>,
+        resource_group: &str,
+        name: &str,
+        rest: &[&str],
+        names: &[&str],
+    ) -> Answer {
         let key = key(&entered.subscription, resource_group, name);
         let now = entered.now;
         match (entered.call.method.as_str(), rest) {
@@ -30,7 +37,9 @@ impl State {
             return Answer::error(
                 404,
                 "ResourceNotFound",
-                format!("The Resource 'Microsoft.ContainerInstance/containerGroups/{name}' under resource group '{resource_group}' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix"),
+                format!(
+                    "The Resource 'Microsoft.ContainerInstance/containerGroups/{name}' under resource group '{resource_group}' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix"
+                ),
             );
         };
         match (entered.call.method.as_str(), rest) {
@@ -65,7 +74,8 @@ impl State {
 
     /// The list of a subscription or of a resource group: without `instanceView`.
     pub(super) fn list_groups(&mut self, entered: &Entered<'_>, resource_group: Option<&str>) -> Answer {
-        let mine = |key: &Key| key.0 == entered.subscription && resource_group.is_none_or(|own| key.1 == own.to_lowercase());
+        let mine =
+            |key: &Key| key.0 == entered.subscription && resource_group.is_none_or(|own| key.1 == own.to_lowercase());
         let all = self.groups.iter().filter(|(key, _)| mine(key));
         let views = all.map(|(_, group)| group.view(entered.now, entered.clock, false)).collect();
         self.page(entered, views)
@@ -79,7 +89,13 @@ impl State {
         let Some(region) = region else {
             self.violation(format!("{name}: the location '{location}' is not known"));
             let code = if location.is_empty() { "LocationRequired" } else { "LocationNotAvailableForResourceType" };
-            return Err(Answer::error(400, code, format!("The provided location '{location}' is not available for resource type 'Microsoft.ContainerInstance/containerGroups'.")));
+            return Err(Answer::error(
+                400,
+                code,
+                format!(
+                    "The provided location '{location}' is not available for resource type 'Microsoft.ContainerInstance/containerGroups'."
+                ),
+            ));
         };
         let refusals = rules::check(name, body, region.max);
         for refusal in &refusals {
@@ -92,19 +108,37 @@ impl State {
         let before = self.groups.get(&key);
         if let Some(before) = before {
             if before.location != location {
-                return Err(Answer::error(409, "InvalidResourceLocation", format!("The resource '{name}' already exists in location '{}' in resource group '{resource_group}'. A resource with the same name cannot be created in location '{location}'. Please select a new resource name.", before.location)));
+                return Err(Answer::error(
+                    409,
+                    "InvalidResourceLocation",
+                    format!(
+                        "The resource '{name}' already exists in location '{}' in resource group '{resource_group}'. A resource with the same name cannot be created in location '{location}'. Please select a new resource name.",
+                        before.location
+                    ),
+                ));
             }
             if before.transitioning(now) {
                 return Err(transitioning(name));
             }
             if fixed(&before.spec) != fixed(body) {
-                return Err(Answer::error(400, "InvalidContainerGroupUpdate", format!("The updates on container group '{name}' are invalid. If you are going to update the os type, restart policy, network profile, CPU, memory or GPU resources for a container group, you must delete it first and then create a new one.")));
+                return Err(Answer::error(
+                    400,
+                    "InvalidContainerGroupUpdate",
+                    format!(
+                        "The updates on container group '{name}' are invalid. If you are going to update the os type, restart policy, network profile, CPU, memory or GPU resources for a container group, you must delete it first and then create a new one."
+                    ),
+                ));
             }
         }
         self.images(name, body)?;
         let existed = self.groups.contains_key(&key);
         if let Some(seconds) = self.throttle(&entered.subscription, &location, "create", now) {
-            return Err(Answer::error(429, "TooManyRequests", format!("The requests for containerGroups in '{location}' exceed the limit.")).retry_after(Some(seconds)));
+            return Err(Answer::error(
+                429,
+                "TooManyRequests",
+                format!("The requests for containerGroups in '{location}' exceed the limit."),
+            )
+            .retry_after(Some(seconds)));
         }
         if !existed {
             self.room(body, &location, &entered.subscription, &region, now)?;
@@ -129,7 +163,13 @@ impl State {
         self.groups.insert(key.clone(), group);
         let left = self.left(&entered.subscription, &location, "create", now);
         let mut answer = Answer::json(if existed { 200 } else { 201 }, view);
-        for (name, left) in ["x-ms-ratelimit-remaining-subscription-resource-requests-pt5m", "x-ms-ratelimit-remaining-subscription-resource-requests-pt1h"].into_iter().zip(left) {
+        for (name, left) in [
+            "x-ms-ratelimit-remaining-subscription-resource-requests-pt5m",
+            "x-ms-ratelimit-remaining-subscription-resource-requests-pt1h",
+        ]
+        .into_iter()
+        .zip(left)
+        {
             answer = answer.header(name, left.to_string());
         }
         let Some(operation) = self.operation_for(&key) else { return Ok(answer) };
@@ -141,7 +181,10 @@ impl State {
         let list = |kind: &str| body["properties"][kind].as_array().cloned().unwrap_or_default();
         for container in list("containers").iter().chain(&list("initContainers")) {
             let image = container["properties"]["image"].as_str().unwrap_or_default();
-            let host = image.split('/').next().filter(|host| image.contains('/') && (host.contains('.') || host.contains(':')));
+            let host = image
+                .split('/')
+                .next()
+                .filter(|host| image.contains('/') && (host.contains('.') || host.contains(':')));
             let closed = host.and_then(|host| self.registries.get(host).map(|known| (host, known)));
             let open = closed.is_none_or(|(host, (user, password))| {
                 let given = list("imageRegistryCredentials");
@@ -152,23 +195,46 @@ impl State {
                 })
             });
             if kind_of(image) == "missing" || !open {
-                return Err(Answer::error(400, "InaccessibleImage", format!("The image '{image}' in container group '{group}' is not accessible. Please check the image and registry credential.")));
+                return Err(Answer::error(
+                    400,
+                    "InaccessibleImage",
+                    format!(
+                        "The image '{image}' in container group '{group}' is not accessible. Please check the image and registry credential."
+                    ),
+                ));
             }
         }
         Ok(())
     }
 
     /// Whether the quota and the region have room for one more.
-    fn room(&self, body: &Value, location: &str, subscription: &str, region: &super::world::Region, now: Millis) -> Result<(), Answer> {
+    fn room(
+        &self,
+        body: &Value,
+        location: &str,
+        subscription: &str,
+        region: &super::world::Region,
+        now: Millis,
+    ) -> Result<(), Answer> {
         let cores = |spec: &Value| -> f64 {
             let containers = spec["properties"]["containers"].as_array().into_iter().flatten();
             containers.map(|c| c["properties"]["resources"]["requests"]["cpu"].as_f64().unwrap_or_default()).sum()
         };
-        let others: Vec<&Group> = self.groups.values().filter(|group| group.subscription == subscription && group.location == location).collect();
+        let others: Vec<&Group> = self
+            .groups
+            .values()
+            .filter(|group| group.subscription == subscription && group.location == location)
+            .collect();
         let used: f64 = others.iter().filter(|group| !group.stopped(now)).map(|group| cores(&group.spec)).sum();
         let wanted = cores(body);
         let quota = |name: &str, limit: f64, usage: f64, requested: f64| {
-            Err(Answer::error(400, "ContainerGroupQuotaReached", format!("Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota '{name}' exceeded in region '{location}'. Limit: '{limit}', Usage: '{usage}' Requested: '{requested}'.")))
+            Err(Answer::error(
+                400,
+                "ContainerGroupQuotaReached",
+                format!(
+                    "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota '{name}' exceeded in region '{location}'. Limit: '{limit}', Usage: '{usage}' Requested: '{requested}'."
+                ),
+            ))
         };
         if others.len() >= region.groups {
             let whole = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
@@ -179,14 +245,29 @@ impl State {
         }
         if !region.capacity {
             let containers = body["properties"]["containers"].as_array().into_iter().flatten();
-            let memory: f64 = containers.map(|c| c["properties"]["resources"]["requests"]["memoryInGB"].as_f64().unwrap_or_default()).sum();
-            return Err(Answer::error(409, "ServiceUnavailable", format!("The requested resource is not available in the location '{location}' at this moment. Please retry with a different resource request or in another location. Resource requested: '{wanted}' CPU '{memory}' GB memory 'Linux' OS")));
+            let memory: f64 = containers
+                .map(|c| c["properties"]["resources"]["requests"]["memoryInGB"].as_f64().unwrap_or_default())
+                .sum();
+            return Err(Answer::error(
+                409,
+                "ServiceUnavailable",
+                format!(
+                    "The requested resource is not available in the location '{location}' at this moment. Please retry with a different resource request or in another location. Resource requested: '{wanted}' CPU '{memory}' GB memory 'Linux' OS"
+                ),
+            ));
         }
         Ok(())
     }
 
     /// The name in the DNS, if a label asks for one and it is free.
-    fn fqdn(&mut self, entered: &Entered<'_>, resource_group: &str, key: &Key, body: &Value, location: &str) -> Result<Option<String>, Answer> {
+    fn fqdn(
+        &mut self,
+        entered: &Entered<'_>,
+        resource_group: &str,
+        key: &Key,
+        body: &Value,
+        location: &str,
+    ) -> Result<Option<String>, Answer> {
         let address = &body["properties"]["ipAddress"];
         let Some(label) = address["dnsNameLabel"].as_str() else { return Ok(None) };
         let scope = match address["autoGeneratedDomainNameLabelScope"].as_str() {
@@ -206,7 +287,10 @@ impl State {
         };
         let other = self.groups.iter().any(|(own, group)| own != key && group.fqdn.as_deref() == Some(&fqdn));
         if other || self.taken.contains(&(location.to_owned(), label.to_owned())) {
-            let message = format!("The DNS name label '{label}' in container group '{}' is not available. Try using a different label.", key.2);
+            let message = format!(
+                "The DNS name label '{label}' in container group '{}' is not available. Try using a different label.",
+                key.2
+            );
             return Err(Answer::error(self.settings.taken_status, "DnsNameLabelAlreadyTaken", message));
         }
         Ok(Some(fqdn))
@@ -224,7 +308,9 @@ impl State {
             }
             if let Some(why) = self.mount_problem(file) {
                 let volume = volume["name"].as_str().unwrap_or_default();
-                return Fate::Mount(format!("MountVolume.SetUp failed for volume \"{volume}\": mount failed: exit status 32 Output: {why}"));
+                return Fate::Mount(format!(
+                    "MountVolume.SetUp failed for volume \"{volume}\": mount failed: exit status 32 Output: {why}"
+                ));
             }
         }
         Fate::Runs
@@ -279,14 +365,22 @@ impl State {
 
     fn delete_group(&mut self, entered: &Entered<'_>, key: &Key) -> Answer {
         let now = entered.now;
-        let Some(location) = self.groups.get(key).map(|group| group.location.clone()) else { return Answer::empty(204) };
+        let Some(location) = self.groups.get(key).map(|group| group.location.clone()) else {
+            return Answer::empty(204);
+        };
         if let Some(seconds) = self.throttle(&entered.subscription, &location, "delete", now) {
-            return Answer::error(429, "TooManyRequests", format!("The deletions of containerGroups in '{location}' exceed the limit.")).retry_after(Some(seconds));
+            return Answer::error(
+                429,
+                "TooManyRequests",
+                format!("The deletions of containerGroups in '{location}' exceed the limit."),
+            )
+            .retry_after(Some(seconds));
         }
         let outcome = self.outcome(&key.2, Work::Delete);
         let (at_once, delay) = (self.settings.delete_at_once, self.settings.delays.delete);
         let Some(group) = self.groups.get_mut(key) else { return Answer::empty(204) };
-        let running = group.deletion.as_ref().filter(|deletion| deletion.outcome.is_none()).map(|deletion| deletion.until);
+        let running =
+            group.deletion.as_ref().filter(|deletion| deletion.outcome.is_none()).map(|deletion| deletion.until);
         let until = running.unwrap_or(if at_once { now } else { now + delay });
         let error = match &outcome {
             Some(Outcome::Error { code, message }) => Some(((*code).to_owned(), (*message).to_owned())),
@@ -302,7 +396,8 @@ impl State {
         if at_once {
             return Answer::json(200, group.view(now, entered.clock, true));
         }
-        let operation = Operation { resource, group: Some(key.clone()), deletes: true, began: now, working: now, end, error };
+        let operation =
+            Operation { resource, group: Some(key.clone()), deletes: true, began: now, working: now, end, error };
         self.begin(operation, &entered.subscription, &location, &entered.version, Answer::empty(202))
     }
 
@@ -310,10 +405,18 @@ impl State {
         let Some(group) = self.groups.get(key) else { return Answer::empty(404) };
         let now = entered.now;
         let Some(mut lines) = group.lines(container, now) else {
-            return Answer::error(404, "ContainerNotFound", format!("The container '{container}' in container group '{}' is not found.", group.name));
+            return Answer::error(
+                404,
+                "ContainerNotFound",
+                format!("The container '{container}' in container group '{}' is not found.", group.name),
+            );
         };
         if !group.has_started(now) {
-            return Answer::error(409, "ContainerGroupDeploymentNotReady", format!("The container group '{}' deployment is not ready yet.", group.name));
+            return Answer::error(
+                409,
+                "ContainerGroupDeploymentNotReady",
+                format!("The container group '{}' deployment is not ready yet.", group.name),
+            );
         }
         if group.stopped(now) {
             lines.drain(..lines.len().saturating_sub(1000));
@@ -336,7 +439,11 @@ impl State {
         };
         let content: String = lines
             .iter()
-            .map(|(at, line)| if stamps { format!("{} {line}\n", entered.clock.stamp(*at)) } else { format!("{line}\n") })
+            .map(
+                |(at, line)| {
+                    if stamps { format!("{} {line}\n", entered.clock.stamp(*at)) } else { format!("{line}\n") }
+                },
+            )
             .collect();
         Answer::json(200, json!({"content": if content.is_empty() { Value::Null } else { Value::from(content) }}))
     }
@@ -358,9 +465,19 @@ impl State {
         }
         let id = uuid::Uuid::new_v4().simple().to_string();
         let password = format!("pass-{}", uuid::Uuid::new_v4().simple());
-        let socket = Socket { group: key.clone(), container: container.to_owned(), password: password.clone(), exec, opened: entered.now, cuts: self.cuts };
+        let socket = Socket {
+            group: key.clone(),
+            container: container.to_owned(),
+            password: password.clone(),
+            exec,
+            opened: entered.now,
+            cuts: self.cuts,
+        };
         self.sockets.insert(id.clone(), socket);
-        Answer::json(200, json!({"webSocketUri": format!("{}/{what}/caas-{id}?api-version=2018-02-01-preview", self.sockets_at), "password": password}))
+        Answer::json(
+            200,
+            json!({"webSocketUri": format!("{}/{what}/caas-{id}?api-version=2018-02-01-preview", self.sockets_at), "password": password}),
+        )
     }
 
     /// `usages`, `capabilities` and `cachedImages` of a location.
@@ -368,9 +485,17 @@ impl State {
         let location = short(location);
         let region = self.subscriptions.get(&entered.subscription).and_then(|own| own.regions.get(&location)).cloned();
         let Some(region) = region else {
-            return Answer::error(400, "NoRegisteredProviderFound", format!("No registered resource provider found for location '{location}'."));
+            return Answer::error(
+                400,
+                "NoRegisteredProviderFound",
+                format!("No registered resource provider found for location '{location}'."),
+            );
         };
-        let groups: Vec<&Group> = self.groups.values().filter(|group| group.subscription == entered.subscription && group.location == location).collect();
+        let groups: Vec<&Group> = self
+            .groups
+            .values()
+            .filter(|group| group.subscription == entered.subscription && group.location == location)
+            .collect();
         let running = groups.iter().filter(|group| !group.stopped(entered.now));
         let cores: f64 = running
             .flat_map(|group| group.containers("containers"))
@@ -381,31 +506,45 @@ impl State {
                 "unit": "Count", "currentValue": current, "limit": limit, "name": {"value": name, "localizedValue": words}})
         };
         match what {
-            "usages" => Answer::json(200, json!({"value": [
-                usage("ContainerGroups", "Container Groups", json!(groups.len()), json!(region.groups)),
-                usage("StandardCores", "Standard Cores", json!(cores), json!(region.cores)),
-                usage("StandardSpotCores", "Standard Spot Cores", json!(0), json!(0)),
-            ]})),
+            "usages" => Answer::json(
+                200,
+                json!({"value": [
+                    usage("ContainerGroups", "Container Groups", json!(groups.len()), json!(region.groups)),
+                    usage("StandardCores", "Standard Cores", json!(cores), json!(region.cores)),
+                    usage("StandardSpotCores", "Standard Spot Cores", json!(0), json!(0)),
+                ]}),
+            ),
             "capabilities" => {
                 let capability = |os: &str, address: &str, gpu: &str, count: u32| {
                     json!({"resourceType": "containerGroups", "osType": os, "location": location, "ipAddressType": address, "gpu": gpu,
                         "capabilities": {"maxMemoryInGB": region.max.1, "maxCpu": region.max.0, "maxGpuCount": count}})
                 };
-                let all = vec![capability("Linux", "Public", "None", 0), capability("Linux", "Private", "None", 0), capability("Windows", "Public", "None", 0)];
+                let all = vec![
+                    capability("Linux", "Public", "None", 0),
+                    capability("Linux", "Private", "None", 0),
+                    capability("Windows", "Public", "None", 0),
+                ];
                 self.page(entered, all)
             }
-            "cachedimages" => self.page(entered, vec![
-                json!({"osType": "Linux", "image": "mcr.microsoft.com/azuredocs/aci-helloworld:latest"}),
-                json!({"osType": "Linux", "image": "nginx:latest"}),
-                json!({"osType": "Windows", "image": "mcr.microsoft.com/windows/nanoserver:1809"}),
-            ]),
+            "cachedimages" => self.page(
+                entered,
+                vec![
+                    json!({"osType": "Linux", "image": "mcr.microsoft.com/azuredocs/aci-helloworld:latest"}),
+                    json!({"osType": "Linux", "image": "nginx:latest"}),
+                    json!({"osType": "Windows", "image": "mcr.microsoft.com/windows/nanoserver:1809"}),
+                ],
+            ),
             _ => self.nowhere(entered.call),
         }
     }
 }
 
 fn transitioning(name: &str) -> Answer {
-    Answer::error(409, "ContainerGroupTransitioning", format!("The container group '{name}' is still transitioning, please retry later."))
+    Answer::error(
+        409,
+        "ContainerGroupTransitioning",
+        format!("The container group '{name}' is still transitioning, please retry later."),
+    )
 }
 
 fn address(number: u64) -> String {
@@ -442,7 +581,8 @@ fn numbers(value: &Value) -> Value {
     match value {
         Value::Number(number) => json!(number.as_f64()),
         Value::Object(members) => {
-            let mut members: Vec<(String, Value)> = members.iter().map(|(name, value)| (name.clone(), numbers(value))).collect();
+            let mut members: Vec<(String, Value)> =
+                members.iter().map(|(name, value)| (name.clone(), numbers(value))).collect();
             members.sort_by(|a, b| a.0.cmp(&b.0));
             json!(members)
         }

@@ -272,7 +272,11 @@ impl ArmDouble {
     pub(crate) fn count(&self, method: &str, path: &str) -> usize {
         let path = path.to_lowercase();
         let state = self.state();
-        state.heard.iter().filter(|call| call.method == method && faults::like(&path, &call.path.to_lowercase())).count()
+        state
+            .heard
+            .iter()
+            .filter(|call| call.method == method && faults::like(&path, &call.path.to_lowercase()))
+            .count()
     }
 
     /// What clients have done that the contract does not allow.

@@ -22,10 +22,20 @@ pub(super) struct Operation {
 
 impl State {
     /// Begins an operation on a group and gives its answer the headers for it.
-    pub(super) fn begin(&mut self, operation: Operation, subscription: &str, location: &str, version: &str, answer: Answer) -> Answer {
+    pub(super) fn begin(
+        &mut self,
+        operation: Operation,
+        subscription: &str,
+        location: &str,
+        version: &str,
+        answer: Answer,
+    ) -> Answer {
         let id = format!("00000000-0000-0000-0000-{:012}", self.number());
         let location = short(location);
-        let base = format!("{}/subscriptions/{subscription}/providers/Microsoft.ContainerInstance/locations/{location}", self.endpoint);
+        let base = format!(
+            "{}/subscriptions/{subscription}/providers/Microsoft.ContainerInstance/locations/{location}",
+            self.endpoint
+        );
         self.operations.insert(id.clone(), operation);
         let form = self.settings.form;
         let mut answer = answer;

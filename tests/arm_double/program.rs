@@ -6,8 +6,8 @@
 
 use serde_json::Value;
 
-use super::world::Delays;
 use super::clock::Millis;
+use super::world::Delays;
 
 /// One run of a program: lines by the time since its start, and when and how it ends.
 #[derive(Debug, Clone, Default)]

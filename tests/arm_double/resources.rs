@@ -20,10 +20,13 @@ impl ResourceGroup {
 impl State {
     pub(super) fn subscription(&self, entered: &Entered<'_>) -> Answer {
         let id = &entered.subscription;
-        Answer::json(200, json!({
-            "id": format!("/subscriptions/{id}"), "subscriptionId": id, "displayName": "test", "state": "Enabled",
-            "tenantId": self.tokens.tenant,
-        }))
+        Answer::json(
+            200,
+            json!({
+                "id": format!("/subscriptions/{id}"), "subscriptionId": id, "displayName": "test", "state": "Enabled",
+                "tenantId": self.tokens.tenant,
+            }),
+        )
     }
 
     pub(super) fn provider(entered: &Entered<'_>, name: &str) -> Answer {
@@ -71,13 +74,27 @@ impl State {
             "PUT" => {
                 let location = short(entered.body["location"].as_str().unwrap_or_default());
                 if !own.regions.contains_key(&location) {
-                    return Answer::error(400, "LocationNotAvailableForResourceGroup", format!("The provided location '{location}' is not available for resource group."));
+                    return Answer::error(
+                        400,
+                        "LocationNotAvailableForResourceGroup",
+                        format!("The provided location '{location}' is not available for resource group."),
+                    );
                 }
                 if own.resource_groups.get(&lower).is_some_and(|group| group.location != location) {
-                    return Answer::error(409, "InvalidResourceGroupLocation", format!("Invalid resource group location '{location}'. The Resource group already exists in another location."));
+                    return Answer::error(
+                        409,
+                        "InvalidResourceGroupLocation",
+                        format!(
+                            "Invalid resource group location '{location}'. The Resource group already exists in another location."
+                        ),
+                    );
                 }
                 let status = if known.is_ok() { 200 } else { 201 };
-                let group = ResourceGroup { name: known.unwrap_or_else(|_| name.to_owned()), location, tags: entered.body["tags"].clone() };
+                let group = ResourceGroup {
+                    name: known.unwrap_or_else(|_| name.to_owned()),
+                    location,
+                    tags: entered.body["tags"].clone(),
+                };
                 let view = group.view(&entered.subscription);
                 own.resource_groups.insert(lower, group);
                 Answer::json(status, view)
@@ -85,7 +102,9 @@ impl State {
             "DELETE" => {
                 own.resource_groups.remove(&lower);
                 self.groups.retain(|key, _| key.0 != entered.subscription || key.1 != lower);
-                self.accounts.retain(|_, account| account.subscription != entered.subscription || account.resource_group.to_lowercase() != lower);
+                self.accounts.retain(|_, account| {
+                    account.subscription != entered.subscription || account.resource_group.to_lowercase() != lower
+                });
                 Answer::empty(200)
             }
             _ => match own.resource_groups.get_mut(&lower) {
@@ -107,7 +126,11 @@ impl State {
             Some(Some(filter)) => Some(filter),
             Some(None) => {
                 self.violation(format!("a filter that is not understood: {}", entered.call.target));
-                return Answer::error(400, "InvalidFilterInQueryString", "Invalid $filter in the query string. A filter by tag can't be combined with others.");
+                return Answer::error(
+                    400,
+                    "InvalidFilterInQueryString",
+                    "Invalid $filter in the query string. A filter by tag can't be combined with others.",
+                );
             }
         };
         let lag = self.settings.delays.index;
@@ -128,7 +151,10 @@ impl State {
             json!({"id": account.id(), "name": account.name, "type": "Microsoft.Storage/storageAccounts",
                 "location": account.location, "tags": account.tags, "kind": "StorageV2"})
         });
-        let all = groups.chain(accounts).filter(|resource| filter.as_ref().is_none_or(|filter| filter.fits(resource))).collect();
+        let all = groups
+            .chain(accounts)
+            .filter(|resource| filter.as_ref().is_none_or(|filter| filter.fits(resource)))
+            .collect();
         self.page(entered, all)
     }
 }

@@ -28,12 +28,16 @@ impl Findings {
 pub(super) fn check(name: &str, body: &Value, max: (f64, f64)) -> Vec<Refusal> {
     let mut found = Findings::default();
     let properties = &body["properties"];
-    found.unless(is_name(name, 1), "InvalidContainerGroupName", || format!("The container group name '{name}' is invalid."));
+    found.unless(is_name(name, 1), "InvalidContainerGroupName", || {
+        format!("The container group name '{name}' is invalid.")
+    });
     tags(&body["tags"], &mut found);
     found.unless(!properties["osType"].is_null(), "InvalidOsType", || {
         "The 'osType' for container group '<null>' is invalid. The value must be one of 'Windows,Linux'.".to_owned()
     });
-    found.unless(body["zones"].as_array().is_none_or(|zones| zones.len() <= 1), "InvalidZones", || "At most one zone.".to_owned());
+    found.unless(body["zones"].as_array().is_none_or(|zones| zones.len() <= 1), "InvalidZones", || {
+        "At most one zone.".to_owned()
+    });
     let (containers, inits) = (list(&properties["containers"]), list(&properties["initContainers"]));
     found.unless(!containers.is_empty(), "InvalidContainers", || "The group has no containers.".to_owned());
     found.unless(containers.len() + inits.len() <= 60, "TooManyContainers", || "More than 60 containers.".to_owned());
@@ -78,7 +82,9 @@ fn tags(tags: &Value, found: &mut Findings) {
     for (name, value) in tags {
         let right = (1..=512).contains(&name.chars().count()) && !name.contains(['<', '>', '%', '&', '\\', '?', '/']);
         found.unless(right, "InvalidTagNameCharacters", || format!("The tag name '{name}' is invalid."));
-        found.unless(text(value).chars().count() <= 256, "InvalidTagValueLength", || format!("The value of tag '{name}' is too long."));
+        found.unless(text(value).chars().count() <= 256, "InvalidTagValueLength", || {
+            format!("The value of tag '{name}' is too long.")
+        });
     }
 }
 
@@ -87,7 +93,9 @@ fn names<'a>(containers: impl Iterator<Item = &'a Value>, found: &mut Findings) 
     for container in containers {
         let name = text(&container["name"]);
         found.unless(is_name(name, 1), "InvalidContainerName", || format!("The container name '{name}' is invalid."));
-        found.unless(seen.insert(name), "DuplicateContainerName", || format!("The container name '{name}' is used twice."));
+        found.unless(seen.insert(name), "DuplicateContainerName", || {
+            format!("The container name '{name}' is used twice.")
+        });
     }
 }
 
@@ -101,11 +109,17 @@ fn volumes<'a>(properties: &'a Value, found: &mut Findings) -> BTreeMap<&'a str,
         let name = text(&volume["name"]);
         found.unless(is_name(name, 5), "InvalidVolumeName", || format!("The volume name '{name}' is invalid."));
         let sources: Vec<&str> = SOURCES.iter().copied().filter(|source| !volume[*source].is_null()).collect();
-        found.unless(sources.len() == 1, "InvalidVolume", || format!("The volume '{name}' has not exactly one source: {sources:?}."));
+        found.unless(sources.len() == 1, "InvalidVolume", || {
+            format!("The volume '{name}' has not exactly one source: {sources:?}.")
+        });
         let secret = sources.contains(&"secret") || sources.contains(&"secretReference");
-        found.unless(names.insert(name, secret).is_none(), "DuplicateVolumeName", || format!("The volume name '{name}' is used twice."));
+        found.unless(names.insert(name, secret).is_none(), "DuplicateVolumeName", || {
+            format!("The volume name '{name}' is used twice.")
+        });
         for (file, value) in volume["secret"].as_object().into_iter().flatten() {
-            found.unless(STANDARD.decode(text(value)).is_ok(), "InvalidSecretVolume", || format!("'{file}' in '{name}' is not base64."));
+            found.unless(STANDARD.decode(text(value)).is_ok(), "InvalidSecretVolume", || {
+                format!("'{file}' in '{name}' is not base64.")
+            });
             let right = !file.is_empty() && file.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
             found.unless(right, "InvalidSecretVolume", || format!("'{file}' in '{name}' is no name of a file."));
         }
@@ -113,7 +127,9 @@ fn volumes<'a>(properties: &'a Value, found: &mut Findings) -> BTreeMap<&'a str,
         if file.is_object() {
             let ways = ["storageAccountKey", "storageAccountKeyReference", "userAssignedIdentityClientId"];
             let ways = ways.iter().filter(|way| !text(&file[**way]).is_empty()).count();
-            found.unless(ways == 1, "InvalidVolume", || format!("The share of volume '{name}' has {ways} ways to enter it."));
+            found.unless(ways == 1, "InvalidVolume", || {
+                format!("The share of volume '{name}' has {ways} ways to enter it.")
+            });
         }
     }
     names
@@ -122,25 +138,35 @@ fn volumes<'a>(properties: &'a Value, found: &mut Findings) -> BTreeMap<&'a str,
 fn container(container: &Value, group: &Value, volumes: &BTreeMap<&str, bool>, found: &mut Findings) {
     let (name, properties) = (text(&container["name"]), &container["properties"]);
     let image = text(&properties["image"]);
-    found.unless(!image.is_empty() && !image.contains("://") && !image.contains(char::is_whitespace), "InvalidImageName", || {
-        format!("The image '{image}' of container '{name}' is invalid.")
-    });
+    found.unless(
+        !image.is_empty() && !image.contains("://") && !image.contains(char::is_whitespace),
+        "InvalidImageName",
+        || format!("The image '{image}' of container '{name}' is invalid."),
+    );
     environment(name, properties, group, found);
     mounts(name, properties, volumes, found);
     for member in ["livenessProbe", "readinessProbe"] {
         let probe = &properties[member];
         if probe.is_object() {
             let ways = ["exec", "httpGet"].iter().filter(|way| !probe[**way].is_null()).count();
-            found.unless(ways == 1, "InvalidProbe", || format!("The {member} of container '{name}' has {ways} actions."));
+            found.unless(ways == 1, "InvalidProbe", || {
+                format!("The {member} of container '{name}' has {ways} actions.")
+            });
             let right = probe["exec"].is_null() || !list(&probe["exec"]["command"]).is_empty();
             found.unless(right, "InvalidProbe", || format!("The {member} of container '{name}' has no command."));
             let right = probe["httpGet"].is_null() || is_port(&probe["httpGet"]["port"]);
             found.unless(right, "InvalidProbe", || format!("The {member} of container '{name}' has no right port."));
-            for (number, least) in
-                [("initialDelaySeconds", 0), ("periodSeconds", 1), ("failureThreshold", 1), ("successThreshold", 1), ("timeoutSeconds", 1)]
-            {
+            for (number, least) in [
+                ("initialDelaySeconds", 0),
+                ("periodSeconds", 1),
+                ("failureThreshold", 1),
+                ("successThreshold", 1),
+                ("timeoutSeconds", 1),
+            ] {
                 let right = probe[number].is_null() || probe[number].as_i64().is_some_and(|value| value >= least);
-                found.unless(right, "InvalidProbe", || format!("{number} of the {member} of container '{name}' is below {least}."));
+                found.unless(right, "InvalidProbe", || {
+                    format!("{number} of the {member} of container '{name}' is below {least}.")
+                });
             }
         }
     }
@@ -150,12 +176,20 @@ fn environment(container: &str, properties: &Value, group: &Value, found: &mut F
     let mut seen = BTreeSet::new();
     for variable in list(&properties["environmentVariables"]) {
         let name = text(&variable["name"]);
-        let right = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.as_bytes()[0].is_ascii_digit();
-        found.unless(right, "InvalidEnvironmentVariableName", || format!("The variable '{name}' of container '{container}' is invalid."));
-        found.unless(seen.insert(name), "DuplicateEnvironmentVariable", || format!("The variable '{name}' of container '{container}' is there twice."));
+        let right = !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && !name.as_bytes()[0].is_ascii_digit();
+        found.unless(right, "InvalidEnvironmentVariableName", || {
+            format!("The variable '{name}' of container '{container}' is invalid.")
+        });
+        found.unless(seen.insert(name), "DuplicateEnvironmentVariable", || {
+            format!("The variable '{name}' of container '{container}' is there twice.")
+        });
         let kinds = ["value", "secureValue", "secureValueReference"];
         let kinds = kinds.iter().filter(|kind| !variable[**kind].is_null()).count();
-        found.unless(kinds == 1, "InvalidEnvironmentVariable", || format!("The variable '{name}' of container '{container}' has {kinds} values."));
+        found.unless(kinds == 1, "InvalidEnvironmentVariable", || {
+            format!("The variable '{name}' of container '{container}' has {kinds} values.")
+        });
         if let Some(reference) = variable["secureValueReference"].as_str() {
             let known = list(&group["secretReferences"]).iter().any(|secret| text(&secret["name"]) == reference);
             found.unless(known, "InvalidSecretReference", || format!("There is no secret reference '{reference}'."));
@@ -168,15 +202,20 @@ fn mounts(container: &str, properties: &Value, volumes: &BTreeMap<&str, bool>, f
     let mut paths: Vec<(String, bool)> = Vec::new();
     for mount in all {
         let (volume, path) = (text(&mount["name"]), text(&mount["mountPath"]));
-        found.unless(volumes.contains_key(volume), "VolumeMountNotFound", || format!("Container '{container}' mounts '{volume}', which is no volume."));
+        found.unless(volumes.contains_key(volume), "VolumeMountNotFound", || {
+            format!("Container '{container}' mounts '{volume}', which is no volume.")
+        });
         let right = path.starts_with('/') && path.len() > 1 && !path.contains(':');
         found.unless(right, "InvalidVolumeMount", || format!("Container '{container}' mounts '{volume}' at '{path}'."));
         let path = format!("{}/", path.trim_end_matches('/'));
         let secret = volumes.get(volume).copied().unwrap_or_default();
         let clash = paths.iter().any(|(other, other_secret)| {
-            *other == path || ((secret || *other_secret) && (other.starts_with(&path) || path.starts_with(other.as_str())))
+            *other == path
+                || ((secret || *other_secret) && (other.starts_with(&path) || path.starts_with(other.as_str())))
         });
-        found.unless(!clash, "DuplicateVolumeMountPath", || format!("Container '{container}' mounts twice at or below '{path}'."));
+        found.unless(!clash, "DuplicateVolumeMountPath", || {
+            format!("Container '{container}' mounts twice at or below '{path}'.")
+        });
         paths.push((path, secret));
     }
 }
@@ -188,27 +227,41 @@ fn steps(value: f64, per_unit: f64) -> bool {
 
 fn resources(containers: &[Value], max: (f64, f64), found: &mut Findings) {
     let number = |value: &Value| value.as_f64().unwrap_or_default();
-    let sum = |member: &str| -> f64 { containers.iter().map(|c| number(&c["properties"]["resources"]["requests"][member])).sum() };
+    let sum = |member: &str| -> f64 {
+        containers.iter().map(|c| number(&c["properties"]["resources"]["requests"][member])).sum()
+    };
     let sums = [("cpu", 100.0, sum("cpu"), max.0), ("memoryInGB", 10.0, sum("memoryInGB"), max.1)];
     for container in containers {
         let (name, resources) = (text(&container["name"]), &container["properties"]["resources"]);
-        found.unless(resources.is_object(), "ResourceSomeRequestsNotSpecified", || format!("Container '{name}' requests no resources."));
+        found.unless(resources.is_object(), "ResourceSomeRequestsNotSpecified", || {
+            format!("Container '{name}' requests no resources.")
+        });
         for (member, per_unit, sum, _) in sums {
             let request = number(&resources["requests"][member]);
             found.unless(request > 0.0 && steps(request, per_unit), "InvalidResourceRequests", || {
-                format!("Container '{name}' requests {member} {request}, which is not a positive multiple of 1/{per_unit}.")
+                format!(
+                    "Container '{name}' requests {member} {request}, which is not a positive multiple of 1/{per_unit}."
+                )
             });
             let limit = &resources["limits"][member];
             if !limit.is_null() {
                 let limit = number(limit);
-                found.unless(steps(limit, per_unit) && limit >= request && limit <= sum + 1e-6, "InvalidResourceLimits", || {
-                    format!("Container '{name}' limits {member} to {limit}; it requests {request}, its group {sum}.")
-                });
+                found.unless(
+                    steps(limit, per_unit) && limit >= request && limit <= sum + 1e-6,
+                    "InvalidResourceLimits",
+                    || {
+                        format!(
+                            "Container '{name}' limits {member} to {limit}; it requests {request}, its group {sum}."
+                        )
+                    },
+                );
             }
         }
     }
     for (member, _, sum, max) in sums {
-        found.unless(sum <= max + 1e-6, "ResourceRequestsTooLarge", || format!("The group requests {member} {sum}; at most {max}."));
+        found.unless(sum <= max + 1e-6, "ResourceRequestsTooLarge", || {
+            format!("The group requests {member} {sum}; at most {max}.")
+        });
     }
 }
 
@@ -225,7 +278,9 @@ fn ports(properties: &Value, found: &mut Findings) {
     for container in list(&properties["containers"]) {
         for port in list(&container["properties"]["ports"]) {
             found.unless(is_port(&port["port"]), "InvalidPort", || format!("{port} is no port."));
-            found.unless(exposed.insert(port_of(port)), "DuplicateContainerPorts", || format!("Two containers have the port {port}."));
+            found.unless(exposed.insert(port_of(port)), "DuplicateContainerPorts", || {
+                format!("Two containers have the port {port}.")
+            });
         }
     }
     let address = &properties["ipAddress"];
@@ -234,15 +289,24 @@ fn ports(properties: &Value, found: &mut Findings) {
         return;
     }
     let open = list(&address["ports"]);
-    found.unless((1..=5).contains(&open.len()), "InvalidIpAddressPorts", || format!("An IP address has 1 to 5 ports, not {}.", open.len()));
+    found.unless((1..=5).contains(&open.len()), "InvalidIpAddressPorts", || {
+        format!("An IP address has 1 to 5 ports, not {}.", open.len())
+    });
     let mut seen = BTreeSet::new();
     for port in open {
-        found.unless(seen.insert(port_of(port)), "DuplicateIpAddressPorts", || format!("The port {port} is there twice."));
-        found.unless(exposed.contains(&port_of(port)), "IpAddressPortNotExposed", || format!("No container exposes the port {port}."));
+        found.unless(seen.insert(port_of(port)), "DuplicateIpAddressPorts", || {
+            format!("The port {port} is there twice.")
+        });
+        found.unless(exposed.contains(&port_of(port)), "IpAddressPortNotExposed", || {
+            format!("No container exposes the port {port}.")
+        });
     }
     let private = address["type"] == "Private";
-    found.unless(private != subnets.is_empty(), "InvalidIpAddressType", || "A private address needs a subnet, and a public one has none.".to_owned());
-    found.unless(properties["priority"] != "Spot", "InvalidIpAddressType", || "A spot group has no address.".to_owned());
+    found.unless(private != subnets.is_empty(), "InvalidIpAddressType", || {
+        "A private address needs a subnet, and a public one has none.".to_owned()
+    });
+    found
+        .unless(properties["priority"] != "Spot", "InvalidIpAddressType", || "A spot group has no address.".to_owned());
     found.unless(address["ip"].is_null(), "InvalidIpAddress", || "An address cannot be chosen.".to_owned());
     if let Some(label) = address["dnsNameLabel"].as_str() {
         let right = (5..=63).contains(&label.len())
@@ -252,7 +316,9 @@ fn ports(properties: &Value, found: &mut Findings) {
             && !private;
         found.unless(right, "InvalidDnsNameLabel", || format!("The DNS name label '{label}' is invalid."));
     } else {
-        found.unless(address["autoGeneratedDomainNameLabelScope"].is_null(), "InvalidDnsNameLabel", || "A scope without a label.".to_owned());
+        found.unless(address["autoGeneratedDomainNameLabelScope"].is_null(), "InvalidDnsNameLabel", || {
+            "A scope without a label.".to_owned()
+        });
     }
 }
 
@@ -260,9 +326,11 @@ fn credentials(body: &Value, found: &mut Findings) {
     let identities = body["identity"]["userAssignedIdentities"].as_object();
     let mut seen = BTreeSet::new();
     let kind = text(&body["identity"]["type"]);
-    found.unless(kind.contains("UserAssigned") == identities.is_some_and(|all| !all.is_empty()), "InvalidIdentity", || {
-        "The type of the identity does not fit the identities.".to_owned()
-    });
+    found.unless(
+        kind.contains("UserAssigned") == identities.is_some_and(|all| !all.is_empty()),
+        "InvalidIdentity",
+        || "The type of the identity does not fit the identities.".to_owned(),
+    );
     for credential in list(&body["properties"]["imageRegistryCredentials"]) {
         let server = text(&credential["server"]);
         let right = !server.is_empty() && !server.contains("://") && !server.contains(['/', ' ']);
@@ -271,10 +339,13 @@ fn credentials(body: &Value, found: &mut Findings) {
         let has = |member: &str| !text(&credential[member]).is_empty();
         let by_password = has("username") && (has("password") != has("passwordReference")) && !has("identity");
         let by_identity = has("identity") && !has("username") && !has("password") && !has("passwordReference");
-        found.unless(by_password || by_identity, "InvalidImageRegistryCredential", || format!("The credential for '{server}' is incomplete."));
+        found.unless(by_password || by_identity, "InvalidImageRegistryCredential", || {
+            format!("The credential for '{server}' is incomplete.")
+        });
         if let Some(identity) = credential["identity"].as_str() {
             let known = identities.is_some_and(|all| all.keys().any(|known| known.eq_ignore_ascii_case(identity)));
-            found.unless(known, "InvalidImageRegistryCredential", || format!("The group has no identity '{identity}'."));
+            found
+                .unless(known, "InvalidImageRegistryCredential", || format!("The group has no identity '{identity}'."));
         }
     }
 }

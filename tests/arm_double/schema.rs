@@ -121,7 +121,11 @@ fn kind(value: &Value, kind: Kind, version: &str, path: &str, wrong: &mut Vec<Wr
         },
     };
     if !right {
-        let what = if matches!(kind, ReadOnly) { Kind::IS_READ_ONLY.to_owned() } else { format!("has a wrong value: {value}") };
+        let what = if matches!(kind, ReadOnly) {
+            Kind::IS_READ_ONLY.to_owned()
+        } else {
+            format!("has a wrong value: {value}")
+        };
         wrong.push(Wrong { path: path.to_owned(), what });
     }
 }
@@ -130,47 +134,170 @@ const V2025: &str = "2025-09-01";
 const V2026: &str = "2026-07-01";
 
 const USER_ASSIGNED_IDENTITIES: &[Member] = &[may("clientId", ReadOnly), may("principalId", ReadOnly)];
-const CONTAINER_GROUP_IDENTITY: &[Member] = &[may("principalId", ReadOnly), may("tenantId", ReadOnly), may("type", OneOf(&["SystemAssigned", "UserAssigned", "SystemAssigned, UserAssigned", "None"])), may("userAssignedIdentities", Named(USER_ASSIGNED_IDENTITIES))];
+const CONTAINER_GROUP_IDENTITY: &[Member] = &[
+    may("principalId", ReadOnly),
+    may("tenantId", ReadOnly),
+    may("type", OneOf(&["SystemAssigned", "UserAssigned", "SystemAssigned, UserAssigned", "None"])),
+    may("userAssignedIdentities", Named(USER_ASSIGNED_IDENTITIES)),
+];
 const CONFIDENTIAL_COMPUTE_PROPERTIES: &[Member] = &[may("ccePolicy", Text)];
 const CONTAINER_GROUP_PROFILE_REFERENCE_DEFINITION: &[Member] = &[may("id", Text), may("revision", Integer)];
 const CONFIG_MAP: &[Member] = &[may("keyValuePairs", Map)];
-const ENVIRONMENT_VARIABLE: &[Member] = &[need("name", Text), may("secureValue", Text), may("secureValueReference", Text).since(V2025), may("value", Text)];
+const ENVIRONMENT_VARIABLE: &[Member] =
+    &[need("name", Text), may("secureValue", Text), may("secureValueReference", Text).since(V2025), may("value", Text)];
 const CONTAINER_EXEC: &[Member] = &[may("command", Texts)];
 const HTTP_HEADER: &[Member] = &[may("name", Text), may("value", Text)];
-const CONTAINER_HTTP_GET: &[Member] = &[may("httpHeaders", List(HTTP_HEADER)), may("path", Text), need("port", Integer), may("scheme", OneOf(&["http", "https"]))];
-const CONTAINER_PROBE: &[Member] = &[may("exec", Object(CONTAINER_EXEC)), may("failureThreshold", Integer), may("httpGet", Object(CONTAINER_HTTP_GET)), may("initialDelaySeconds", Integer), may("periodSeconds", Integer), may("successThreshold", Integer), may("timeoutSeconds", Integer)];
+const CONTAINER_HTTP_GET: &[Member] = &[
+    may("httpHeaders", List(HTTP_HEADER)),
+    may("path", Text),
+    need("port", Integer),
+    may("scheme", OneOf(&["http", "https"])),
+];
+const CONTAINER_PROBE: &[Member] = &[
+    may("exec", Object(CONTAINER_EXEC)),
+    may("failureThreshold", Integer),
+    may("httpGet", Object(CONTAINER_HTTP_GET)),
+    may("initialDelaySeconds", Integer),
+    may("periodSeconds", Integer),
+    may("successThreshold", Integer),
+    may("timeoutSeconds", Integer),
+];
 const CONTAINER_PORT: &[Member] = &[need("port", Integer), may("protocol", OneOf(&["TCP", "UDP"]))];
 const GPU_RESOURCE: &[Member] = &[need("count", Integer), need("sku", OneOf(&["K80", "P100", "V100"]))];
 const RESOURCE_LIMITS: &[Member] = &[may("cpu", Number), may("gpu", Object(GPU_RESOURCE)), may("memoryInGB", Number)];
-const RESOURCE_REQUESTS: &[Member] = &[need("cpu", Number), may("gpu", Object(GPU_RESOURCE)), need("memoryInGB", Number)];
-const RESOURCE_REQUIREMENTS: &[Member] = &[may("limits", Object(RESOURCE_LIMITS)), need("requests", Object(RESOURCE_REQUESTS))];
+const RESOURCE_REQUESTS: &[Member] =
+    &[need("cpu", Number), may("gpu", Object(GPU_RESOURCE)), need("memoryInGB", Number)];
+const RESOURCE_REQUIREMENTS: &[Member] =
+    &[may("limits", Object(RESOURCE_LIMITS)), need("requests", Object(RESOURCE_REQUESTS))];
 const SECURITY_CONTEXT_CAPABILITIES_DEFINITION: &[Member] = &[may("add", Texts), may("drop", Texts)];
-const SECURITY_CONTEXT_DEFINITION: &[Member] = &[may("allowPrivilegeEscalation", Flag), may("capabilities", Object(SECURITY_CONTEXT_CAPABILITIES_DEFINITION)), may("privileged", Flag), may("runAsGroup", Integer), may("runAsUser", Integer), may("seccompProfile", Text)];
+const SECURITY_CONTEXT_DEFINITION: &[Member] = &[
+    may("allowPrivilegeEscalation", Flag),
+    may("capabilities", Object(SECURITY_CONTEXT_CAPABILITIES_DEFINITION)),
+    may("privileged", Flag),
+    may("runAsGroup", Integer),
+    may("runAsUser", Integer),
+    may("seccompProfile", Text),
+];
 const VOLUME_MOUNT: &[Member] = &[need("mountPath", Text), need("name", Text), may("readOnly", Flag)];
-const CONTAINER_PROPERTIES: &[Member] = &[may("command", Texts), may("configMap", Object(CONFIG_MAP)).since(V2025), may("environmentVariables", List(ENVIRONMENT_VARIABLE)), may("image", Text), may("instanceView", ReadOnly), may("livenessProbe", Object(CONTAINER_PROBE)), may("ports", List(CONTAINER_PORT)), may("readinessProbe", Object(CONTAINER_PROBE)), may("resources", Object(RESOURCE_REQUIREMENTS)), may("securityContext", Object(SECURITY_CONTEXT_DEFINITION)), may("volumeMounts", List(VOLUME_MOUNT))];
+const CONTAINER_PROPERTIES: &[Member] = &[
+    may("command", Texts),
+    may("configMap", Object(CONFIG_MAP)).since(V2025),
+    may("environmentVariables", List(ENVIRONMENT_VARIABLE)),
+    may("image", Text),
+    may("instanceView", ReadOnly),
+    may("livenessProbe", Object(CONTAINER_PROBE)),
+    may("ports", List(CONTAINER_PORT)),
+    may("readinessProbe", Object(CONTAINER_PROBE)),
+    may("resources", Object(RESOURCE_REQUIREMENTS)),
+    may("securityContext", Object(SECURITY_CONTEXT_DEFINITION)),
+    may("volumeMounts", List(VOLUME_MOUNT)),
+];
 const CONTAINER: &[Member] = &[need("name", Text), need("properties", Object(CONTAINER_PROPERTIES))];
-const LOG_ANALYTICS: &[Member] = &[may("logType", OneOf(&["ContainerInsights", "ContainerInstanceLogs"])), may("metadata", Map), need("workspaceId", Text), need("workspaceKey", Text), may("workspaceResourceId", Text)];
+const LOG_ANALYTICS: &[Member] = &[
+    may("logType", OneOf(&["ContainerInsights", "ContainerInstanceLogs"])),
+    may("metadata", Map),
+    need("workspaceId", Text),
+    need("workspaceKey", Text),
+    may("workspaceResourceId", Text),
+];
 const CONTAINER_GROUP_DIAGNOSTICS: &[Member] = &[may("logAnalytics", Object(LOG_ANALYTICS))];
 const DNS_CONFIGURATION: &[Member] = &[need("nameServers", Texts), may("options", Text), may("searchDomains", Text)];
-const ENCRYPTION_PROPERTIES: &[Member] = &[may("identity", Text), need("keyName", Text), need("keyVersion", Text), need("vaultBaseUrl", Text)];
-const DEPLOYMENT_EXTENSION_SPEC_PROPERTIES: &[Member] = &[need("extensionType", Text), may("protectedSettings", Any), may("settings", Any), need("version", Text)];
-const DEPLOYMENT_EXTENSION_SPEC: &[Member] = &[need("name", Text), may("properties", Object(DEPLOYMENT_EXTENSION_SPEC_PROPERTIES))];
+const ENCRYPTION_PROPERTIES: &[Member] =
+    &[may("identity", Text), need("keyName", Text), need("keyVersion", Text), need("vaultBaseUrl", Text)];
+const DEPLOYMENT_EXTENSION_SPEC_PROPERTIES: &[Member] =
+    &[need("extensionType", Text), may("protectedSettings", Any), may("settings", Any), need("version", Text)];
+const DEPLOYMENT_EXTENSION_SPEC: &[Member] =
+    &[need("name", Text), may("properties", Object(DEPLOYMENT_EXTENSION_SPEC_PROPERTIES))];
 const IDENTITY_ACCESS_CONTROL: &[Member] = &[may("access", OneOf(&["All", "System", "User"])), may("identity", Text)];
-const IDENTITY_ACLS: &[Member] = &[may("acls", List(IDENTITY_ACCESS_CONTROL)), may("defaultAccess", OneOf(&["All", "System", "User"]))];
-const IMAGE_REGISTRY_CREDENTIAL: &[Member] = &[may("identity", Text), may("identityUrl", Text), may("password", Text), may("passwordReference", Text).since(V2025), need("server", Text), may("username", Text)];
-const INIT_CONTAINER_PROPERTIES_DEFINITION: &[Member] = &[may("command", Texts), may("environmentVariables", List(ENVIRONMENT_VARIABLE)), may("image", Text), may("instanceView", ReadOnly), may("securityContext", Object(SECURITY_CONTEXT_DEFINITION)), may("volumeMounts", List(VOLUME_MOUNT))];
-const INIT_CONTAINER_DEFINITION: &[Member] = &[need("name", Text), need("properties", Object(INIT_CONTAINER_PROPERTIES_DEFINITION))];
+const IDENTITY_ACLS: &[Member] =
+    &[may("acls", List(IDENTITY_ACCESS_CONTROL)), may("defaultAccess", OneOf(&["All", "System", "User"]))];
+const IMAGE_REGISTRY_CREDENTIAL: &[Member] = &[
+    may("identity", Text),
+    may("identityUrl", Text),
+    may("password", Text),
+    may("passwordReference", Text).since(V2025),
+    need("server", Text),
+    may("username", Text),
+];
+const INIT_CONTAINER_PROPERTIES_DEFINITION: &[Member] = &[
+    may("command", Texts),
+    may("environmentVariables", List(ENVIRONMENT_VARIABLE)),
+    may("image", Text),
+    may("instanceView", ReadOnly),
+    may("securityContext", Object(SECURITY_CONTEXT_DEFINITION)),
+    may("volumeMounts", List(VOLUME_MOUNT)),
+];
+const INIT_CONTAINER_DEFINITION: &[Member] =
+    &[need("name", Text), need("properties", Object(INIT_CONTAINER_PROPERTIES_DEFINITION))];
 const PORT: &[Member] = &[need("port", Integer), may("protocol", OneOf(&["TCP", "UDP"]))];
-const IP_ADDRESS: &[Member] = &[may("autoGeneratedDomainNameLabelScope", OneOf(&["Unsecure", "TenantReuse", "SubscriptionReuse", "ResourceGroupReuse", "Noreuse"])), may("dnsNameLabel", Text), may("fqdn", ReadOnly), may("ip", Text), need("ports", List(PORT)), need("type", OneOf(&["Public", "Private"]))];
+const IP_ADDRESS: &[Member] = &[
+    may(
+        "autoGeneratedDomainNameLabelScope",
+        OneOf(&["Unsecure", "TenantReuse", "SubscriptionReuse", "ResourceGroupReuse", "Noreuse"]),
+    ),
+    may("dnsNameLabel", Text),
+    may("fqdn", ReadOnly),
+    may("ip", Text),
+    need("ports", List(PORT)),
+    need("type", OneOf(&["Public", "Private"])),
+];
 const SECRET_REFERENCE: &[Member] = &[need("identity", Text), need("name", Text), need("secretReferenceUri", Text)];
-const STANDBY_POOL_PROFILE_DEFINITION: &[Member] = &[may("failContainerGroupCreateOnReuseFailure", Flag), may("id", Text)];
+const STANDBY_POOL_PROFILE_DEFINITION: &[Member] =
+    &[may("failContainerGroupCreateOnReuseFailure", Flag), may("id", Text)];
 const CONTAINER_GROUP_SUBNET_ID: &[Member] = &[need("id", Text), may("name", Text)];
-const AZURE_FILE_VOLUME: &[Member] = &[may("readOnly", Flag), need("shareName", Text), may("storageAccountKey", Text), may("storageAccountKeyReference", Text).since(V2025), need("storageAccountName", Text), may("userAssignedIdentityClientId", Text).since(V2026)];
+const AZURE_FILE_VOLUME: &[Member] = &[
+    may("readOnly", Flag),
+    need("shareName", Text),
+    may("storageAccountKey", Text),
+    may("storageAccountKeyReference", Text).since(V2025),
+    need("storageAccountName", Text),
+    may("userAssignedIdentityClientId", Text).since(V2026),
+];
 const GIT_REPO_VOLUME: &[Member] = &[may("directory", Text), need("repository", Text), may("revision", Text)];
-const VOLUME: &[Member] = &[may("azureFile", Object(AZURE_FILE_VOLUME)), may("emptyDir", Object(&[])), may("gitRepo", Object(GIT_REPO_VOLUME)), need("name", Text), may("secret", Map), may("secretReference", Map).since(V2025)];
-const CONTAINER_GROUP_PROPERTIES: &[Member] = &[may("confidentialComputeProperties", Object(CONFIDENTIAL_COMPUTE_PROPERTIES)), may("containerGroupProfile", Object(CONTAINER_GROUP_PROFILE_REFERENCE_DEFINITION)).since(V2025), need("containers", List(CONTAINER)), may("diagnostics", Object(CONTAINER_GROUP_DIAGNOSTICS)), may("dnsConfig", Object(DNS_CONFIGURATION)), may("encryptionProperties", Object(ENCRYPTION_PROPERTIES)), may("extensions", List(DEPLOYMENT_EXTENSION_SPEC)), may("identityAcls", Object(IDENTITY_ACLS)).since(V2025), may("imageRegistryCredentials", List(IMAGE_REGISTRY_CREDENTIAL)), may("initContainers", List(INIT_CONTAINER_DEFINITION)), may("instanceView", ReadOnly), may("ipAddress", Object(IP_ADDRESS)), may("isCreatedFromStandbyPool", ReadOnly), may("osType", OneOf(&["Windows", "Linux"])), may("priority", OneOf(&["Regular", "Spot"])), may("provisioningState", ReadOnly), may("restartPolicy", OneOf(&["Always", "OnFailure", "Never"])), may("secretReferences", List(SECRET_REFERENCE)).since(V2025), may("sku", OneOf(&["NotSpecified", "Standard", "Dedicated", "Confidential"])), may("standbyPoolProfile", Object(STANDBY_POOL_PROFILE_DEFINITION)).since(V2025), may("subnetIds", List(CONTAINER_GROUP_SUBNET_ID)), may("volumes", List(VOLUME))];
+const VOLUME: &[Member] = &[
+    may("azureFile", Object(AZURE_FILE_VOLUME)),
+    may("emptyDir", Object(&[])),
+    may("gitRepo", Object(GIT_REPO_VOLUME)),
+    need("name", Text),
+    may("secret", Map),
+    may("secretReference", Map).since(V2025),
+];
+const CONTAINER_GROUP_PROPERTIES: &[Member] = &[
+    may("confidentialComputeProperties", Object(CONFIDENTIAL_COMPUTE_PROPERTIES)),
+    may("containerGroupProfile", Object(CONTAINER_GROUP_PROFILE_REFERENCE_DEFINITION)).since(V2025),
+    need("containers", List(CONTAINER)),
+    may("diagnostics", Object(CONTAINER_GROUP_DIAGNOSTICS)),
+    may("dnsConfig", Object(DNS_CONFIGURATION)),
+    may("encryptionProperties", Object(ENCRYPTION_PROPERTIES)),
+    may("extensions", List(DEPLOYMENT_EXTENSION_SPEC)),
+    may("identityAcls", Object(IDENTITY_ACLS)).since(V2025),
+    may("imageRegistryCredentials", List(IMAGE_REGISTRY_CREDENTIAL)),
+    may("initContainers", List(INIT_CONTAINER_DEFINITION)),
+    may("instanceView", ReadOnly),
+    may("ipAddress", Object(IP_ADDRESS)),
+    may("isCreatedFromStandbyPool", ReadOnly),
+    may("osType", OneOf(&["Windows", "Linux"])),
+    may("priority", OneOf(&["Regular", "Spot"])),
+    may("provisioningState", ReadOnly),
+    may("restartPolicy", OneOf(&["Always", "OnFailure", "Never"])),
+    may("secretReferences", List(SECRET_REFERENCE)).since(V2025),
+    may("sku", OneOf(&["NotSpecified", "Standard", "Dedicated", "Confidential"])),
+    may("standbyPoolProfile", Object(STANDBY_POOL_PROFILE_DEFINITION)).since(V2025),
+    may("subnetIds", List(CONTAINER_GROUP_SUBNET_ID)),
+    may("volumes", List(VOLUME)),
+];
 /// The body of a container group.
-pub(super) const CONTAINER_GROUP: &[Member] = &[may("id", ReadOnly), may("identity", Object(CONTAINER_GROUP_IDENTITY)), may("location", Text), may("name", ReadOnly), need("properties", Object(CONTAINER_GROUP_PROPERTIES)), may("systemData", ReadOnly), may("tags", Map), may("type", ReadOnly), may("zones", Texts)];
+pub(super) const CONTAINER_GROUP: &[Member] = &[
+    may("id", ReadOnly),
+    may("identity", Object(CONTAINER_GROUP_IDENTITY)),
+    may("location", Text),
+    may("name", ReadOnly),
+    need("properties", Object(CONTAINER_GROUP_PROPERTIES)),
+    may("systemData", ReadOnly),
+    may("tags", Map),
+    may("type", ReadOnly),
+    may("zones", Texts),
+];
 
 /// The body of a PATCH of a container group.
 pub(super) const TAGS: &[Member] = &[need("tags", Map)];
@@ -181,14 +308,19 @@ const TERMINAL: &[Member] = &[may("cols", Integer), may("rows", Integer)];
 pub(super) const RESOURCE_GROUP: &[Member] = &[need("location", Text), may("tags", Map)];
 /// The body of a storage account, as far as anybody here needs it.
 pub(super) const ACCOUNT: &[Member] = &[
-    need("location", Text), need("kind", OneOf(&["StorageV2", "FileStorage"])), need("sku", Object(SKU)),
-    may("tags", Map), may("properties", Any),
+    need("location", Text),
+    need("kind", OneOf(&["StorageV2", "FileStorage"])),
+    need("sku", Object(SKU)),
+    may("tags", Map),
+    may("properties", Any),
 ];
-const SKU: &[Member] = &[need("name", OneOf(&["Standard_LRS", "Standard_ZRS", "Standard_GRS", "Premium_LRS", "Premium_ZRS"]))];
+const SKU: &[Member] =
+    &[need("name", OneOf(&["Standard_LRS", "Standard_ZRS", "Standard_GRS", "Premium_LRS", "Premium_ZRS"]))];
 /// The body of a file share.
 pub(super) const SHARE: &[Member] = &[may("properties", Object(SHARE_PROPERTIES))];
 const SHARE_PROPERTIES: &[Member] = &[
-    may("shareQuota", Integer), may("metadata", Map),
+    may("shareQuota", Integer),
+    may("metadata", Map),
     may("accessTier", OneOf(&["TransactionOptimized", "Hot", "Cool", "Premium"])),
     may("enabledProtocols", OneOf(&["SMB", "NFS"])),
     may("rootSquash", OneOf(&["NoRootSquash", "RootSquash", "AllSquash"])),

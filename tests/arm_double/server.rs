@@ -94,9 +94,10 @@ fn act(door: Door, inner: &Inner, call: &Call, fault: Option<&Fault>) -> Answer 
         }
         Some(Fault::Html(status)) => Answer::html(*status),
         Some(Fault::Empty(status)) => Answer::empty(*status),
-        Some(Fault::ExpiredToken) => {
-            state.challenge("ExpiredAuthenticationToken", "The access token expiry UTC time is earlier than current UTC time.")
-        }
+        Some(Fault::ExpiredToken) => state.challenge(
+            "ExpiredAuthenticationToken",
+            "The access token expiry UTC time is earlier than current UTC time.",
+        ),
         _ => match door {
             Door::Arm => state.arm(call, now, &inner.clock),
             Door::Authority => state.authority(call, now),

@@ -77,7 +77,8 @@ async fn attach(mut stream: WebSocketStream<TcpStream>, inner: &Inner, socket: &
             let state = inner.state();
             let group = state.groups.get(&socket.group).filter(|group| !group.gone(now));
             let lines = group.and_then(|group| group.lines(&socket.container, now)).unwrap_or_default();
-            let lines: Vec<String> = lines.into_iter().filter(|(at, _)| *at >= socket.opened).map(|(_, line)| line).collect();
+            let lines: Vec<String> =
+                lines.into_iter().filter(|(at, _)| *at >= socket.opened).map(|(_, line)| line).collect();
             let over = group.is_none_or(|group| group.silent(&socket.container, now));
             (lines, over, state.cuts != socket.cuts, state.settings.binary_sockets)
         };

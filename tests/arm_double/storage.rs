@@ -119,7 +119,14 @@ impl State {
     }
 
     /// A call to one account or something in it.
-    pub(super) fn account_call(&mut self, entered: &Entered<'_>, resource_group: &str, name: &str, rest: &[&str], names: &[&str]) -> Answer {
+    pub(super) fn account_call(
+        &mut self,
+        entered: &Entered<'_>,
+        resource_group: &str,
+        name: &str,
+        rest: &[&str],
+        names: &[&str],
+    ) -> Answer {
         let method = entered.call.method.as_str();
         if (method, rest) == ("PUT", &[][..]) {
             return self.put_account(entered, resource_group, name);
@@ -132,10 +139,22 @@ impl State {
             if (method, rest) == ("DELETE", &[][..]) {
                 return Answer::empty(204);
             }
-            return Answer::error(404, "ResourceNotFound", format!("The Resource 'Microsoft.Storage/storageAccounts/{name}' under resource group '{resource_group}' was not found."));
+            return Answer::error(
+                404,
+                "ResourceNotFound",
+                format!(
+                    "The Resource 'Microsoft.Storage/storageAccounts/{name}' under resource group '{resource_group}' was not found."
+                ),
+            );
         };
         if now < account.ready && (method, rest) != ("GET", &[][..]) {
-            return Answer::error(409, "StorageAccountIsNotProvisioned", format!("The storage account provisioning state must be 'Succeeded' before executing the operation: {name}."));
+            return Answer::error(
+                409,
+                "StorageAccountIsNotProvisioned",
+                format!(
+                    "The storage account provisioning state must be 'Succeeded' before executing the operation: {name}."
+                ),
+            );
         }
         match (method, rest) {
             ("GET", []) => Answer::json(200, account.view(now)),
@@ -159,7 +178,8 @@ impl State {
             },
             ("GET", ["fileservices", "default", "shares"]) => {
                 let shares = &account.shares;
-                let views = shares.iter().map(|(share, held)| account.share_view(share, held, false, entered)).collect();
+                let views =
+                    shares.iter().map(|(share, held)| account.share_view(share, held, false, entered)).collect();
                 self.page(entered, views)
             }
             ("PUT" | "GET" | "PATCH" | "DELETE", ["fileservices", "default", "shares", _]) => {
@@ -173,26 +193,47 @@ impl State {
         if let Err(refusal) = self.hold(entered, schema::ACCOUNT) {
             return refusal;
         }
-        let right = (3..=24).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let right =
+            (3..=24).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         if !right {
             self.violation(format!("{name}: a wrong name of a storage account"));
-            return Answer::error(400, "AccountNameInvalid", format!("{name} is not a valid storage account name. Storage account name must be between 3 and 24 characters in length and use numbers and lower-case letters only."));
+            return Answer::error(
+                400,
+                "AccountNameInvalid",
+                format!(
+                    "{name} is not a valid storage account name. Storage account name must be between 3 and 24 characters in length and use numbers and lower-case letters only."
+                ),
+            );
         }
         if let Some(account) = self.accounts.get_mut(name) {
-            let own = account.subscription == entered.subscription && account.resource_group.eq_ignore_ascii_case(resource_group);
+            let own = account.subscription == entered.subscription
+                && account.resource_group.eq_ignore_ascii_case(resource_group);
             if !own {
-                return Answer::error(409, "StorageAccountAlreadyTaken", format!("The storage account named {name} is already taken."));
+                return Answer::error(
+                    409,
+                    "StorageAccountAlreadyTaken",
+                    format!("The storage account named {name} is already taken."),
+                );
             }
             account.tags = entered.body["tags"].clone();
             return Answer::json(200, account.view(entered.now));
         }
         let location = entered.body["location"].as_str().unwrap_or_default();
-        let mut account = Account::new(&entered.subscription, resource_group, name, location, entered.now + self.settings.delays.account);
+        let mut account = Account::new(
+            &entered.subscription,
+            resource_group,
+            name,
+            location,
+            entered.now + self.settings.delays.account,
+        );
         account.tags = entered.body["tags"].clone();
         self.accounts.insert(name.to_owned(), account);
         let link = format!(
             "{}/subscriptions/{}/providers/Microsoft.Storage/locations/{}/asyncoperations/{name}?monitor=true&api-version={}",
-            self.endpoint, entered.subscription, short(location), entered.version
+            self.endpoint,
+            entered.subscription,
+            short(location),
+            entered.version
         );
         Answer::empty(202).header("location", link).retry_after(Some(self.settings.retry_after.unwrap_or(0)))
     }
@@ -211,7 +252,8 @@ impl State {
     fn share_call(&mut self, entered: &Entered<'_>, account: &str, name: &str) -> Answer {
         let method = entered.call.method.as_str();
         if matches!(method, "PUT" | "PATCH")
-            && let Err(refusal) = self.hold(entered, schema::SHARE).and_then(|()| self.share_rules(&entered.body["properties"], name))
+            && let Err(refusal) =
+                self.hold(entered, schema::SHARE).and_then(|()| self.share_rules(&entered.body["properties"], name))
         {
             return refusal;
         }
@@ -223,7 +265,11 @@ impl State {
         let given = &entered.body["properties"];
         if method == "PUT" && !account.shares.contains_key(name) {
             if account.going.get(name).is_some_and(|until| now < *until) {
-                return Answer::error(409, "ShareBeingDeleted", "The specified share is being deleted. Try operation later.");
+                return Answer::error(
+                    409,
+                    "ShareBeingDeleted",
+                    "The specified share is being deleted. Try operation later.",
+                );
             }
             let share = Share {
                 quota: given["shareQuota"].as_i64().unwrap_or(5120),
@@ -258,11 +304,19 @@ impl State {
             && !name.contains("--");
         if !right {
             self.violation(format!("{name}: a wrong name of a share"));
-            return Err(Answer::error(400, "InvalidResourceName", "The specified resource name contains invalid characters."));
+            return Err(Answer::error(
+                400,
+                "InvalidResourceName",
+                "The specified resource name contains invalid characters.",
+            ));
         }
         if properties["shareQuota"].as_i64().is_some_and(|quota| !(1..=102_400).contains(&quota)) {
             self.violation(format!("{name}: a wrong quota: {}", properties["shareQuota"]));
-            return Err(Answer::error(400, "InvalidHeaderValue", "The value for one of the HTTP headers is not in the correct format: x-ms-share-quota."));
+            return Err(Answer::error(
+                400,
+                "InvalidHeaderValue",
+                "The value for one of the HTTP headers is not in the correct format: x-ms-share-quota.",
+            ));
         }
         for (key, value) in properties["metadata"].as_object().into_iter().flatten() {
             // They travel as headers: names are identifiers, values are printable.
@@ -271,7 +325,11 @@ impl State {
             let printable = value.as_str().is_some_and(|value| value.chars().all(|c| c == ' ' || c.is_ascii_graphic()));
             if !right || !printable {
                 self.violation(format!("{name}: wrong metadata: {key}"));
-                return Err(Answer::error(400, "InvalidMetadata", "The specified metadata is invalid. It includes characters that are not permitted."));
+                return Err(Answer::error(
+                    400,
+                    "InvalidMetadata",
+                    "The specified metadata is invalid. It includes characters that are not permitted.",
+                ));
             }
         }
         Ok(())
@@ -300,7 +358,8 @@ impl State {
 
 fn keys(account: &Account) -> Answer {
     let keys = account.keys.iter().enumerate();
-    let keys: Vec<Value> =
-        keys.map(|(at, value)| json!({"keyName": format!("key{}", at + 1), "value": value, "permissions": "Full"})).collect();
+    let keys: Vec<Value> = keys
+        .map(|(at, value)| json!({"keyName": format!("key{}", at + 1), "value": value, "permissions": "Full"}))
+        .collect();
     Answer::json(200, json!({ "keys": keys }))
 }

@@ -43,10 +43,13 @@ impl State {
     pub(super) fn authority(&mut self, call: &Call, now: Millis) -> Answer {
         self.tokens.asked += 1;
         let refuse = |status, error: &str, code: u32, text: &str| {
-            Answer::json(status, json!({
-                "error": error, "error_description": format!("AADSTS{code}: {text}"), "error_codes": [code],
-                "correlation_id": "00000000-0000-0000-0000-000000000001",
-            }))
+            Answer::json(
+                status,
+                json!({
+                    "error": error, "error_description": format!("AADSTS{code}: {text}"), "error_codes": [code],
+                    "correlation_id": "00000000-0000-0000-0000-000000000001",
+                }),
+            )
         };
         let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
         let [tenant, "oauth2", "v2.0", "token"] = segments.as_slice() else {
@@ -61,7 +64,12 @@ impl State {
         }
         if !call.header("content-type").starts_with("application/x-www-form-urlencoded") {
             self.violation("a token was asked for with a body that is no form");
-            return refuse(400, "invalid_request", 900_144, "The request body must contain the following parameter: 'grant_type'.");
+            return refuse(
+                400,
+                "invalid_request",
+                900_144,
+                "The request body must contain the following parameter: 'grant_type'.",
+            );
         }
         let form: BTreeMap<String, String> = form_urlencoded::parse(&call.bytes).into_owned().collect();
         let of = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
@@ -72,11 +80,18 @@ impl State {
             return refuse(400, "unauthorized_client", 700_016, "Application was not found in the directory.");
         }
         if !of("scope").strip_suffix("/.default").is_some_and(|resource| self.is_for_arm(resource)) {
-            return refuse(400, "invalid_scope", 70011, "The provided value for the input parameter 'scope' is not valid.");
+            return refuse(
+                400,
+                "invalid_scope",
+                70011,
+                "The provided value for the input parameter 'scope' is not valid.",
+            );
         }
         let known = match (form.get("client_secret"), form.get("client_assertion")) {
             (Some(secret), None) => *secret == self.tokens.secret,
-            (None, Some(assertion)) => *assertion == self.tokens.assertion && of("client_assertion_type") == ASSERTION_TYPE,
+            (None, Some(assertion)) => {
+                *assertion == self.tokens.assertion && of("client_assertion_type") == ASSERTION_TYPE
+            }
             _ => {
                 self.violation("a token was asked for with neither or both of secret and assertion");
                 false
@@ -87,15 +102,19 @@ impl State {
         }
         let token = self.new_token(now);
         let seconds = self.settings.token_seconds;
-        Answer::json(200, json!({
-            "token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token,
-        }))
+        Answer::json(
+            200,
+            json!({
+                "token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token,
+            }),
+        )
     }
 
     /// GET /metadata/identity/oauth2/token and GET /msi/token
     pub(super) fn metadata(&mut self, call: &Call, now: Millis, clock: &Clock) -> Answer {
         self.tokens.asked += 1;
-        let refuse = |status, text: &str| Answer::json(status, json!({"error": "invalid_request", "error_description": text}));
+        let refuse =
+            |status, text: &str| Answer::json(status, json!({"error": "invalid_request", "error_description": text}));
         let virtual_machine = match call.path.as_str() {
             "/metadata/identity/oauth2/token" => true,
             "/msi/token" => false,
@@ -117,7 +136,8 @@ impl State {
         } else if call.header("x-identity-header") != self.tokens.header {
             return refuse(401, "The identity header is missing or wrong");
         }
-        let versions: &[&str] = if virtual_machine { &["2018-02-01", "2019-08-01", "2021-02-01"] } else { &["2019-08-01"] };
+        let versions: &[&str] =
+            if virtual_machine { &["2018-02-01", "2019-08-01", "2021-02-01"] } else { &["2019-08-01"] };
         if !versions.contains(&call.parameter("api-version").unwrap_or_default()) {
             return refuse(400, "Invalid api-version");
         }
@@ -149,7 +169,9 @@ impl State {
         let token = call.header("authorization").strip_prefix("Bearer ");
         let (code, message) = match token.map(|token| self.tokens.good.get(token)) {
             Some(Some(until)) if now < *until => return None,
-            Some(Some(_)) => ("ExpiredAuthenticationToken", "The access token expiry UTC time is earlier than current UTC time."),
+            Some(Some(_)) => {
+                ("ExpiredAuthenticationToken", "The access token expiry UTC time is earlier than current UTC time.")
+            }
             Some(None) => ("InvalidAuthenticationToken", "The access token is invalid."),
             None => ("AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing."),
         };

@@ -254,14 +254,28 @@ impl State {
     }
 
     /// Seconds to wait if a subscription has written too often in a region; else the write is counted.
-    pub(super) fn throttle(&mut self, subscription: &str, region: &str, what: &'static str, now: Millis) -> Option<u64> {
-        let mine = |write: &&(String, String, &str, Millis)| write.0 == subscription && write.1 == region && write.2 == what;
+    pub(super) fn throttle(
+        &mut self,
+        subscription: &str,
+        region: &str,
+        what: &'static str,
+        now: Millis,
+    ) -> Option<u64> {
+        let mine =
+            |write: &&(String, String, &str, Millis)| write.0 == subscription && write.1 == region && write.2 == what;
         for (count, window) in &self.settings.writes {
             let recent: Vec<Millis> =
                 self.writes.iter().filter(mine).map(|write| write.3).filter(|at| at + window > now).collect();
             if recent.len() >= *count {
                 let free = recent.iter().min().map_or(now, |at| at + window);
-                return Some(Duration::from_millis(free.saturating_sub(now)).as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX));
+                return Some(
+                    Duration::from_millis(free.saturating_sub(now))
+                        .as_millis()
+                        .div_ceil(1000)
+                        .max(1)
+                        .try_into()
+                        .unwrap_or(u64::MAX),
+                );
             }
         }
         self.writes.push((subscription.to_owned(), region.to_owned(), what, now));
@@ -273,7 +287,10 @@ impl State {
         let windows = self.settings.writes.iter();
         windows
             .map(|(count, window)| {
-                let recent = self.writes.iter().filter(|w| w.0 == subscription && w.1 == region && w.2 == what && w.3 + window > now);
+                let recent = self
+                    .writes
+                    .iter()
+                    .filter(|w| w.0 == subscription && w.1 == region && w.2 == what && w.3 + window > now);
                 count.saturating_sub(recent.count())
             })
             .collect()
