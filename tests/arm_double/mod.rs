@@ -10,7 +10,8 @@
 //! server.rs   connections, faults by rule, what is recorded        tokens.rs     Entra, metadata service, App Service
 //! arm.rs      the front door and the routes                        operations.rs long-running operations and their polls
 //! schema.rs   members of bodies      rules.rs  what bodies must fulfil beyond that
-//! groups.rs   calls to groups        group.rs  where a group is by now       program.rs  what containers do
+//! create.rs   creation and update    groups.rs other calls to groups         inside.rs   logs, terminals, locations
+//! group.rs    where a group is by now                              program.rs    what containers do
 //! storage.rs  accounts and shares    resources.rs  resource groups and lists sockets.rs  attach and exec
 //! world.rs    all state and what tests may set                     faults.rs     what goes wrong on purpose
 //! ```
@@ -23,9 +24,11 @@ mod answer;
 mod arm;
 mod call;
 mod clock;
+mod create;
 mod faults;
 mod group;
 mod groups;
+mod inside;
 mod operations;
 mod program;
 mod resources;
