@@ -31,6 +31,7 @@ impl State {
             && call.header("content-length").is_empty()
             && call.header("transfer-encoding").is_empty()
         {
+            self.violation(format!("{} {}: no Content-Length", call.method, call.path));
             return Answer::html(411);
         }
         if let Some(refusal) = self.unauthorised(call, now) {

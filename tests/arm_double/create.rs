@@ -98,6 +98,7 @@ impl State {
             ip: address(number),
             fqdn,
             written: BTreeMap::new(),
+            kills: BTreeMap::new(),
         };
         let view = group.view(now, entered.clock, true);
         self.groups.insert(key.clone(), group);

@@ -31,6 +31,8 @@ pub(super) struct Group {
     pub(super) fqdn: Option<String>,
     /// Lines that tests have written, by container.
     pub(super) written: BTreeMap<String, Vec<(Millis, String)>>,
+    /// When tests have killed a container, and the code that it left.
+    pub(super) kills: BTreeMap<String, Vec<(Millis, i64)>>,
 }
 
 /// What began with the last PUT, start or restart.
@@ -108,7 +110,7 @@ impl Group {
         for container in self.containers("initContainers") {
             let program = Program::of(container, delays);
             // Whatever would run on is taken to be done after a while: an init container has an end.
-            let life = Life::of(&program, "Never", at, Millis::MAX / 4, delays);
+            let life = Life::of(&program, "Never", at, Millis::MAX / 4, delays, &[]);
             let (end, code) = match life.now {
                 Now::Ended { at: end, code, .. } => (end, code),
                 _ => (at + delays.init, 0),
@@ -192,7 +194,8 @@ impl Group {
     fn life(&self, container: &Value, now: Millis) -> Option<Life> {
         let start = self.starts().filter(|_| matches!(self.run.fate, Fate::Runs))?;
         let program = Program::of(container, &self.run.delays);
-        (start <= now).then(|| Life::of(&program, self.policy(), start, self.end(now), &self.run.delays))
+        let kills = self.kills.get(name(container)).map(Vec::as_slice).unwrap_or_default();
+        (start <= now).then(|| Life::of(&program, self.policy(), start, self.end(now), &self.run.delays, kills))
     }
 
     /// Whether any container has started, so that there are logs.
@@ -211,7 +214,7 @@ impl Group {
                 let (_, start, end, _) = self.inits().into_iter().find(|(name, ..)| name == container)?;
                 let program = Program::of(init, &self.run.delays);
                 if start <= now {
-                    Life::of(&program, "Never", start, end.min(now), &self.run.delays).lines
+                    Life::of(&program, "Never", start, end.min(now), &self.run.delays, &[]).lines
                 } else {
                     Vec::new()
                 }
@@ -391,10 +394,12 @@ impl Group {
                 _ => None,
             })
             .collect();
-        match codes.len() == lives.len() {
-            false => "Running",
-            true if codes.iter().all(|code| *code == 0) => "Succeeded",
-            true => "Failed",
+        if codes.len() < lives.len() {
+            "Running"
+        } else if codes.iter().all(|code| *code == 0) {
+            "Succeeded"
+        } else {
+            "Failed"
         }
     }
 }

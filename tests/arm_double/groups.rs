@@ -57,7 +57,7 @@ impl State {
                     return transitioning(name);
                 }
                 let was_stopped = group.stopped(now);
-                self.run_again(&key, now, was_stopped, Work::Start);
+                self.run_again(&key, now, was_stopped);
                 Answer::empty(204)
             }
             ("GET", ["outboundnetworkdependenciesendpoints"]) => Answer::json(200, json!([])),
@@ -77,9 +77,9 @@ impl State {
     }
 
     /// Runs a group from its beginning, with images that are there.
-    fn run_again(&mut self, key: &Key, now: Millis, new_address: bool, work: Work) {
+    fn run_again(&mut self, key: &Key, now: Millis, new_address: bool) {
         let Some(spec) = self.groups.get(key).map(|group| group.spec.clone()) else { return };
-        let fate = self.fate(&key.2, &spec, work);
+        let fate = self.fate(&key.2, &spec, Work::Start);
         let number = self.number();
         let mut delays = self.settings.delays;
         if !new_address {
@@ -88,6 +88,7 @@ impl State {
         if let Some(group) = self.groups.get_mut(key) {
             group.run = Run { began: now, fate, stop: None, delays };
             group.written.clear();
+            group.kills.clear();
             if new_address {
                 group.ip = address(number);
             }
@@ -104,7 +105,7 @@ impl State {
             return Answer::empty(204);
         }
         let location = group.location.clone();
-        self.run_again(key, now, true, Work::Start);
+        self.run_again(key, now, true);
         let Some(operation) = self.operation_for(key) else { return Answer::empty(204) };
         self.begin(operation, &entered.subscription, &location, &entered.version, Answer::empty(202))
     }

@@ -349,6 +349,22 @@ impl ArmDouble {
         group.written.entry(container.to_owned()).or_default().push((now, line.to_owned()));
     }
 
+    /// A container's program ends now with this code; its restart policy applies.
+    pub(crate) fn kill(&self, resource_group: &str, group: &str, container: &str, code: i64) {
+        let now = self.inner.clock.now();
+        let mut state = self.state();
+        let group = state.groups.get_mut(&key(SUBSCRIPTION, resource_group, group)).expect("the group is there");
+        group.kills.entry(container.to_owned()).or_default().push((now, code));
+    }
+
+    /// A group is moved to another host: its address is another one.
+    pub(crate) fn change_ip(&self, resource_group: &str, group: &str) {
+        let mut state = self.state();
+        let number = state.number();
+        let group = state.groups.get_mut(&key(SUBSCRIPTION, resource_group, group)).expect("the group is there");
+        group.ip = groups::address(number);
+    }
+
     /// A group that somebody else made (or an agent long ago) is there, and runs.
     pub(crate) fn plant(&self, resource_group: &str, name: &str, location: &str, tags: &Value) {
         let now = self.inner.clock.now();
@@ -368,6 +384,7 @@ impl ArmDouble {
             ip: "20.1.1.1".to_owned(),
             fqdn: None,
             written: std::collections::BTreeMap::new(),
+            kills: std::collections::BTreeMap::new(),
         };
         self.state().groups.insert(key(SUBSCRIPTION, resource_group, name), group);
     }

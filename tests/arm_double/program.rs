@@ -123,19 +123,29 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// The life of a program that starts at `start` under a restart policy, seen at `now`.
-    pub(super) fn of(program: &Program, policy: &str, start: Millis, now: Millis, delays: &Delays) -> Self {
+    /// The life of a program that starts at `start` under a restart policy, seen at `now`. Whoever kills it does so at these
+    /// moments, and leaves these codes.
+    pub(super) fn of(
+        program: &Program,
+        policy: &str,
+        start: Millis,
+        now: Millis,
+        delays: &Delays,
+        kills: &[(Millis, i64)],
+    ) -> Self {
         let mut life = Self { now: Now::Waiting, before: None, restarts: 0, lines: Vec::new() };
         let mut began = start;
         let mut wait = delays.back_off.max(1);
         while began <= now {
+            let own = program.end.map(|(after, code)| (began + after, code));
+            let killed = kills.iter().copied().filter(|(at, _)| *at >= began).min();
+            let end = own.into_iter().chain(killed).min();
             let lines = program.lines.iter().map(|(after, line)| (began + after, line.clone()));
-            life.lines.extend(lines.filter(|(at, _)| *at <= now));
-            let Some((after, code)) = program.end.filter(|(after, _)| began + after <= now) else {
+            life.lines.extend(lines.filter(|(at, _)| *at <= now && end.is_none_or(|(end, _)| *at <= end)));
+            let Some((at, code)) = end.filter(|(at, _)| *at <= now) else {
                 life.now = Now::Running { since: began };
                 return life;
             };
-            let at = began + after;
             let again = match policy {
                 "Never" => false,
                 "OnFailure" => code != 0,

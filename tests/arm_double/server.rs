@@ -172,7 +172,7 @@ fn write(call: &Call, answer: Answer, fault: Option<&Fault>) -> Response<BoxBody
     if let Some(kind) = kind {
         response = response.header("content-type", kind);
     }
-    let never = |error: Infallible| match error {};
+    let never = |error: Infallible| -> Closed { match error {} };
     let body = match fault {
         Some(Fault::Truncated) => {
             response = response.header("content-length", text.len());

@@ -123,6 +123,9 @@ impl Scene {
         if body.is_none() {
             headers.retain(|(name, _)| *name != "content-type");
         }
+        if body.is_none() && ["POST", "PUT", "PATCH"].contains(&method) {
+            headers.push(("content-length", "0".to_owned()));
+        }
         let text = body.map(ToString::to_string).unwrap_or_default();
         raw(address(self.double.endpoint()), method, &versioned(path), &headers, &text).await
     }
