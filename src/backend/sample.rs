@@ -28,6 +28,7 @@ pub(crate) fn judged(rules: &TenantRules, text: &str, files: &[&str]) -> Result<
         agent: AgentId::parse(&"a".repeat(32)).unwrap(),
         subdomain: Subdomain::parse("acme").unwrap(),
         id: TenantId::parse("1").unwrap(),
+        region: None,
         adopted: Adopted::default(),
     };
     let loaded = compose::load(&LoadInput {

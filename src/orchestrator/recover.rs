@@ -94,6 +94,7 @@ impl Orchestrator {
                     Err(error) => tracing::warn!(%error, "archives could not be swept"),
                 }
                 this.prune_operations().await;
+                this.look_for_left_overs().await;
                 tokio::time::sleep(SWEEP).await;
             }
         };
