@@ -125,8 +125,7 @@ volumes: {store: }
 ";
 
 fn request(name: &str, placement: Option<(BackendName, Option<&str>)>) -> ProvisionRequest {
-    let placement =
-        placement.map(|(backend, region)| Placement { backend, region: region.map(str::to_owned) });
+    let placement = placement.map(|(backend, region)| Placement { backend, region: region.map(str::to_owned) });
     ProvisionRequest {
         id: TenantId::parse(name).expect("an id"),
         subdomain: named(name),
@@ -362,10 +361,7 @@ async fn tenants_are_where_they_were_when_the_agent_comes_back() {
     assert_eq!((&lines["there"]["stale"], &lines["there"]["backend"]), (&true.into(), &"aci".into()));
     assert_eq!(lines["there"]["state"], "degraded", "nobody has seen it");
     let code = |error: Error| error.code();
-    assert_eq!(
-        host.agent.status(&named("there")).await.map(drop).map_err(code),
-        Err(ErrorCode::BackendNotConfigured)
-    );
+    assert_eq!(host.agent.status(&named("there")).await.map(drop).map_err(code), Err(ErrorCode::BackendNotConfigured));
     assert_eq!(
         host.agent.teardown(&named("there"), true).await.map(drop).map_err(code),
         Err(ErrorCode::BackendNotConfigured)
@@ -399,10 +395,8 @@ async fn the_range_of_host_ports_is_a_rule_of_this_host() {
     };
     assert_eq!(refusal(host.agent.provision(publishing(request("a", None))).await).0, ErrorCode::PolicyDenied);
     host.agent.provision(publishing(there("a", None))).await.expect("it has an address of its own");
-    let privileged = ProvisionRequest {
-        compose: STACK.replace("  web:\n", "  web:\n    privileged: true\n"),
-        ..there("b", None)
-    };
+    let privileged =
+        ProvisionRequest { compose: STACK.replace("  web:\n", "  web:\n    privileged: true\n"), ..there("b", None) };
     assert_eq!(refusal(host.agent.provision(privileged).await).0, ErrorCode::PolicyDenied, "the policy is the same");
 }
 

@@ -118,8 +118,7 @@ pub(super) fn read(own: OwnVariables, azure: AzureVariables) -> Result<Option<Ac
     let Some(regions_text) = own.regions else { return Ok(None) };
     let allowed = "a list of location:resource_group:storage_account, such as eastus:tenants-eastus:tenantseastus (the \
                    account may be left out), each location once, in lower case and without spaces";
-    let regions =
-        regions(&regions_text).ok_or(ConfigError::Invalid { name: "Q8_AGENT_ACI_REGIONS", allowed })?;
+    let regions = regions(&regions_text).ok_or(ConfigError::Invalid { name: "Q8_AGENT_ACI_REGIONS", allowed })?;
     let subscription = needed(
         "AZURE_SUBSCRIPTION_ID",
         azure.azure_subscription_id.clone(),
@@ -205,15 +204,21 @@ fn credentials(azure: AzureVariables, imds: Option<String>) -> Result<AciCredent
     match (azure.identity_endpoint, azure.identity_header) {
         (None, None) => {}
         (Some(endpoint), Some(header)) => {
-            let endpoint = near_address(&endpoint)
-                .ok_or(ConfigError::Invalid { name: "IDENTITY_ENDPOINT", allowed: near })?;
+            let endpoint =
+                near_address(&endpoint).ok_or(ConfigError::Invalid { name: "IDENTITY_ENDPOINT", allowed: near })?;
             return Ok(AciCredentials::AppService { endpoint, header: SecretString::from(header), client });
         }
         (Some(_), None) => {
-            return Err(ConfigError::Invalid { name: "IDENTITY_HEADER", allowed: "set together with IDENTITY_ENDPOINT" });
+            return Err(ConfigError::Invalid {
+                name: "IDENTITY_HEADER",
+                allowed: "set together with IDENTITY_ENDPOINT",
+            });
         }
         (None, Some(_)) => {
-            return Err(ConfigError::Invalid { name: "IDENTITY_ENDPOINT", allowed: "set together with IDENTITY_HEADER" });
+            return Err(ConfigError::Invalid {
+                name: "IDENTITY_ENDPOINT",
+                allowed: "set together with IDENTITY_HEADER",
+            });
         }
     }
     let imds = checked("Q8_AGENT_IMDS_ENDPOINT", imds, IMDS_ENDPOINT.to_owned(), near, |text| {
@@ -258,8 +263,7 @@ fn regions(text: &str) -> Option<Vec<AciRegion>> {
 
 /// As in requests: the short name of a location, never the one for people.
 fn is_location(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+    (1..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
 }
 
 /// Azure's rule, without the letters that only some of its clients take: 1 to 90 of letters, digits and `-_.()`, no full

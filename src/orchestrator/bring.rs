@@ -403,7 +403,11 @@ impl Orchestrator {
     /// The project files of a deployment, and what its containers bind besides.
     pub(super) async fn place_files(&self, deployment: &crate::backend::Deployment) -> Result<(), Error> {
         let (tenant, generation) = (deployment.tenant.subdomain.clone(), deployment.generation);
-        let (mounts, directories) = (deployment.mount_files(), deployment.data_directories());
+        // What is in a region mounts nothing of this disk.
+        let (mounts, directories) = match &deployment.tenant.region {
+            None => (deployment.mount_files(), deployment.data_directories()),
+            Some(_) => (Vec::new(), Vec::new()),
+        };
         self.disk(move |fs| {
             fs.put_in_place(&tenant, Some(generation))?;
             for file in &mounts {

@@ -1,7 +1,6 @@
 //! Questions: list, status, images, logs, info, readiness. None of them takes a tenant's lock.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
