@@ -80,7 +80,7 @@ impl Orchestrator {
                 Err(Error::Backend(BackendError::NoCapacity { region, message })) => (region, message),
                 Err(error) => return Err(error),
             };
-            full.push(region);
+            full.push(record.region.clone().unwrap_or(region));
             let failure = || BackendError::NoCapacity { region: full.join(", "), message: message.clone() };
             let Some(other) = next.next() else { return Err(failure().into()) };
             // While anything of the attempt is left, the record says where; that is put right first, by a recovery.
