@@ -45,13 +45,6 @@ pub(super) struct Link {
     pub(super) fresh_for: Duration,
 }
 
-impl Link {
-    /// Whether all of its tenants are known.
-    pub(super) fn is_in_step(&self) -> bool {
-        self.standing.borrow().in_step.is_some_and(|as_of| as_of.elapsed() <= self.fresh_for)
-    }
-}
-
 /// As of when the mirror is true.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Standing {

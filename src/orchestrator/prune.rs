@@ -174,12 +174,7 @@ impl Orchestrator {
         }
     }
 
-    async fn prune_archives(
-        &self,
-        dry_run: bool,
-        spared: &Spared,
-        pruned: &mut Pruned,
-    ) -> Result<(), Error> {
+    async fn prune_archives(&self, dry_run: bool, spared: &Spared, pruned: &mut Pruned) -> Result<(), Error> {
         let known: BTreeSet<Subdomain> = spared.known.keys().cloned().collect();
         let archives = self.disk(move |fs| fs.archives_of(|owner| !known.contains(owner))).await?;
         for (name, owner) in archives {

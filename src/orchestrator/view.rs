@@ -56,7 +56,7 @@ impl Orchestrator {
         for mut entry in self.inner.mirror.tenants.iter_mut() {
             let operation = self.inner.operations.current(entry.key());
             let tenant = entry.key().clone();
-            if entry.record.is_live() && self.is_out_of_sight(entry.record.backend) {
+            if entry.record.is_live() && self.is_out_of_sight(&entry) {
                 let line = entry.stale_line(operation);
                 lines.extend(line.map(|line| (tenant, line.clone(), mirror::tag([&line[..]]))));
                 continue;
@@ -81,10 +81,11 @@ impl Orchestrator {
         Ok(Text::new(b"{\"age_ms\":", millis_since(oldest), &tail, tag))
     }
 
-    /// Whether what is known of a backend's tenants is old. For the default one the list waits.
-    fn is_out_of_sight(&self, name: BackendName) -> bool {
-        let link = self.inner.mirror.links.get(&name).filter(|link| link.is_in_step());
-        link.is_none() && name != self.inner.settings.default_backend
+    /// Whether what is known of a tenant is old. For those on the default backend the list has waited.
+    fn is_out_of_sight(&self, entry: &Entry) -> bool {
+        let mirror = &self.inner.mirror;
+        let is_old = || mirror.as_of(entry).is_none_or(|as_of| !mirror.is_fresh(entry, as_of));
+        entry.record.backend != self.inner.settings.default_backend && is_old()
     }
 
     /// One tenant in detail, from memory; with `fresh`, the backend is asked now.
