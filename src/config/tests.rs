@@ -218,6 +218,7 @@ fn azure_is_read_only_with_regions() {
 
 #[test]
 fn the_first_kind_of_credentials_that_is_set_counts() {
+    const AUTHORISED: (&str, &str, &str) = ("https://login.microsoftonline.com", "contoso.example", "app-1");
     let application = [("AZURE_TENANT_ID", "contoso.example"), ("AZURE_CLIENT_ID", "app-1")];
     let secret = ("AZURE_CLIENT_SECRET", "azure-canary");
     let federated = ("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token");
@@ -246,7 +247,6 @@ fn the_first_kind_of_credentials_that_is_set_counts() {
             }
         }
     };
-    const AUTHORISED: (&str, &str, &str) = ("https://login.microsoftonline.com", "contoso.example", "app-1");
     let [tenant, client] = application;
     assert_eq!(kind(&[tenant, client, secret, federated, platform[0], platform[1]]), "secret");
     assert_eq!(kind(&[tenant, client, federated, platform[0], platform[1]]), "federated");
