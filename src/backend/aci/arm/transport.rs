@@ -130,9 +130,13 @@ impl Http {
 
 /// An error with all its causes: hyper's own words are only "client error".
 fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    let all = std::iter::once(error.to_string()).chain(causes.map(ToString::to_string));
-    super::error::clean(&all.collect::<Vec<_>>().join(": "), 300)
+    let mut all = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        all.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    super::error::clean(&all, 300)
 }
 
 fn tls(roots: RootCertStore) -> ClientConfig {

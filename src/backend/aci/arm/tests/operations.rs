@@ -227,10 +227,12 @@ async fn whoever_watches_may_end_the_waiting() {
     });
     let accepted = arm.put::<_, Value>(GROUP, &json!({}), within(600)).await.unwrap();
     let mut looks = 0;
-    let ended = arm.wait(&accepted.pending.unwrap(), within(600), &mut |_| {
+    let mut watch = |_: &Value| {
         looks += 1;
         if looks == 3 { Err(ArmError::Unavailable { message: "the mount failed".to_owned() }) } else { Ok(()) }
-    });
+    };
+    let pending = accepted.pending.unwrap();
+    let ended = arm.wait(&pending, within(600), &mut watch);
     assert!(ended.await.unwrap_err().to_string().contains("the mount failed"));
     assert_eq!(azure.count(), 4);
 }
