@@ -10,7 +10,8 @@ fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
 
 /// A group with every member that there is.
 fn everything() -> Value {
-    json!({
+    let text = r#"
+    {
         "id": "/subscriptions/s/resourceGroups/r/providers/Microsoft.ContainerInstance/containerGroups/g",
         "name": "g",
         "type": "Microsoft.ContainerInstance/containerGroups",
@@ -119,7 +120,9 @@ fn everything() -> Value {
             "provisioningState": "Succeeded",
             "instanceView": {"state": "Running", "events": [{"name": "SuccessfulMountAzureFileVolume"}]}
         }
-    })
+    }
+    "#;
+    serde_json::from_str(text).unwrap()
 }
 
 #[test]

@@ -57,8 +57,7 @@ services:
     cap_drop: [ALL]
     cap_add: [NET_BIND_SERVICE]
     depends_on: {db: {condition: service_healthy}, migrate: {condition: service_completed_successfully}}
-    configs: [{source: site, target: /etc/site/site.conf}]
-    secrets: [token]
+    configs: [{source: site, target: /etc/site/site.conf}, {source: token, target: /run/secrets/token}]
     tmpfs: [/cache]
     volumes: ['./conf:/conf:ro']
     deploy: {resources: {reservations: {cpus: '0.255', memory: 100m}, limits: {cpus: '1', memory: 1g}}}
@@ -66,15 +65,14 @@ services:
     image: ghcr.io/acme/web:1
     entrypoint: [/migrate]
     depends_on: {prepare: {condition: service_completed_successfully}}
-  prepare: {image: busybox, secrets: [token]}
+  prepare: {image: busybox, configs: [{source: token, target: /run/secrets/token}]}
   db_main:
     image: postgres:17
     restart: always
-    secrets: [token]
+    configs: [{source: token, target: /run/secrets/token}]
     volumes: ['store:/var/lib/postgresql/data']
     healthcheck: {test: pg_isready, interval: 1500ms, timeout: 5s, retries: 4, start_period: 20s}
-configs: {site: {content: 'listen 8080'}}
-secrets: {token: {content: t0ken}}
+configs: {site: {content: 'listen 8080'}, token: {content: t0ken}}
 volumes: {store: {labels: {q8.size: 20GiB}}}
 "
     .replace("db: {condition", "db_main: {condition");
@@ -119,8 +117,8 @@ volumes: {a: {}}
 #[test]
 fn no_secret_is_shown() {
     let text = "
-services: {web: {image: x, environment: {KEY: s3cret}, secrets: [s]}}
-secrets: {s: {content: s3cret}}
+services: {web: {image: x, environment: {KEY: s3cret}, configs: [{source: s, target: /run/secrets/s}]}}
+configs: {s: {content: s3cret}}
 ";
     let credentials =
         [RegistryAuth { registry: "docker.io".into(), username: "u".into(), password: "s3cret".to_owned().into() }];
@@ -219,17 +217,20 @@ fn probes() {
 fn files_of_one_directory_are_one_volume() {
     let text = "
 services:
-  a: {image: x, configs: [{source: one, target: /c/one}, {source: two, target: /c/two}], secrets: [s, t]}
-  b: {image: x, secrets: [s, t]}
+  a:
+    image: x
+    configs: [{source: one, target: /c/one}, {source: two, target: /c/two}, {source: one, target: /d/1}, {source: two, target: /d/2}]
+  b: {image: x, configs: [{source: one, target: /e/1}, {source: two, target: /e/2}]}
 configs: {one: {content: '1'}, two: {content: '2'}}
-secrets: {s: {content: s}, t: {content: t}}
 ";
     let group = converted(text).group.properties;
-    assert_eq!(group.volumes.len(), 2, "both containers have the same secrets");
+    assert_eq!(group.volumes.len(), 2, "both containers have the same files");
     let files: BTreeMap<&str, usize> =
         group.volumes.iter().map(|v| (v.name.as_str(), v.secret.as_ref().unwrap().len())).collect();
     assert!(files.values().all(|&count| count == 2), "{files:?}");
-    assert_eq!(group.containers[0].properties.volume_mounts[1], group.containers[1].properties.volume_mounts[0]);
+    let (a, b) = (&group.containers[0].properties.volume_mounts[1], &group.containers[1].properties.volume_mounts[0]);
+    assert_eq!((a.name.as_str(), a.mount_path.as_str()), (b.name.as_str(), "/d"));
+    assert_eq!(b.mount_path, "/e");
 }
 
 #[test]

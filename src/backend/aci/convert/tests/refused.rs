@@ -66,15 +66,13 @@ fn of_one_service() {
         ("domainname: abcd, ports: ['80:80']", "domainname"),
         ("volumes: ['./data/x:/x']", "volumes[0]"),
         ("volumes: ['/srv:/srv']", "volumes[0]"),
-        ("volumes: ['./missing:/x:ro']", "volumes[0]"),
         ("volumes: ['./site.conf:/etc/site.conf:ro']", "volumes[0]"),
         ("volumes: ['./deep:/x:ro']", "volumes[0]"),
-        ("volumes: ['./site.conf:/x/site.conf:ro', './other.conf:/x/site.conf:ro']", "volumes[1]"),
         ("volumes: ['./site.conf:/x/y/site.conf:ro'], tmpfs: [/x/y/z]", "volumes[0]"),
         ("volumes: ['./site.conf:/x/a b:ro']", "volumes[0]"),
         ("tmpfs: ['/a', '/b'], volumes: ['/b']", "tmpfs[1]"),
     ] {
-        let files = [("site.conf", ""), ("other.conf", ""), ("deep/er/x", "")];
+        let files = [("site.conf", ""), ("deep/er/x", "")];
         assert_eq!(refused(&service(attributes), &files), format!("services.web.{field}"), "{attributes}");
     }
 }
@@ -151,6 +149,15 @@ fn more_than_a_group_has() {
     // Each has a tag with its real name.
     let services: Vec<String> = (0..45).map(|at| format!("s_{at}: {{image: x}}")).collect();
     assert_eq!(refused(&format!("services: {{{}}}", services.join(", ")), &[]), "services");
+}
+
+#[test]
+fn two_files_in_one_place() {
+    let text = "
+services: {a: {image: x, volumes: ['./site.conf:/x/c:ro'], configs: [{source: c, target: /x/c}]}}
+configs: {c: {content: x}}
+";
+    assert_eq!(refused(text, &[("site.conf", "")]), "services.a.configs[0]");
 }
 
 #[test]
