@@ -26,7 +26,7 @@ mod tests;
 mod usage;
 
 #[cfg(feature = "aci")]
-pub(crate) mod aci;
+pub mod aci;
 pub mod docker;
 pub mod memory;
 

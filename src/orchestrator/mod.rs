@@ -67,6 +67,8 @@ use tokio_util::task::TaskTracker;
 
 use self::load::Loaded;
 use self::operations::Operations;
+#[cfg(feature = "aci")]
+use crate::backend::aci::AciBackend;
 use crate::backend::docker::{self, DockerBackend, PoolOverlap, Subnet};
 use crate::backend::memory::MemoryBackend;
 use crate::backend::{Backend, HostKey, TenantRef};
@@ -157,7 +159,7 @@ impl Orchestrator {
         let opened = tokio::task::spawn_blocking(move || TenantFs::open(&root)).await;
         let fs = opened.map_err(|_| StartError::Interrupted)??;
         let key = HostKey::new(fs.host_key());
-        let elsewhere = elsewhere(config, &fs, &key, &metrics);
+        let elsewhere = elsewhere(config, &fs, &metrics);
         let here: Option<Arc<dyn Backend>> = match config.backend {
             BackendName::Docker => {
                 let pool = Subnet::new(config.subnet_pool.address, config.subnet_pool.prefix);
@@ -377,7 +379,15 @@ impl Orchestrator {
 }
 
 /// The backend that is not on this host, if the settings have one and it is built in.
-fn elsewhere(config: &Config, _fs: &TenantFs, _key: &HostKey, _metrics: &Arc<Metrics>) -> Option<Arc<dyn Backend>> {
+#[cfg(feature = "aci")]
+fn elsewhere(config: &Config, fs: &TenantFs, metrics: &Arc<Metrics>) -> Option<Arc<dyn Backend>> {
+    let settings = config.aci.as_ref()?;
+    Some(Arc::new(AciBackend::new(fs.agent_id().clone(), settings, Arc::clone(metrics))))
+}
+
+/// The same in an agent without one.
+#[cfg(not(feature = "aci"))]
+fn elsewhere(config: &Config, _fs: &TenantFs, _metrics: &Arc<Metrics>) -> Option<Arc<dyn Backend>> {
     config.aci.as_ref()?;
     tracing::warn!("Q8_AGENT_ACI_REGIONS is set, but Azure Container Instances are not built into this agent");
     None

@@ -162,7 +162,10 @@ impl Follower {
             }
         }
         let cursor = self.query.cursor.clone();
-        for container in containers.iter().filter(|container| self.wants(container)) {
+        for container in &containers {
+            if !self.wants(container) {
+                continue;
+            }
             let origin = origin(container);
             let tail = match (self.query.tail, &cursor) {
                 (Tail::Lines(lines), None) => Some(lines),
@@ -234,7 +237,8 @@ impl Follower {
             if !self.wants(container) {
                 continue;
             }
-            let Some(known) = self.told.get(&source) else {
+            let known = self.told.get(&source).map(|reader| (Arc::clone(&reader.origin), reader.position));
+            let Some((origin, position)) = known else {
                 let origin = origin(container);
                 let read = self.read(container, None).await?;
                 events.push(LogEvent::Joined(origin.at(Position::Beginning)));
@@ -242,7 +246,6 @@ impl Follower {
                 self.told.insert(source, Reader { origin, position });
                 continue;
             };
-            let (origin, position) = (Arc::clone(&known.origin), known.position);
             let mut read = self.read(container, Some(RECENT)).await?;
             let mut from = after(&read, position);
             if from.is_none() && !read.is_empty() {

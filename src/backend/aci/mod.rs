@@ -41,7 +41,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dashmap::DashMap;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 
 use self::arm::Arm;
@@ -53,9 +54,9 @@ use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ObjectName, Reg
 use crate::telemetry::Metrics;
 
 use super::{
-    Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, HostKey, ImagePull,
-    Listed, LogQuery, LogStream, ObservedContainer, Owned, OwnedKind, Plan, Removed, ResolvedImage, ResolvedImages,
-    Run, Sightings, Survey, TenantRef, UndoNote, Used, VolumeSize,
+    Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, ImagePull, Listed,
+    LogQuery, LogStream, ObservedContainer, Owned, OwnedKind, Plan, Removed, ResolvedImage, ResolvedImages, Run,
+    Sightings, Survey, TenantRef, UndoNote, Used, VolumeSize,
 };
 
 /// A question is answered, or given up, within this time.
@@ -86,7 +87,7 @@ struct Core {
 
 impl AciBackend {
     /// Nothing is asked yet.
-    pub fn new(agent: AgentId, _key: HostKey, settings: &AciSettings, metrics: Arc<Metrics>) -> Self {
+    pub fn new(agent: AgentId, settings: &AciSettings, metrics: Arc<Metrics>) -> Self {
         let locations = settings.regions.iter().map(|region| region.location.clone()).collect();
         let prices = settings.prices.as_ref().and_then(|path| {
             let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
@@ -184,10 +185,12 @@ impl Core {
     /// Every group of this agent, each asked for: a list has no states.
     async fn groups_in_detail(&self, deadline: Instant) -> Result<Vec<ContainerGroup>, BackendError> {
         let listed = self.groups(deadline).await?;
-        let looks = listed.iter().map(async |(site, group)| {
+        let looks = listed.into_iter().map(|(site, group)| async move {
             let name = group.name.as_deref().unwrap_or_default();
             site.group(name, deadline).await.map_err(|error| site.fault(error, "reading a container group"))
         });
+        let looks: Vec<BoxFuture<'_, Result<Option<ContainerGroup>, BackendError>>> =
+            looks.map(|look| look.boxed()).collect();
         let found: Vec<Option<ContainerGroup>> = stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
         // It may have gone since it was listed.
         Ok(found.into_iter().flatten().filter(|group| self.is_ours(group)).collect())

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until};
 
 use super::models::{ContainerGroup, Provisioning};
@@ -151,6 +151,7 @@ impl Watching {
                 };
                 (key, as_of, found)
             }
+            .boxed()
         });
         let mut looks = stream::iter(looks).buffer_unordered(AT_ONCE);
         while let Some((key, as_of, found)) = looks.next().await {
