@@ -130,7 +130,9 @@ pub(super) fn http(azure: &Arc<Azure>, calls: Answers, tokens: Answers) -> Http 
                 list.push(seen);
                 answer
             };
-            sleep(answer.after).await;
+            if !answer.after.is_zero() {
+                sleep(answer.after).await;
+            }
             if let Some(broken) = answer.broken {
                 return Err(broken);
             }
