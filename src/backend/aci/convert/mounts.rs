@@ -70,7 +70,7 @@ type Files = BTreeMap<String, Secret>;
 pub(super) struct Volumes<'a> {
     wanted: &'a Deployment,
     ground: Ground<'a>,
-    volumes: Vec<Volume>,
+    list: Vec<Volume>,
     shares: Vec<Share>,
     /// What has to be refused if there are too many.
     last_field: String,
@@ -85,7 +85,7 @@ struct Mounted {
 
 impl<'a> Volumes<'a> {
     pub(super) fn new(wanted: &'a Deployment, ground: &Ground<'a>) -> Self {
-        Self { wanted, ground: *ground, volumes: Vec::new(), shares: Vec::new(), last_field: String::new() }
+        Self { wanted, ground: *ground, list: Vec::new(), shares: Vec::new(), last_field: String::new() }
     }
 
     /// The mounts of one service; adds the volumes they need.
@@ -142,7 +142,7 @@ impl<'a> Volumes<'a> {
         if let Some(last) = mounted.last() {
             self.last_field.clone_from(&last.field);
         }
-        if self.volumes.len() > MAX_VOLUMES {
+        if self.list.len() > MAX_VOLUMES {
             return Err(unsupported(&self.last_field, format!("a group has at most {MAX_VOLUMES} volumes")));
         }
         Ok(mounted.into_iter().map(|mounted| mounted.mount).collect())
@@ -156,7 +156,7 @@ impl<'a> Volumes<'a> {
                 share.volume
             ));
         }
-        (self.volumes, self.shares)
+        (self.list, self.shares)
     }
 
     /// A volume, or an empty directory.
@@ -204,7 +204,7 @@ impl<'a> Volumes<'a> {
     /// An empty directory of one container.
     fn empty(&mut self, name: &ServiceName, field: &str, path: &str) -> Mounted {
         let volume = names::volume(&format!("{name}{path}"));
-        self.volumes.push(Volume { name: volume.clone(), empty_dir: Some(Empty {}), ..Volume::default() });
+        self.list.push(Volume { name: volume.clone(), empty_dir: Some(Empty {}), ..Volume::default() });
         Mounted {
             field: field.to_owned(),
             is_secret: false,
@@ -228,7 +228,7 @@ impl<'a> Volumes<'a> {
         let defined = wanted.project.project().volumes.get(key);
         let real_name = defined.map_or_else(|| key.to_string(), |volume| volume.name.to_string());
         let share = names::share(wanted.tenant.id.as_str(), &real_name);
-        self.volumes.push(Volume {
+        self.list.push(Volume {
             name: volume.clone(),
             azure_file: Some(AzureFile {
                 share_name: share.clone(),
@@ -248,12 +248,12 @@ impl<'a> Volumes<'a> {
 
     /// The secret volume with these files. Containers that need the same files have the same volume.
     fn secret(&mut self, name: &ServiceName, directory: &str, files: Files) -> String {
-        let same = self.volumes.iter().find(|volume| volume.secret.as_ref() == Some(&files));
+        let same = self.list.iter().find(|volume| volume.secret.as_ref() == Some(&files));
         if let Some(volume) = same {
             return volume.name.clone();
         }
         let volume = names::volume(&format!("{name}{directory}"));
-        self.volumes.push(Volume { name: volume.clone(), secret: Some(files), ..Volume::default() });
+        self.list.push(Volume { name: volume.clone(), secret: Some(files), ..Volume::default() });
         volume
     }
 

@@ -234,8 +234,8 @@ mod tests {
     fn shared(needs: &[Need]) -> Result<Vec<(u32, Option<u32>)>, String> {
         let names: Vec<ServiceName> =
             (0..needs.len()).map(|at| ServiceName::parse(&format!("s{at}")).unwrap()).collect();
-        let named: Vec<(&ServiceName, Need)> = names.iter().zip(needs.iter().cloned()).collect();
-        let given = share(CPU, &named, &mut Vec::new()).map_err(|error| error.field().unwrap_or_default())?;
+        let pairs: Vec<(&ServiceName, Need)> = names.iter().zip(needs.iter().cloned()).collect();
+        let given = share(CPU, &pairs, &mut Vec::new()).map_err(|error| error.field().unwrap_or_default())?;
         Ok(given.into_iter().map(|given| (given.request, given.limit)).collect())
     }
 

@@ -115,6 +115,7 @@ pub(crate) struct Capability {
 
 /// The most that one group may have.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[allow(clippy::struct_field_names, reason = "the names of the API")]
 pub(crate) struct CapabilityAmounts {
     #[serde(rename = "maxCpu", default)]
     pub(crate) max_cpu: Option<f64>,

@@ -200,6 +200,7 @@ pub(crate) struct IdentityAccess {
 /// A secret in a key vault, by a name that the rest of the group uses.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_field_names, reason = "the names of the API")]
 pub(crate) struct SecretReference {
     pub(crate) name: String,
     #[serde(default, deserialize_with = "or_default")]

@@ -23,7 +23,7 @@ fn group(mut properties: Value) -> ContainerGroup {
 }
 
 /// The one container of a group in this state.
-fn one(group_state: &str, view: Value) -> ObservedContainer {
+fn one(group_state: &str, view: &Value) -> ObservedContainer {
     let group = group(json!({
         "provisioningState": "Succeeded",
         "instanceView": {"state": group_state, "events": []},
@@ -62,7 +62,7 @@ fn states_of_a_container() {
         ("Pending", Value::Null, "created", None),
         ("Running", json!({"currentState": {"state": "Dozing"}}), "created", None),
     ] {
-        let status = one(group_state, view.clone()).status;
+        let status = one(group_state, &view).status;
         assert_eq!((status.state.as_str(), status.exit_code), (state, exit_code), "{group_state} {view}");
     }
 }
@@ -74,7 +74,7 @@ fn what_else_is_known_of_a_container() {
         "currentState": {"state": "Terminated", "exitCode": 137, "detailStatus": "OOMKilled",
                          "startTime": "2026-01-01T00:30:00Z", "finishTime": "2026-01-01T00:31:00Z"}
     });
-    let seen = one("Running", view);
+    let seen = one("Running", &view);
     assert_eq!(
         (seen.tenant.as_str(), seen.owner.as_str(), seen.service.as_str(), seen.number),
         ("acme", "1", "web", 1)
@@ -97,11 +97,11 @@ fn health_follows_failures_of_the_probe() {
         (failed("2026-01-01T00:40:00Z", 3), Health::Healthy),
         (failed("2026-01-01T00:29:59Z", 3), Health::Healthy),
     ] {
-        let status = one("Running", view(events.clone())).status;
+        let status = one("Running", &view(events.clone())).status;
         assert_eq!(status.health, health, "{events}");
         assert_eq!(status.health_output.is_some(), health != Health::Healthy);
     }
-    assert_eq!(one("Stopped", view(json!([]))).status.health, Health::None);
+    assert_eq!(one("Stopped", &view(json!([]))).status.health, Health::None);
 }
 
 #[test]
