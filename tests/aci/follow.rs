@@ -6,7 +6,7 @@ use super::arm_double::ArmDouble;
 use super::support::eventually;
 use super::{PATIENCE, Tenant, options};
 
-const STACK: &str = "services: {web: {image: example/chatty, ports: ['80:80']}}";
+const STACK: &str = "services: {web: {image: example/chatty, restart: always, ports: ['80:80']}}";
 
 #[tokio::test]
 async fn followed_lines_come_once_and_go_on_at_a_cursor() {
@@ -14,8 +14,8 @@ async fn followed_lines_come_once_and_go_on_at_a_cursor() {
     let agent = options(&double).start().await;
     let tenant = Tenant::new(&agent, "lines");
     tenant.provision(STACK, json!({})).await.expect(201);
-    let path = format!("/v1/tenants/logs/{}?follow=true&format=ndjson", tenant.name);
-    let mut lines = agent.stream(&path, &[]).await;
+    let path = format!("/v1/tenants/logs/{}?follow=true", tenant.name);
+    let mut lines = agent.stream(&path, &[("accept", "application/x-ndjson")]).await;
     let mut seen = Vec::new();
     let mut cursor = String::new();
     for number in 0..5 {

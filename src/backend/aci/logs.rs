@@ -8,9 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{ASK, Core, observed};
+use super::{ASK, Core, attach, observed};
 use crate::backend::cursor::{check, nanoseconds};
 use crate::backend::{
     BackendError, GapReason, LineMark, LogCursor, LogEvent, LogGap, LogLine, LogOrigin, LogQuery, LogSource, LogStream,
@@ -19,6 +21,8 @@ use crate::backend::{
 
 /// Between two looks at a log that is followed.
 const AGAIN: Duration = Duration::from_secs(2);
+/// And between two that a container's own output asks for.
+const SOON: Duration = Duration::from_millis(300);
 /// How many lines a look asks for that goes on from a known one. If that one is not among them, all are asked for.
 const RECENT: u32 = 500;
 /// The longest piece of a line, as everywhere else.
@@ -92,7 +96,7 @@ pub(super) async fn stream(core: Arc<Core>, tenant: TenantRef, query: LogQuery) 
     let end = query
         .until
         .map(|until| Instant::now() + Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default());
-    let mut follower = Follower { core, tenant, query, told: BTreeMap::new(), end };
+    let mut follower = Follower { core, tenant, query, told: BTreeMap::new(), end, bell: Arc::default() };
     let (first, there) = follower.first().await?;
     let begins = stream::iter((!first.is_empty()).then_some(Ok(first)));
     if !follower.query.follow || !there {
@@ -113,6 +117,8 @@ pub(super) async fn stream(core: Arc<Core>, tenant: TenantRef, query: LogQuery) 
 struct Reader {
     origin: Arc<LogOrigin>,
     position: Position,
+    /// Rings when there is something new.
+    _ring: Option<AbortOnDropHandle<()>>,
 }
 
 struct Follower {
@@ -121,9 +127,16 @@ struct Follower {
     query: LogQuery,
     told: BTreeMap<LogSource, Reader>,
     end: Option<Instant>,
+    bell: Arc<Notify>,
 }
 
 impl Follower {
+    fn reader(&self, origin: Arc<LogOrigin>, position: Position) -> Reader {
+        let ring = || attach::ring(&self.core, &self.tenant, origin.container.as_str(), &self.bell);
+        let ring = self.query.follow.then(ring);
+        Reader { origin, position, _ring: ring }
+    }
+
     fn wants(&self, container: &ObservedContainer) -> bool {
         self.query.services.is_empty() || self.query.services.contains(&container.service)
     }
@@ -192,7 +205,7 @@ impl Follower {
             }
             let last = self.tell(&origin, &read[from..], &mut lines);
             let position = last.or_else(|| read.last().map(|piece| piece.mark(piece.nth))).unwrap_or(position);
-            self.told.insert(origin.source, Reader { origin, position });
+            self.told.insert(origin.source, self.reader(origin, position));
         }
         events.extend(in_order(lines));
         Ok((events, !containers.is_empty()))
@@ -214,8 +227,12 @@ impl Follower {
     /// The next events; none when there will be no more.
     async fn next(&mut self) -> Result<Option<Vec<LogEvent>>, BackendError> {
         loop {
-            let next = Instant::now() + AGAIN;
-            sleep_until(self.end.map_or(next, |end| end.min(next))).await;
+            let (soon, next) = (Instant::now() + SOON, Instant::now() + AGAIN);
+            sleep_until(self.end.map_or(soon, |end| end.min(soon))).await;
+            tokio::select! {
+                () = self.bell.notified() => {}
+                () = sleep_until(self.end.map_or(next, |end| end.min(next))) => {}
+            }
             let over = self.end.is_some_and(|end| Instant::now() >= end);
             let (events, there) = self.look().await?;
             if !events.is_empty() {
@@ -243,7 +260,7 @@ impl Follower {
                 let read = self.read(container, None).await?;
                 events.push(LogEvent::Joined(origin.at(Position::Beginning)));
                 let position = self.tell(&origin, &read, &mut lines).unwrap_or(Position::Beginning);
-                self.told.insert(source, Reader { origin, position });
+                self.told.insert(source, self.reader(origin, position));
                 continue;
             };
             let mut read = self.read(container, Some(RECENT)).await?;

@@ -14,6 +14,7 @@
 //! acts      stop, start, restart, removal
 //! watch     the groups' states by polling, what differs is told
 //! logs      the containers' logs by polling
+//! attach    a web socket that says when there is something new in them
 //! ```
 //!
 //! The group is the unit of everything: a change restarts or replaces all of its containers, and nothing is set aside. So
@@ -22,6 +23,7 @@
 
 mod acts;
 mod arm;
+mod attach;
 mod bring;
 mod convert;
 mod fault;

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::arm::{Accepted, Arm, ArmError};
 use super::convert::{Share, tags};
 use super::models::{
-    AccountKeys, Capability, ContainerGroup, Logs, Secret, ShareProperties, ShareResource, TagsPatch, Usage,
+    AccountKeys, Attached, Capability, ContainerGroup, Logs, Secret, ShareProperties, ShareResource, TagsPatch, Usage,
 };
 use crate::config::AciRegion;
 use crate::domain::{AgentId, Subdomain, TenantId};
@@ -105,6 +105,13 @@ impl<'a> Site<'a> {
             Err(error) if error.code() == "ContainerGroupDeploymentNotReady" => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Where a container's output can be listened to.
+    pub(super) async fn attach(&self, group: &str, container: &str, deadline: Instant) -> Result<Attached, ArmError> {
+        let path = format!("{}/containers/{container}/attach", self.group_path(group));
+        let answer: Accepted<Attached> = self.arm.post::<(), _>(&path, None, deadline).await?;
+        answer.body.ok_or_else(|| ArmError::Unreadable { message: "there is no web socket in it".to_owned() })
     }
 
     /// Makes a share, or sets its quota.
