@@ -146,7 +146,7 @@ impl Arm {
             let Some(next) = page.next_link.filter(|next| !next.is_empty()) else { return Ok(all) };
             let next = self.shared.endpoint.own(&next);
             let next = next.ok_or_else(|| unreadable("the next page of a list is somewhere else"))?;
-            call = self.shared.endpoint.follow(next, "arm_get");
+            call = Call::follow(next, "arm_get");
         }
         Err(unreadable("a list does not end"))
     }
