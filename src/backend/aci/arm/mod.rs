@@ -249,7 +249,7 @@ impl Arm {
     }
 
     /// One request and its answer, when its turn has come.
-    async fn send(&self, call: &Call, deadline: Instant) -> Result<(Reply, Token), ArmError> {
+    async fn send(&self, call: &Call, deadline: Instant) -> Result<(Reply, Token), Failed> {
         let going = self.shared.pace.enter(&call.lane, deadline).await?;
         // The turn may have been long in coming.
         let token = self.shared.tokens.get(deadline).await?;
@@ -281,7 +281,7 @@ impl Arm {
             };
             metrics.engine_call(call.name, failure, begun.elapsed());
         }
-        sent.map(|reply| (reply, token))
+        Ok((sent?, token))
     }
 
     fn failure(&self, call: &Call, reply: &Reply) -> Failed {
