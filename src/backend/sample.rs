@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::{Deployment, HostKey, TenantRef};
-use crate::compose::{self, Document, Files, LoadInput};
+use crate::compose::{self, Document, Files, LoadInput, Project};
 use crate::domain::{Adopted, AgentId, DesiredState, Generation, ProjectPath, Subdomain, TenantId};
 use crate::policy::{self, Ground, Profile, TenantRules};
 
@@ -24,32 +24,41 @@ pub(crate) fn deployment(profile: Profile, text: &str, files: &[&str]) -> Deploy
 
 /// The deployment of this Compose text if these rules admit it, or why there is none.
 pub(crate) fn judged(rules: &TenantRules, text: &str, files: &[&str]) -> Result<Deployment, String> {
-    let tenant = TenantRef {
-        agent: AgentId::parse(&"a".repeat(32)).unwrap(),
-        subdomain: Subdomain::parse("acme").unwrap(),
-        id: TenantId::parse("1").unwrap(),
-        adopted: Adopted::default(),
-    };
     let loaded = compose::load(&LoadInput {
         documents: &[Document { name: "compose.yaml", bytes: text.as_bytes() }],
         variables: &BTreeMap::new(),
         files: &NoFiles,
         profiles: &BTreeSet::new(),
-        project: &tenant.project(),
+        project: &tenant().project(),
         names_the_project: true,
         directory: "/opt/t/acme",
     });
-    let files: BTreeSet<ProjectPath> = files.iter().map(|path| ProjectPath::parse(path).unwrap()).collect();
-    let ground = Ground {
-        files: &files,
-        undefined: &[],
-        publish_host: Ipv4Addr::LOCALHOST.into(),
-        publish_ports: (20000, 29999),
-    };
-    let project = loaded.map_err(|error| error.to_string())?.project;
+    let files = files.iter().map(|path| ProjectPath::parse(path).unwrap()).collect();
+    of_project(rules, loaded.map_err(|error| error.to_string())?.project, &files)
+}
+
+/// Whose the samples are.
+pub(crate) fn tenant() -> TenantRef {
+    TenantRef {
+        agent: AgentId::parse(&"a".repeat(32)).unwrap(),
+        subdomain: Subdomain::parse("acme").unwrap(),
+        id: TenantId::parse("1").unwrap(),
+        region: None,
+        adopted: Adopted::default(),
+    }
+}
+
+/// The deployment of a project that is loaded already.
+pub(crate) fn of_project(
+    rules: &TenantRules,
+    project: Project,
+    files: &BTreeSet<ProjectPath>,
+) -> Result<Deployment, String> {
+    let ground =
+        Ground { files, undefined: &[], publish_host: Ipv4Addr::LOCALHOST.into(), publish_ports: (20000, 29999) };
     let admitted = policy::admit(rules, project, &ground).map_err(|refusals| format!("{refusals:?}"))?;
     Ok(Deployment {
-        tenant,
+        tenant: tenant(),
         generation: Generation(2),
         desired: DesiredState::Running,
         project: admitted.project,

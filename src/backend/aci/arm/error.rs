@@ -176,6 +176,12 @@ impl ArmError {
         kind(Box::new(refusal))
     }
 
+    /// The failure that an event tells before the operation ends.
+    pub(in crate::backend::aci) fn of_event(name: &str, message: &str) -> Self {
+        let (code, message) = (clean(name, LONGEST_WORD), clean(message, LONGEST_MESSAGE));
+        Self::of(Refusal { status: 200, code, message, ..Refusal::default() })
+    }
+
     /// What was answered, if something was.
     pub(in crate::backend::aci) fn refusal(&self) -> Option<&Refusal> {
         match self {

@@ -26,7 +26,6 @@ mod transport;
 
 pub(super) use error::{ArmError, Refusal};
 pub(super) use operation::Pending;
-pub(super) use socket::Upgrade;
 
 use std::sync::Arc;
 
