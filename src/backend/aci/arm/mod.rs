@@ -219,15 +219,15 @@ impl Arm {
     /// Makes a call until it succeeds, is refused, or would go on for too long.
     async fn run<T: DeserializeOwned>(&self, call: &Call, deadline: Instant) -> Result<Answer<T>, ArmError> {
         let begun = Instant::now();
-        (|| self.attempt(call, deadline))
+        let calling = (|| self.attempt(call, deadline))
             .retry(waits())
             .when(Failed::is_passing)
             .adjust(|failed: &Failed, wait| failed.wait(wait, begun, deadline))
             .notify(|failed: &Failed, wait| {
                 tracing::debug!(call = call.what(), error = %failed.error, ?wait, "calling again");
-            })
-            .await
-            .map_err(|failed| failed.error)
+            });
+        // On the heap: everything that makes calls would be as large as several of them.
+        Box::pin(calling).await.map_err(|failed| failed.error)
     }
 
     /// Makes a call once; once more if the token was refused.
