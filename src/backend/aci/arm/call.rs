@@ -49,6 +49,11 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// Reads a URL that an answer has named and [`Endpoint::own`] has let through: the state of an operation, or a page.
+    pub(super) fn follow(url: Uri, name: &'static str) -> Self {
+        Self { method: Method::GET, url, body: None, lane: Lane::Read, name }
+    }
+
     /// The request of one attempt. Each has an id of its own.
     pub(super) fn request(&self, token: HeaderValue) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body.clone().unwrap_or_default()));
@@ -117,11 +122,6 @@ impl Endpoint {
         let url = self.below(&target).ok_or_else(|| refused(format!("{path} is no path of a resource")))?;
         let (lane, name) = (self.lane(&method, path), name(&method));
         Ok(Call { method, url, body, lane, name })
-    }
-
-    /// A call of a URL that an answer has named: the state of an operation, or the next page.
-    pub(super) fn follow(&self, url: Uri, name: &'static str) -> Call {
-        Call { method: Method::GET, url, body: None, lane: Lane::Read, name }
     }
 
     /// The URL that an answer names, if it leads to this endpoint: a token is sent there, and nothing else may be reached

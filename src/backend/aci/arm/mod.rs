@@ -145,7 +145,7 @@ impl Arm {
             let Some(next) = page.next_link.filter(|next| !next.is_empty()) else { return Ok(all) };
             let next = self.shared.endpoint.own(&next);
             let next = next.ok_or_else(|| unreadable("the next page of a list is somewhere else"))?;
-            call = self.shared.endpoint.follow(next, "arm_get");
+            call = Call::follow(next, "arm_get");
         }
         Err(unreadable("a list does not end"))
     }
@@ -219,15 +219,15 @@ impl Arm {
     /// Makes a call until it succeeds, is refused, or would go on for too long.
     async fn run<T: DeserializeOwned>(&self, call: &Call, deadline: Instant) -> Result<Answer<T>, ArmError> {
         let begun = Instant::now();
-        (|| self.attempt(call, deadline))
+        let calling = (|| self.attempt(call, deadline))
             .retry(waits())
             .when(Failed::is_passing)
             .adjust(|failed: &Failed, wait| failed.wait(wait, begun, deadline))
             .notify(|failed: &Failed, wait| {
                 tracing::debug!(call = call.what(), error = %failed.error, ?wait, "calling again");
-            })
-            .await
-            .map_err(|failed| failed.error)
+            });
+        // On the heap: everything that makes calls would be as large as several of them.
+        Box::pin(calling).await.map_err(|failed| failed.error)
     }
 
     /// Makes a call once; once more if the token was refused.
@@ -248,7 +248,7 @@ impl Arm {
     }
 
     /// One request and its answer, when its turn has come.
-    async fn send(&self, call: &Call, deadline: Instant) -> Result<(Reply, Token), ArmError> {
+    async fn send(&self, call: &Call, deadline: Instant) -> Result<(Reply, Token), Failed> {
         let going = self.shared.pace.enter(&call.lane, deadline).await?;
         // The turn may have been long in coming.
         let token = self.shared.tokens.get(deadline).await?;
@@ -280,7 +280,7 @@ impl Arm {
             };
             metrics.engine_call(call.name, failure, begun.elapsed());
         }
-        sent.map(|reply| (reply, token))
+        Ok((sent?, token))
     }
 
     fn failure(&self, call: &Call, reply: &Reply) -> Failed {

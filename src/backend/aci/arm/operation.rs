@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-use super::call::Endpoint;
+use super::call::{Call, Endpoint};
 use super::error::{ArmError, Refusal, clean};
 use super::retry::retry_after;
 use super::transport::Reply;
@@ -192,7 +192,7 @@ impl Arm {
         on_poll: &mut (dyn FnMut(&Value) -> Result<(), ArmError> + Send),
     ) -> Result<Look, ArmError> {
         let call = match place {
-            Place::Status(url) | Place::Location(url) => self.shared.endpoint.follow(url.clone(), "arm_poll"),
+            Place::Status(url) | Place::Location(url) => Call::follow(url.clone(), "arm_poll"),
             Place::Resource => self.shared.endpoint.call(hyper::Method::GET, &pending.resource, &[], None)?,
         };
         let answer: Answer<Value> = match self.run(&call, deadline).await {

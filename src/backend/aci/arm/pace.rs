@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::error::{ArmError, Refusal};
+use super::retry::Failed;
 
 /// The most calls at a time.
 pub(super) const AT_ONCE: usize = 16;
@@ -92,7 +93,7 @@ impl Pace {
     }
 
     /// Waits for this call's turn.
-    pub(super) async fn enter<'a>(&'a self, lane: &'a Lane, deadline: Instant) -> Result<Going<'a>, ArmError> {
+    pub(super) async fn enter<'a>(&'a self, lane: &'a Lane, deadline: Instant) -> Result<Going<'a>, Failed> {
         let mut turn = self.take(lane, deadline)?;
         // A timer takes a millisecond even for no time at all.
         if turn.at > Instant::now() {
@@ -107,11 +108,11 @@ impl Pace {
                 turn.is_used = true;
                 Ok(Going { turn, _write: write, _call: call })
             }
-            _ => Err(ArmError::Deadline { doing: "waiting for other calls to end".to_owned() }),
+            _ => Err(ArmError::Deadline { doing: "waiting for other calls to end".to_owned() }.into()),
         }
     }
 
-    fn take<'a>(&'a self, lane: &'a Lane, deadline: Instant) -> Result<Turn<'a>, ArmError> {
+    fn take<'a>(&'a self, lane: &'a Lane, deadline: Instant) -> Result<Turn<'a>, Failed> {
         let now = Instant::now();
         let mut windows = self.lock();
         // One that is not limited is there only once it was closed.
@@ -125,7 +126,8 @@ impl Pace {
         let at = window.next(now);
         if at > deadline {
             let message = format!("the write limit of the subscription leaves room only in {} s", (at - now).as_secs());
-            return Err(ArmError::Throttled(Box::new(Refusal { status: 429, message, ..Refusal::default() })));
+            let error = ArmError::Throttled(Box::new(Refusal { status: 429, message, ..Refusal::default() }));
+            return Err(Failed { error, after: Some(at - now) });
         }
         if lane.is_limited() {
             window.taken.push_back(at);

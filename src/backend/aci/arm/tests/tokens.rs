@@ -207,8 +207,8 @@ async fn refused_with_401_once_more_with_a_fresh_one() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_gives_tokens_is_asked_again_if_it_may_help() {
-    let imds = || AciCredentials::ManagedIdentity { imds: "http://127.0.0.1:2".to_owned(), client: None };
     type Trouble = fn() -> Says;
+    let imds = || AciCredentials::ManagedIdentity { imds: "http://127.0.0.1:2".to_owned(), client: None };
     let everywhere: [Trouble; 4] = [
         || says(429, &Value::Null).with("retry-after", "3"),
         || says(500, &Value::Null),
