@@ -129,6 +129,7 @@ fn provision(version: u32) -> ProvisionRequest {
         files: files(version),
         profiles: BTreeSet::new(),
         placement: None,
+        fallback: false,
         registry_auth: Vec::new(),
         limits: q8_agent::domain::Limits::default(),
         adopt: false,

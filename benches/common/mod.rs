@@ -69,6 +69,7 @@ pub(crate) fn request(tenant: &Subdomain, compose: &str) -> ProvisionRequest {
         files: BTreeMap::new(),
         profiles: BTreeSet::new(),
         placement: None,
+        fallback: false,
         registry_auth: Vec::new(),
         limits: q8_agent::domain::Limits::default(),
         adopt: false,

@@ -38,6 +38,7 @@ fn meaning(code: ErrorCode) -> Meaning {
         | C::QuotaExceeded
         | C::UnsupportedOnBackend
         | C::BackendNotConfigured
+        | C::RegistryAuthRequired
         | C::IdempotencyMismatch => (S::UNPROCESSABLE_ENTITY, None),
         C::TenantBusy => (S::CONFLICT, Some(5)),
         C::GenerationMismatch
@@ -283,6 +284,7 @@ mod tests {
         ("HOST_CORDONED", 409, false),
         ("PLACEMENT_CHANGE", 409, false),
         ("IMAGE_NOT_FOUND", 502, false),
+        ("REGISTRY_AUTH_REQUIRED", 422, false),
         ("REGISTRY_DENIED", 502, false),
         ("REGISTRY_UNAVAILABLE", 502, true),
         ("SERVICE_UNHEALTHY", 502, false),

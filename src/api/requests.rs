@@ -27,6 +27,7 @@ const DEFAULT_MODE: u32 = 0o644;
 /// Reads the body of `POST /v1/tenants/provision`.
 pub(super) fn provision(body: &[u8]) -> Result<ProvisionRequest, ApiError> {
     let mut object = json::parse(body)?.object()?;
+    let (placement, fallback) = object.take("placement").map(placement).transpose()?.unzip();
     let request = ProvisionRequest {
         id: name(&object.need("id")?, TenantId::parse)?,
         subdomain: name(&object.need("subdomain")?, Subdomain::parse)?,
@@ -34,7 +35,8 @@ pub(super) fn provision(body: &[u8]) -> Result<ProvisionRequest, ApiError> {
         env: object.take("env_content").map_or(Ok(String::new()), |value| text(&value))?,
         files: whole_files(object.take("files").as_ref())?,
         profiles: object.take("profiles").map_or(Ok(BTreeSet::new()), |value| profiles(&value))?,
-        placement: object.take("placement").map(placement).transpose()?,
+        placement,
+        fallback: fallback.unwrap_or(false),
         limits: object.take("limits").map_or(Ok(Limits::default()), limits)?,
         registry_auth: object.take("registry_auth").map_or(Ok(Vec::new()), |value| registry_auth(&value))?,
         adopt: object.take("adopt").map_or(Ok(false), |value| value.boolean())?,
@@ -173,7 +175,8 @@ fn services(value: &Value<'_>) -> Result<BTreeSet<ServiceName>, ApiError> {
     list(value)?.iter().map(|item| name(item, ServiceName::parse)).collect()
 }
 
-fn placement(value: Value<'_>) -> Result<Placement, ApiError> {
+/// Where, and whether another region will do.
+fn placement(value: Value<'_>) -> Result<(Placement, bool), ApiError> {
     let mut object = value.object()?;
     let backend = object.need("backend")?;
     let backend = match backend.string()?.as_str() {
@@ -183,15 +186,9 @@ fn placement(value: Value<'_>) -> Result<Placement, ApiError> {
         _ => return Err(backend.refuse(ErrorCode::InvalidRequest, "must be docker, memory or aci")),
     };
     let region = object.take("region").map(|value| region(&value)).transpose()?;
-    if let Some(fallback) = object.take("fallback")
-        && !matches!(fallback.boolean(), Ok(false))
-    {
-        return Err(
-            fallback.refuse(ErrorCode::UnsupportedOnBackend, "this agent places a tenant where it is told to only")
-        );
-    }
+    let fallback = object.take("fallback").map_or(Ok(false), |value| value.boolean())?;
     object.finish()?;
-    Ok(Placement { backend, region })
+    Ok((Placement { backend, region }, fallback))
 }
 
 fn region(value: &Value<'_>) -> Result<String, ApiError> {

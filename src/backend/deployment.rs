@@ -22,6 +22,8 @@ pub struct TenantRef {
     pub subdomain: Subdomain,
     /// The tenant's identity.
     pub id: TenantId,
+    /// The location it is in, where the backend has such.
+    pub region: Option<String>,
     /// What is its own besides, because it was taken over.
     pub adopted: Adopted,
 }

@@ -27,6 +27,8 @@ pub enum BackendError {
     ImageNotFound { service: ServiceName, image: String, hint: &'static str },
     #[error("image {image} of service {service} was not found for platform {platform}{hint}")]
     PlatformNotFound { service: ServiceName, image: String, platform: String, hint: &'static str },
+    #[error("the registry of service {service}'s image needs credentials, of the request or of this host")]
+    RegistryAuthRequired { service: ServiceName },
     #[error("the registry refused access to image {image} of service {service}")]
     RegistryDenied { service: ServiceName, image: String },
     #[error("the registry of image {image} of service {service} could not be reached")]
@@ -52,6 +54,12 @@ pub enum BackendError {
         /// The field that asks for it.
         field: Option<String>,
     },
+    #[error("region {region} has no room for it now: {message}")]
+    NoCapacity {
+        /// The location that has not.
+        region: String,
+        message: String,
+    },
     #[error("{field} cannot be done here: {reason}")]
     Unsupported { field: String, reason: String },
     #[error("service {service} does not exist in this tenant")]
@@ -73,6 +81,7 @@ impl BackendError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::ImageNotFound { .. } | Self::PlatformNotFound { .. } => ErrorCode::ImageNotFound,
+            Self::RegistryAuthRequired { .. } => ErrorCode::RegistryAuthRequired,
             Self::RegistryDenied { .. } => ErrorCode::RegistryDenied,
             Self::RegistryUnavailable { .. } => ErrorCode::RegistryUnavailable,
             Self::ServiceUnhealthy { .. } => ErrorCode::ServiceUnhealthy,
@@ -80,7 +89,7 @@ impl BackendError {
             Self::DeadlineExceeded { .. } => ErrorCode::DeadlineExceeded,
             Self::NameTaken { .. } => ErrorCode::NameTaken,
             Self::PortTaken { .. } => ErrorCode::PortTaken,
-            Self::HostFull { .. } => ErrorCode::HostFull,
+            Self::HostFull { .. } | Self::NoCapacity { .. } => ErrorCode::HostFull,
             Self::Unsupported { .. } => ErrorCode::UnsupportedOnBackend,
             Self::NoSuchService { .. } => ErrorCode::NotFound,
             Self::Unavailable => ErrorCode::BackendUnavailable,
@@ -96,6 +105,7 @@ impl BackendError {
         match self {
             Self::ImageNotFound { service, .. }
             | Self::PlatformNotFound { service, .. }
+            | Self::RegistryAuthRequired { service, .. }
             | Self::RegistryDenied { service, .. }
             | Self::RegistryUnavailable { service, .. } => Some(format!("services.{service}.image")),
             Self::ServiceUnhealthy { service, .. } | Self::ServiceExited { service, .. } => {
@@ -104,6 +114,7 @@ impl BackendError {
             Self::PortTaken { service, at: Some(at), .. } => Some(format!("services.{service}.ports[{at}]")),
             Self::PortTaken { service, .. } => Some(format!("services.{service}.ports")),
             Self::HostFull { field, .. } => field.clone(),
+            Self::NoCapacity { .. } => Some("placement.region".to_owned()),
             Self::Unsupported { field, .. } => Some(field.clone()),
             _ => None,
         }

@@ -26,7 +26,7 @@ mod tests;
 mod usage;
 
 #[cfg(feature = "aci")]
-pub(crate) mod aci;
+pub mod aci;
 pub mod docker;
 pub mod memory;
 
@@ -57,6 +57,9 @@ use crate::domain::{
     BackendName, ContainerStatus, Endpoint, Generation, ImageInfo, ObjectName, RegistryAuth, ServiceName, Subdomain,
     TenantId,
 };
+
+/// Twice as long as the watch of an engine on this host takes to say that all is as it was.
+pub const FRESH_FOR: Duration = Duration::from_millis(2500);
 
 /// What a backend can and cannot do. Asking for the rest is 422 `UNSUPPORTED_ON_BACKEND`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -223,6 +226,18 @@ pub trait Backend: Send + Sync {
 
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// The locations that it can place tenants in, the default first; none where it has one place only.
+    fn regions(&self) -> &[String] {
+        &[]
+    }
+
+    /// What [`Self::watch`] told so long ago counts as known now: longer than the watch takes to say that all is as it
+    /// was. Where that is longer than by default, whoever wants to know of one tenant asks for it rather than wait for
+    /// the watch.
+    fn fresh_for(&self) -> Duration {
+        FRESH_FOR
+    }
 
     /// Makes the images available and says what each reference stands for. Touches nothing of the tenant.
     async fn prepare(&self, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError>;

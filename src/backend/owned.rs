@@ -23,12 +23,15 @@ pub enum OwnedKind {
 pub struct Owned {
     /// What it is.
     pub kind: OwnedKind,
-    /// Its name on the backend; of an image a reference or, without one, its id.
+    /// Its name on the backend; of an image a reference or, without one, its id. Of a volume it is the name that the
+    /// project has for it, because generations are searched for that.
     pub name: String,
     /// What the backend knows it by.
     pub id: String,
     /// Whose it is, by its labels. Images are nobody's.
     pub tenant: Option<Subdomain>,
+    /// The location it is in, where the backend has such.
+    pub region: Option<String>,
     /// Its size in bytes, where that is known without a search.
     pub bytes: Option<u64>,
 }

@@ -43,6 +43,7 @@ pub(crate) fn tenant() -> TenantRef {
         agent: AgentId::parse(&"a".repeat(32)).unwrap(),
         subdomain: Subdomain::parse("acme").unwrap(),
         id: TenantId::parse("1").unwrap(),
+        region: None,
         adopted: Adopted::default(),
     }
 }

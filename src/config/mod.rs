@@ -1,10 +1,12 @@
 //! Settings: environment variables in, a checked [`Config`] out, or one error that names the variable and says what is
 //! allowed. Values are never repeated in errors: some are secrets, and all end up in somebody's log.
 
+mod aci;
 mod settings;
 mod tokens;
 mod values;
 
+pub use aci::{AciCredentials, AciRegion, AciSettings};
 pub use settings::{SETTINGS, Setting};
 pub use tokens::{MIN_TOKEN_LENGTH, TokenDigest, TokenSources, Tokens};
 pub use values::SubnetPool;
@@ -18,11 +20,13 @@ use rustix::process::{Resource, getrlimit};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
+use self::aci::AzureVariables;
 use crate::domain::{BackendName, RegistryAuth};
 use crate::policy::{Profile, Rules};
 use crate::telemetry::{LogFilter, LogFormat};
 
 const PREFIX: &str = "Q8_AGENT_";
+const DOCKER_PREFIX: &str = "DOCKER_";
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Why the agent does not start with these settings.
@@ -91,6 +95,8 @@ pub struct Config {
     pub archive_retention: Duration,
     /// Credentials of the host's own registry.
     pub registry: Option<RegistryAuth>,
+    /// Azure Container Instances; none when tenants cannot be placed there.
+    pub aci: Option<AciSettings>,
     /// Which events are logged.
     pub log_filter: LogFilter,
     /// In which form.
@@ -122,6 +128,11 @@ struct AgentVariables {
     archive_retention: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
+    aci_regions: Option<String>,
+    aci_api_version: Option<String>,
+    aci_prices: Option<String>,
+    arm_endpoint: Option<String>,
+    imds_endpoint: Option<String>,
 }
 
 /// The variables whose names the Docker world has given.
@@ -140,12 +151,24 @@ impl Config {
     /// Reads and checks all settings; variables that are not ours are not looked at. A variable that is set to nothing
     /// counts as not set, which is what an empty line in an env file means.
     pub fn from_env(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
-        let (agent, docker) = read_variables(variables)?;
+        let Variables { agent, docker, azure } = read_variables(variables)?;
         let listen = listen(agent.host, agent.port)?;
         let token_sources =
             TokenSources::new(agent.admin_token, agent.admin_token_file, agent.read_token, agent.read_token_file)?;
         let tokens = token_sources.load()?;
         let backend = backend(agent.backend.as_deref())?;
+        let own = aci::OwnVariables {
+            regions: agent.aci_regions,
+            api_version: agent.aci_api_version,
+            arm_endpoint: agent.arm_endpoint,
+            imds_endpoint: agent.imds_endpoint,
+            prices: agent.aci_prices,
+        };
+        let aci = aci::read(own, azure)?;
+        if backend == BackendName::Aci && aci.is_none() {
+            let allowed = "set when Q8_AGENT_BACKEND is aci: a list of location:resource_group:storage_account";
+            return Err(ConfigError::Invalid { name: "Q8_AGENT_ACI_REGIONS", allowed });
+        }
         let (publish_host, publish_ports) = publishing(agent.publish_host, agent.publish_ports)?;
         if (publish_ports.0..=publish_ports.1).contains(&listen.port()) {
             return Err(ConfigError::Invalid {
@@ -228,6 +251,7 @@ impl Config {
                 docker.docker_registry_password,
                 docker.docker_registry_password_file,
             )?,
+            aci,
             log_filter,
             log_format,
         })
@@ -237,7 +261,7 @@ impl Config {
 /// Where the agent listens, for commands that need nothing else (and so no token).
 pub fn listen_address(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<SocketAddr, ConfigError> {
     let wanted = |name: &OsString| name == "Q8_AGENT_HOST" || name == "Q8_AGENT_PORT";
-    let (agent, _) = read_variables(variables.filter(|(name, _)| wanted(name)))?;
+    let Variables { agent, .. } = read_variables(variables.filter(|(name, _)| wanted(name)))?;
     listen(agent.host, agent.port)
 }
 
@@ -246,7 +270,7 @@ pub fn publish_range(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<(IpAddr, (u16, u16)), ConfigError> {
     let wanted = |name: &OsString| name == "Q8_AGENT_PUBLISH_HOST" || name == "Q8_AGENT_PUBLISH_PORTS";
-    let (agent, _) = read_variables(variables.filter(|(name, _)| wanted(name)))?;
+    let Variables { agent, .. } = read_variables(variables.filter(|(name, _)| wanted(name)))?;
     publishing(agent.publish_host, agent.publish_ports)
 }
 
@@ -258,11 +282,16 @@ fn publishing(host: Option<String>, ports: Option<String>) -> Result<(IpAddr, (u
     Ok((host, ports))
 }
 
+/// All that is looked at, by who has given the names.
+struct Variables {
+    agent: AgentVariables,
+    docker: DockerVariables,
+    azure: AzureVariables,
+}
+
 /// Keeps what is ours before envy sees it, because envy panics on any variable that is not UTF-8.
-fn read_variables(
-    variables: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<(AgentVariables, DockerVariables), ConfigError> {
-    let (mut agent, mut docker) = (Vec::new(), Vec::new());
+fn read_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Variables, ConfigError> {
+    let (mut agent, mut docker, mut azure) = (Vec::new(), Vec::new(), Vec::new());
     for (name, value) in variables {
         let shown = name.to_string_lossy();
         let known = SETTINGS.iter().any(|setting| name == setting.name);
@@ -279,9 +308,20 @@ fn read_variables(
         if value.is_empty() {
             continue;
         }
-        if name.starts_with(PREFIX) { agent.push((name, value)) } else { docker.push((name, value)) }
+        let of_the_same = if name.starts_with(PREFIX) {
+            &mut agent
+        } else if name.starts_with(DOCKER_PREFIX) {
+            &mut docker
+        } else {
+            &mut azure
+        };
+        of_the_same.push((name, value));
     }
-    Ok((envy::prefixed(PREFIX).from_iter(agent)?, envy::from_iter(docker)?))
+    Ok(Variables {
+        agent: envy::prefixed(PREFIX).from_iter(agent)?,
+        docker: envy::from_iter(docker)?,
+        azure: envy::from_iter(azure)?,
+    })
 }
 
 /// The setting's value, or its default when it is not set.
@@ -322,8 +362,9 @@ fn backend(text: Option<&str>) -> Result<BackendName, ConfigError> {
     match text {
         None | Some("docker") => Ok(BackendName::Docker),
         Some("memory") => Ok(BackendName::Memory),
+        Some("aci") if cfg!(feature = "aci") => Ok(BackendName::Aci),
         Some("aci") => Err(ConfigError::NotBuilt { name: NAME, value: "aci", allowed: "docker and memory are" }),
-        Some(_) => Err(ConfigError::Invalid { name: NAME, allowed: "docker or memory" }),
+        Some(_) => Err(ConfigError::Invalid { name: NAME, allowed: "docker, memory or aci" }),
     }
 }
 
@@ -361,28 +402,36 @@ fn docker_socket(backend: BackendName, host: Option<String>) -> Result<PathBuf, 
     )
 }
 
+/// A secret that is in a variable or in a file that another one names.
+fn secret(
+    name: &'static str,
+    file_name: &'static str,
+    value: Option<String>,
+    file: Option<&str>,
+) -> Result<Option<SecretString>, ConfigError> {
+    match (value, file) {
+        (Some(_), Some(_)) => Err(ConfigError::Both { name, file_name }),
+        (Some(value), None) => Ok(Some(SecretString::from(value))),
+        (None, Some(path)) => {
+            let text = tokens::read_secret_file(file_name, Path::new(path))?;
+            let secret = SecretString::from(text.trim_end_matches(['\r', '\n']));
+            if secret.expose_secret().is_empty() {
+                return Err(ConfigError::Invalid { name: file_name, allowed: "a file with the secret in it" });
+            }
+            Ok(Some(secret))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
 fn registry(
     host: Option<String>,
     username: Option<String>,
     password: Option<String>,
     password_file: Option<String>,
 ) -> Result<Option<RegistryAuth>, ConfigError> {
-    const FILE: &str = "DOCKER_REGISTRY_PASSWORD_FILE";
-    let password = match (password, password_file) {
-        (Some(_), Some(_)) => {
-            return Err(ConfigError::Both { name: "DOCKER_REGISTRY_PASSWORD", file_name: FILE });
-        }
-        (Some(password), None) => Some(SecretString::from(password)),
-        (None, Some(path)) => {
-            let text = tokens::read_secret_file(FILE, Path::new(&path))?;
-            let password = SecretString::from(text.trim_end_matches(['\r', '\n']));
-            if password.expose_secret().is_empty() {
-                return Err(ConfigError::Invalid { name: FILE, allowed: "a file with the password in it" });
-            }
-            Some(password)
-        }
-        (None, None) => None,
-    };
+    let password =
+        secret("DOCKER_REGISTRY_PASSWORD", "DOCKER_REGISTRY_PASSWORD_FILE", password, password_file.as_deref())?;
     match (host, username, password) {
         (None, None, None) => Ok(None),
         (Some(host), Some(username), Some(password)) => match RegistryAuth::parse_host(&host) {

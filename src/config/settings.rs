@@ -26,7 +26,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("Q8_AGENT_READ_TOKEN", "", "bearer token for GET only"),
     setting("Q8_AGENT_READ_TOKEN_FILE", "", "file with it, one token a line; read again on SIGHUP"),
     setting("Q8_AGENT_TENANTS_ROOT", "/opt/tenants", "directory of the tenants, absolute, the same path on the host"),
-    setting("Q8_AGENT_BACKEND", "docker", "where tenants run: docker or memory (a pretend engine)"),
+    setting(
+        "Q8_AGENT_BACKEND",
+        "docker",
+        "where tenants run that name no placement: docker, memory (a pretend engine) or aci",
+    ),
     setting(
         "Q8_AGENT_POLICY",
         "baseline",
@@ -53,6 +57,25 @@ pub const SETTINGS: &[Setting] = &[
     setting("DOCKER_REGISTRY_USERNAME", "", "user name there"),
     setting("DOCKER_REGISTRY_PASSWORD", "", "password or token there"),
     setting("DOCKER_REGISTRY_PASSWORD_FILE", "", "file with it"),
+    setting(
+        "Q8_AGENT_ACI_REGIONS",
+        "",
+        "Azure Container Instances: location:resource_group:storage_account,... (the first is the default); all that \
+         follows counts only with it",
+    ),
+    setting("AZURE_SUBSCRIPTION_ID", "", "the subscription; required with regions"),
+    setting("AZURE_TENANT_ID", "", "the directory of the application, by id or domain"),
+    setting("AZURE_CLIENT_ID", "", "the application, or which managed identity"),
+    setting("AZURE_CLIENT_SECRET", "", "the application's secret"),
+    setting("AZURE_CLIENT_SECRET_FILE", "", "file with it"),
+    setting("AZURE_FEDERATED_TOKEN_FILE", "", "file with a token that the application trusts, in place of a secret"),
+    setting("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.com", "where tokens are asked for"),
+    setting("IDENTITY_ENDPOINT", "", "where the platform gives its identity; set by the platform"),
+    setting("IDENTITY_HEADER", "", "what it wants to see; set by the platform"),
+    setting("Q8_AGENT_ARM_ENDPOINT", "https://management.azure.com", "Azure Resource Manager, https or loopback"),
+    setting("Q8_AGENT_IMDS_ENDPOINT", "http://169.254.169.254", "where a virtual machine is given its identity"),
+    setting("Q8_AGENT_ACI_API_VERSION", "2025-09-01", "api-version of container groups"),
+    setting("Q8_AGENT_ACI_PRICES", "", "file with prices for cost estimates (TOML), absolute"),
 ];
 
 /// The setting whose name is nearest to a misspelt one, if any is near.

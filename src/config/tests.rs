@@ -36,10 +36,11 @@ fn defaults_are_those_of_the_table() {
 
 #[test]
 fn the_table_and_the_variables_are_the_same() {
-    let in_table = |prefixed: bool| {
+    let giver = |name: &str| [PREFIX, DOCKER_PREFIX].into_iter().find(|prefix| name.starts_with(prefix));
+    let in_table = |prefix: Option<&str>| {
         let mut names: Vec<_> = SETTINGS
             .iter()
-            .filter(|setting| setting.name.starts_with(PREFIX) == prefixed)
+            .filter(|setting| giver(setting.name) == prefix)
             .map(|setting| setting.name.trim_start_matches(PREFIX).to_lowercase())
             .collect();
         names.sort();
@@ -54,8 +55,9 @@ fn the_table_and_the_variables_are_the_same() {
         names
     };
     let odd = || [("no_such_field".to_owned(), String::new())].into_iter();
-    assert_eq!(fields(envy::from_iter::<_, AgentVariables>(odd()).err().unwrap()), in_table(true));
-    assert_eq!(fields(envy::from_iter::<_, DockerVariables>(odd()).err().unwrap()), in_table(false));
+    assert_eq!(fields(envy::from_iter::<_, AgentVariables>(odd()).err().unwrap()), in_table(Some(PREFIX)));
+    assert_eq!(fields(envy::from_iter::<_, DockerVariables>(odd()).err().unwrap()), in_table(Some(DOCKER_PREFIX)));
+    assert_eq!(fields(envy::from_iter::<_, AzureVariables>(odd()).err().unwrap()), in_table(None));
 }
 
 #[test]
@@ -101,8 +103,7 @@ fn refusals_name_the_variable_and_what_is_allowed_and_never_the_value() {
         ("Q8_AGENT_HOST", "localhost", "an IP address"),
         ("Q8_AGENT_TENANTS_ROOT", "srv/tenants", "an absolute path"),
         ("Q8_AGENT_TENANTS_ROOT", "/", "an absolute path"),
-        ("Q8_AGENT_BACKEND", "kubernetes", "docker or memory"),
-        ("Q8_AGENT_BACKEND", "aci", "is not built into this agent"),
+        ("Q8_AGENT_BACKEND", "kubernetes", "docker, memory or aci"),
         ("Q8_AGENT_POLICY", "/no/such/policy.toml", "cannot be read"),
         ("Q8_AGENT_POLICY", "anything", "baseline, restricted, trusted, or the path"),
         ("Q8_AGENT_MAX_TENANTS", "0", "1 to 10000"),
@@ -195,4 +196,116 @@ fn the_healthcheck_needs_no_token() {
     let variables = [("Q8_AGENT_PORT", "9001"), ("Q8_AGENT_BACKEND", "nonsense")];
     let address = listen_address(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
     assert_eq!(address.unwrap().to_string(), "127.0.0.1:9001");
+}
+
+const REGIONS: (&str, &str) = ("Q8_AGENT_ACI_REGIONS", "eastus:tenants:tenantseastus,westeurope:tenants-we");
+const SUBSCRIPTION: (&str, &str) = ("AZURE_SUBSCRIPTION_ID", "00000000-0000-0000-0000-000000000001");
+
+#[test]
+fn azure_is_read_only_with_regions() {
+    let of_somebody_else =
+        [("AZURE_TENANT_ID", "not/looked/at"), ("AZURE_CLIENT_SECRET", "x"), ("AZURE_CLIENT_SECRET_FILE", "x")];
+    assert!(read_with_token(&of_somebody_else).unwrap().aci.is_none());
+    let aci = read_with_token(&[REGIONS, SUBSCRIPTION]).unwrap().aci.unwrap();
+    let locations: Vec<_> = aci.regions.iter().map(|region| region.location.as_str()).collect();
+    assert_eq!(locations, ["eastus", "westeurope"]);
+    assert_eq!((aci.api_version.as_str(), aci.arm_endpoint.as_str()), ("2025-09-01", "https://management.azure.com"));
+    assert!(aci.prices.is_none());
+    assert!(
+        matches!(aci.credentials, AciCredentials::ManagedIdentity { imds, client: None } if imds == "http://169.254.169.254")
+    );
+}
+
+#[test]
+fn the_first_kind_of_credentials_that_is_set_counts() {
+    const AUTHORISED: (&str, &str, &str) = ("https://login.microsoftonline.com", "contoso.example", "app-1");
+    let application = [("AZURE_TENANT_ID", "contoso.example"), ("AZURE_CLIENT_ID", "app-1")];
+    let secret = ("AZURE_CLIENT_SECRET", "azure-canary");
+    let federated = ("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token");
+    let platform = [("IDENTITY_ENDPOINT", "http://127.0.0.1:41741/msi/token/"), ("IDENTITY_HEADER", "header-canary")];
+    let kind = |more: &[(&str, &str)]| {
+        let config = read_with_token(&[&[REGIONS, SUBSCRIPTION], more].concat()).unwrap();
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+        match config.aci.unwrap().credentials {
+            AciCredentials::ClientSecret { authority, tenant, client, .. } => {
+                assert_eq!((authority.as_str(), tenant.as_str(), client.as_str()), AUTHORISED);
+                "secret"
+            }
+            AciCredentials::FederatedToken { authority, tenant, client, file } => {
+                assert_eq!((authority.as_str(), tenant.as_str(), client.as_str()), AUTHORISED);
+                assert_eq!(file, Path::new("/var/run/token"));
+                "federated"
+            }
+            AciCredentials::AppService { endpoint, client, .. } => {
+                assert_eq!(
+                    (endpoint.as_str(), client.as_deref()),
+                    ("http://127.0.0.1:41741/msi/token/", Some("app-1"))
+                );
+                "platform"
+            }
+            AciCredentials::ManagedIdentity { client, .. } => {
+                assert_eq!(client.as_deref(), Some("app-1"));
+                "machine"
+            }
+        }
+    };
+    let [tenant, client] = application;
+    assert_eq!(kind(&[tenant, client, secret, federated, platform[0], platform[1]]), "secret");
+    assert_eq!(kind(&[tenant, client, federated, platform[0], platform[1]]), "federated");
+    assert_eq!(kind(&[client, platform[0], platform[1]]), "platform");
+    assert_eq!(kind(&[client]), "machine");
+}
+
+#[test]
+fn half_set_azure_names_the_variable_and_never_the_value() {
+    let own = [REGIONS, SUBSCRIPTION];
+    let (tenant, client) = (("AZURE_TENANT_ID", "contoso.example"), ("AZURE_CLIENT_ID", "app-1"));
+    let secret = ("AZURE_CLIENT_SECRET", "canary");
+    for (variables, name, says) in [
+        (&[REGIONS][..], "AZURE_SUBSCRIPTION_ID", "set when Q8_AGENT_ACI_REGIONS is"),
+        (&[REGIONS, ("AZURE_SUBSCRIPTION_ID", "canary/..")], "AZURE_SUBSCRIPTION_ID", "the id of the subscription"),
+        (&[("Q8_AGENT_ACI_REGIONS", "Canary Land")], "Q8_AGENT_ACI_REGIONS", "location:resource_group:storage_account"),
+        #[cfg(feature = "aci")]
+        (&[("Q8_AGENT_BACKEND", "aci")], "Q8_AGENT_ACI_REGIONS", "set when Q8_AGENT_BACKEND is aci"),
+        (&[own[0], own[1], secret], "AZURE_TENANT_ID", "set together with AZURE_CLIENT_SECRET"),
+        (&[own[0], own[1], secret, tenant], "AZURE_CLIENT_ID", "set together with AZURE_CLIENT_SECRET"),
+        (&[own[0], own[1], tenant, client], "AZURE_TENANT_ID", "a managed identity needs none"),
+        (&[own[0], own[1], secret, ("AZURE_CLIENT_SECRET_FILE", "/canary")], "AZURE_CLIENT_SECRET_FILE", "both set"),
+        (&[own[0], own[1], ("AZURE_CLIENT_SECRET_FILE", "/no/such/canary")], "AZURE_CLIENT_SECRET_FILE", "be read"),
+        (
+            &[own[0], own[1], tenant, client, ("AZURE_FEDERATED_TOKEN_FILE", "canary")],
+            "AZURE_FEDERATED_TOKEN_FILE",
+            "absolute path",
+        ),
+        (&[own[0], own[1], ("IDENTITY_ENDPOINT", "http://localhost/canary")], "IDENTITY_HEADER", "set together"),
+        (&[own[0], own[1], ("IDENTITY_HEADER", "canary")], "IDENTITY_ENDPOINT", "set together"),
+        (
+            &[own[0], own[1], ("Q8_AGENT_ARM_ENDPOINT", "http://canary.example")],
+            "Q8_AGENT_ARM_ENDPOINT",
+            "for a loopback address only",
+        ),
+        (&[own[0], own[1], ("AZURE_AUTHORITY_HOST", "http://10.0.0.1")], "AZURE_AUTHORITY_HOST", "loopback"),
+        (&[own[0], own[1], ("Q8_AGENT_IMDS_ENDPOINT", "http://10.0.0.1")], "Q8_AGENT_IMDS_ENDPOINT", "link-local"),
+        (&[own[0], own[1], ("Q8_AGENT_ACI_API_VERSION", "canary")], "Q8_AGENT_ACI_API_VERSION", "such as 2025-09-01"),
+        (&[own[0], own[1], ("Q8_AGENT_ACI_PRICES", "canary.toml")], "Q8_AGENT_ACI_PRICES", "absolute path"),
+    ] {
+        let text = read_with_token(variables).unwrap_err().to_string();
+        assert!(text.contains(name) && text.contains(says), "{text}");
+        assert!(!text.to_lowercase().contains("canary"), "{text}");
+    }
+}
+
+#[cfg(feature = "aci")]
+#[test]
+fn azure_may_be_the_default() {
+    let config = read_with_token(&[REGIONS, SUBSCRIPTION, ("Q8_AGENT_BACKEND", "aci"), ("DOCKER_HOST", "tcp://x")]);
+    assert_eq!(config.unwrap().backend, BackendName::Aci);
+}
+
+#[cfg(not(feature = "aci"))]
+#[test]
+fn what_is_not_built_in_cannot_be_the_default() {
+    let text = read_with_token(&[REGIONS, SUBSCRIPTION, ("Q8_AGENT_BACKEND", "aci")]).unwrap_err().to_string();
+    assert!(text.contains("Q8_AGENT_BACKEND=aci is not built into this agent"), "{text}");
 }

@@ -34,6 +34,7 @@ pub enum ErrorCode {
     HostCordoned,
     PlacementChange,
     ImageNotFound,
+    RegistryAuthRequired,
     RegistryDenied,
     RegistryUnavailable,
     ServiceUnhealthy,

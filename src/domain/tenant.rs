@@ -56,6 +56,14 @@ impl BackendName {
             Self::Aci => "aci",
         }
     }
+
+    /// Whether its tenants use this host's memory, CPUs, ports and subnets.
+    pub fn is_on_this_host(self) -> bool {
+        match self {
+            Self::Docker | Self::Memory => true,
+            Self::Aci => false,
+        }
+    }
 }
 
 impl fmt::Display for BackendName {

@@ -22,6 +22,10 @@ pub struct Provisioned {
     pub id: TenantId,
     pub subdomain: Subdomain,
     pub project: ProjectName,
+    pub backend: BackendName,
+    /// The location that it is in, which with `placement.fallback` need not be the one that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
     /// The generation that runs now.
     pub generation: Generation,
     /// Whether anything was done.
@@ -125,6 +129,8 @@ pub struct TenantLine {
     pub id: TenantId,
     pub project: ProjectName,
     pub backend: BackendName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
     pub desired: DesiredState,
     pub state: TenantState,
     pub generation: Generation,
@@ -135,6 +141,10 @@ pub struct TenantLine {
     pub operation: Option<Operation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
+    /// Its backend, which is not the default one, does not answer: its state is the last that was known. The list's age is
+    /// not about it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
 }
 
 /// The answer to images.
@@ -184,7 +194,10 @@ pub struct SystemInfo {
     pub version: &'static str,
     /// This agent's identity, as in the label `dev.q8.agent`.
     pub agent: String,
+    /// The one for tenants that name none.
     pub backend: BackendName,
+    /// All that tenants can be placed on.
+    pub backends: Vec<BackendSeen>,
     pub policy: &'static str,
     pub capabilities: Capabilities,
     /// The machine behind the backend; none when it cannot be reached.
@@ -193,6 +206,20 @@ pub struct SystemInfo {
     pub tenants: usize,
     pub max_tenants: usize,
     pub uptime_s: u64,
+}
+
+/// One place for tenants.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct BackendSeen {
+    /// Its name in `placement.backend`.
+    pub name: BackendName,
+    /// The locations for `placement.region`, the default first; none where it has one place only.
+    pub regions: Vec<String>,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// Tenants that are on it, up or stopped.
+    pub tenants: usize,
 }
 
 /// What the agent made sure of itself; null is what it cannot see from where it runs, and somebody else has to look after.
@@ -248,6 +275,12 @@ pub struct LeftOver {
     pub kind: LeftOverKind,
     /// Its name on the backend or in the archive.
     pub name: String,
+    /// The backend that it is on; none of an archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendName>,
+    /// The location that it is in, where the backend has such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
     /// Whose it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subdomain: Option<Subdomain>,
@@ -269,6 +302,9 @@ pub struct Pruned {
     pub dry_run: bool,
     /// What is left over, in the order in which it goes.
     pub objects: Vec<LeftOver>,
+    /// Backends, not the default one, of which not everything could be looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<BackendName>,
     /// How many of them are gone now.
     pub removed: usize,
     /// The sum of the sizes of what is gone, in bytes, as far as they are known.
@@ -290,6 +326,7 @@ impl Pruned {
 pub struct Readiness {
     /// False answers 503.
     pub ready: bool,
-    /// What does not work, a stable word each: `backend`, `inventory`, `tenant:{subdomain}`.
+    /// What does not work, a stable word each: `backend` for the default one, `inventory`, `backend:{name}` for others,
+    /// `tenant:{subdomain}`.
     pub degraded: Vec<String>,
 }

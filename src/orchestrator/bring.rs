@@ -16,6 +16,7 @@ use crate::domain::{
 use crate::tenant_fs::{Journal, LastError, RECORD_VERSION, Record, StoredGeneration};
 
 /// What a new generation is made from.
+#[derive(Clone)]
 pub(super) struct Wanted {
     pub(super) kind: OperationKind,
     pub(super) spec: TenantSpec,
@@ -36,7 +37,12 @@ pub(super) struct NotCommitted {
 
 impl Orchestrator {
     pub(super) async fn do_provision(&self, op: &Op, request: ProvisionRequest) -> Result<Provisioned, Error> {
+        // A plan is one for one region.
+        let fallback = request.fallback && request.expect_plan.is_none();
         let (record, wanted) = self.provision_draft(op, request).await?;
+        if fallback && record.generation == Generation::NONE {
+            return self.bring_where_there_is_room(op, record, wanted).await;
+        }
         self.bring(op, record, wanted).await
     }
 
@@ -49,7 +55,7 @@ impl Orchestrator {
     /// The same without an operation.
     pub(super) async fn draft(&self, request: ProvisionRequest, run: Run) -> Result<(Record, Wanted), Error> {
         let existing = self.record(&request.subdomain).await?;
-        let placement = self.placement(request.placement, existing.as_ref())?;
+        let placement = self.placement(request.placement, request.fallback, existing.as_ref())?;
         let record = match existing {
             Some(record) if record.id != request.id => return Err(Error::IdMismatch),
             Some(record) => record,
@@ -155,7 +161,7 @@ impl Orchestrator {
     }
 
     /// Loads, plans and, unless everything is as wanted already, changes.
-    async fn bring(&self, op: &Op, record: Record, mut wanted: Wanted) -> Result<Provisioned, Error> {
+    pub(super) async fn bring(&self, op: &Op, record: Record, mut wanted: Wanted) -> Result<Provisioned, Error> {
         let backend = self.backend(record.backend)?;
         let next = record.generation.next();
         let mut loaded = self.timed("load", self.load_wanted(&record, &mut wanted)).await?;
@@ -272,6 +278,8 @@ impl Orchestrator {
             id: record.id.clone(),
             subdomain: record.subdomain.clone(),
             project: ProjectName::of(&record.subdomain),
+            backend: record.backend,
+            region: record.region.clone(),
             generation: record.generation,
             changed: true,
             created: record.previous.is_none(),
@@ -395,7 +403,11 @@ impl Orchestrator {
     /// The project files of a deployment, and what its containers bind besides.
     pub(super) async fn place_files(&self, deployment: &crate::backend::Deployment) -> Result<(), Error> {
         let (tenant, generation) = (deployment.tenant.subdomain.clone(), deployment.generation);
-        let (mounts, directories) = (deployment.mount_files(), deployment.data_directories());
+        // What is in a region mounts nothing of this disk.
+        let (mounts, directories) = match &deployment.tenant.region {
+            None => (deployment.mount_files(), deployment.data_directories()),
+            Some(_) => (Vec::new(), Vec::new()),
+        };
         self.disk(move |fs| {
             fs.put_in_place(&tenant, Some(generation))?;
             for file in &mounts {
@@ -420,28 +432,6 @@ impl Orchestrator {
             tracing::error!(tenant = %record.subdomain, %error, "could not undo yet");
             self.recover_later(record.subdomain.clone());
         }
-    }
-
-    /// Which placement a request means; it cannot differ from the one that the tenant has.
-    fn placement(&self, asked: Option<Placement>, existing: Option<&Record>) -> Result<Placement, Error> {
-        let current = existing.map(|record| Placement { backend: record.backend, region: record.region.clone() });
-        let placement = asked
-            .clone()
-            .or_else(|| current.clone())
-            .unwrap_or(Placement { backend: self.inner.settings.default_backend, region: None });
-        if let (Some(asked), Some(current)) = (asked, current)
-            && asked != current
-        {
-            return Err(Error::PlacementChange);
-        }
-        self.backend(placement.backend)?;
-        if placement.region.is_some() {
-            return Err(Error::Unsupported {
-                field: "placement.region".to_owned(),
-                reason: format!("backend {} has no regions", placement.backend),
-            });
-        }
-        Ok(placement)
     }
 
     /// The request's credentials, and the host's for a registry that the request does not name.

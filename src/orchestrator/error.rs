@@ -199,6 +199,7 @@ impl Error {
             Self::Busy(operation) => Some(json!({ "operation": operation })),
             Self::GenerationMismatch { at, .. } => Some(json!({ "generation": at })),
             Self::PlanChanged { plan_hash } => Some(json!({ "plan_hash": plan_hash })),
+            Self::Backend(BackendError::NoCapacity { region, .. }) => Some(json!({ "region": region })),
             Self::Backend(backend) => backend.details().map(|details| json!(details)),
             _ => None,
         }

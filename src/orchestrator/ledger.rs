@@ -129,7 +129,10 @@ pub(super) fn answers_repeats(record: &OperationRecord) -> bool {
         OperationState::Interrupted => record.outcome == Some(Outcome::Finished),
         OperationState::Failed => match record.outcome {
             Some(Outcome::Finished) => true,
-            Some(Outcome::Undone) => record.error.as_ref().is_some_and(|error| !error.code.is_retryable()),
+            Some(Outcome::Undone) => record.error.as_ref().is_some_and(|error| {
+                // Room comes and goes with others, too.
+                !error.code.is_retryable() && error.code != ErrorCode::HostFull
+            }),
             Some(Outcome::Unknown) | None => false,
         },
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::error::LocatedRefusal;
@@ -14,6 +15,9 @@ use crate::tenant_fs::Record;
 
 /// What errors call the Compose file of a request.
 const COMPOSE_FILE: &str = "compose.yaml";
+
+/// Where a tenant's ports are published that has an address of its own: tenants share none.
+const ELSEWHERE: (IpAddr, (u16, u16)) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), (1, u16::MAX));
 
 /// How many specifications are remembered, each with its files. Status needs none of them.
 const REMEMBERED: usize = 16;
@@ -106,12 +110,12 @@ impl Orchestrator {
         let files: BTreeSet<ProjectPath> = spec.files.keys().cloned().collect();
         let settings = &self.inner.settings;
         let rules = settings.policy.of(&spec.subdomain);
-        let ground = Ground {
-            files: &files,
-            undefined: &loaded.undefined,
-            publish_host: settings.publish_host,
-            publish_ports: settings.publish_ports,
+        let (publish_host, publish_ports) = if spec.placement.backend.is_on_this_host() {
+            (settings.publish_host, settings.publish_ports)
+        } else {
+            ELSEWHERE
         };
+        let ground = Ground { files: &files, undefined: &loaded.undefined, publish_host, publish_ports };
         let demand = policy::demand(&loaded.project, &rules.defaults);
         let mut warnings = loaded.warnings;
         let locations = loaded.locations;

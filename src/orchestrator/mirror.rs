@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -27,7 +28,7 @@ use crate::domain::{
 use crate::tenant_fs::Record;
 
 /// Containers that have gone are remembered for so long: no call of a backend that only reads takes longer.
-const GONE: std::time::Duration = std::time::Duration::from_secs(30);
+const GONE: Duration = Duration::from_secs(30);
 
 /// All tenants.
 pub(super) struct Mirror {
@@ -40,6 +41,8 @@ pub(super) struct Link {
     pub(super) standing: watch::Sender<Standing>,
     /// Somebody wants to know now: no pause before the next attempt.
     pub(super) wanted: Notify,
+    /// What is known as of so long ago counts as known now.
+    pub(super) fresh_for: Duration,
 }
 
 /// As of when the mirror is true.
@@ -132,9 +135,18 @@ pub(super) fn tag<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 16] {
 }
 
 impl Mirror {
-    pub(super) fn new(backends: impl IntoIterator<Item = BackendName>) -> Self {
-        let link = || Link { standing: watch::Sender::new(Standing::default()), wanted: Notify::new() };
-        Self { tenants: DashMap::new(), links: backends.into_iter().map(|name| (name, link())).collect() }
+    /// Of these backends, with how long each is known for.
+    pub(super) fn new(backends: impl IntoIterator<Item = (BackendName, Duration)>) -> Self {
+        let link = |(name, fresh_for)| {
+            let standing = watch::Sender::new(Standing::default());
+            (name, Link { standing, wanted: Notify::new(), fresh_for })
+        };
+        Self { tenants: DashMap::new(), links: backends.into_iter().map(link).collect() }
+    }
+
+    /// Whether what was known of a tenant at a moment counts as known now.
+    pub(super) fn is_fresh(&self, entry: &Entry, as_of: Instant) -> bool {
+        self.links.get(&entry.record.backend).is_some_and(|link| as_of.elapsed() <= link.fresh_for)
     }
 
     /// As of when what is held of a tenant is true; none when that is not known.
@@ -362,6 +374,16 @@ impl Entry {
         }
     }
 
+    /// Its line in the list while its backend does not answer: what was last known, which may be nothing.
+    pub(super) fn stale_line(&self, operation: Option<Operation>) -> Option<Bytes> {
+        let mut line = TenantLine { stale: true, ..line(self.status(operation, 0)) };
+        if self.looked.is_none() && line.state == TenantState::Failed {
+            // Nothing says that it has.
+            line.state = TenantState::Degraded;
+        }
+        serde_json::to_vec(&line).ok().map(Bytes::from)
+    }
+
     /// The answer as it was last written, unless something has changed since.
     pub(super) fn last_written(&self) -> Option<Arc<Written>> {
         self.written.clone().filter(|_| self.shape.is_some())
@@ -412,11 +434,13 @@ fn line(status: TenantStatus) -> TenantLine {
         id: status.id,
         project: status.project,
         backend: status.backend,
+        region: status.region,
         desired: status.desired,
         state: status.state,
         generation: status.generation,
         operation: status.operation,
         last_error: status.last_error,
+        stale: false,
     }
 }
 

@@ -23,12 +23,14 @@ mod deaths;
 mod error;
 mod feed;
 mod follow;
+mod health;
 mod ledger;
 mod left;
 mod lifecycle;
 mod load;
 mod mirror;
 mod operations;
+mod place;
 mod plan;
 mod prune;
 mod recover;
@@ -65,6 +67,8 @@ use tokio_util::task::TaskTracker;
 
 use self::load::Loaded;
 use self::operations::Operations;
+#[cfg(feature = "aci")]
+use crate::backend::aci::AciBackend;
 use crate::backend::docker::{self, DockerBackend, PoolOverlap, Subnet};
 use crate::backend::memory::MemoryBackend;
 use crate::backend::{Backend, HostKey, TenantRef};
@@ -88,7 +92,7 @@ struct Inner {
     operations: Operations,
     /// Room on the host for what is being brought up.
     claims: room::Claims,
-    /// The memory in bytes and the CPUs of the host behind the backend, where it can be seen.
+    /// The memory in bytes and the CPUs of this host, where they can be seen.
     host_size: tokio::sync::OnceCell<(Option<u64>, Option<u64>)>,
     /// What is known of all tenants without asking.
     mirror: mirror::Mirror,
@@ -98,9 +102,13 @@ struct Inner {
     loaded: DashMap<Subdomain, (Generation, Arc<Loaded>)>,
     /// Tenants whose last recovery failed, or whose record cannot be read.
     degraded: DashMap<Subdomain, ()>,
+    /// How it stands with the backends that are not the default.
+    health: health::Health,
     cordon: cordon::CordonState,
     /// Held by the one prune that runs.
     pruning: tokio::sync::Mutex<()>,
+    /// When what is left over elsewhere was first seen to be so.
+    left_over: prune::Seen,
     /// Held while the list of pulled images changes.
     pulled: tokio::sync::Mutex<()>,
     inventory_done: AtomicBool,
@@ -151,18 +159,22 @@ impl Orchestrator {
         let opened = tokio::task::spawn_blocking(move || TenantFs::open(&root)).await;
         let fs = opened.map_err(|_| StartError::Interrupted)??;
         let key = HostKey::new(fs.host_key());
-        let backend: Arc<dyn Backend> = match config.backend {
+        let elsewhere = elsewhere(config, &fs, &metrics);
+        let here: Option<Arc<dyn Backend>> = match config.backend {
             BackendName::Docker => {
                 let pool = Subnet::new(config.subnet_pool.address, config.subnet_pool.prefix);
                 docker::check_pool(pool).await?;
                 let backend = DockerBackend::new(fs.agent_id().clone(), config.docker_socket.clone(), pool);
                 let backend = backend.publishing(config.publish_host, config.publish_ports);
-                Arc::new(backend.counting(Arc::clone(&metrics)))
+                Some(Arc::new(backend.counting(Arc::clone(&metrics))))
             }
-            BackendName::Memory => Arc::new(MemoryBackend::new(fs.agent_id().clone(), key.clone())),
-            BackendName::Aci => return Err(StartError::Backend(BackendName::Aci)),
+            BackendName::Memory => Some(Arc::new(MemoryBackend::new(fs.agent_id().clone(), key.clone()))),
+            // This host runs no tenants: it needs no engine, and its addresses are its own.
+            BackendName::Aci => None,
         };
-        let orchestrator = Self::with_backend(config, fs, backend, metrics);
+        let mut backends = here.into_iter().chain(elsewhere);
+        let default = backends.next().ok_or(StartError::Backend(config.backend))?;
+        let orchestrator = Self::with_backends(config, fs, default, backends.collect(), metrics);
         orchestrator.take_stock().await?;
         let first_look = orchestrator.clone();
         // From then on the backend knows whose addresses are tenants' before anything is asked of it.
@@ -172,8 +184,20 @@ impl Orchestrator {
 
     /// As [`Self::open`], on a backend that the caller made. Nothing is recovered until [`Self::take_stock`].
     pub fn with_backend(config: &Config, fs: TenantFs, backend: Arc<dyn Backend>, metrics: Arc<Metrics>) -> Self {
+        Self::with_backends(config, fs, backend, Vec::new(), metrics)
+    }
+
+    /// The same on several, each under a name of its own. The first is for tenants that name none, and decides whether
+    /// the agent is ready.
+    pub fn with_backends(
+        config: &Config,
+        fs: TenantFs,
+        default: Arc<dyn Backend>,
+        others: Vec<Arc<dyn Backend>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let settings = Settings {
-            default_backend: backend.name(),
+            default_backend: default.name(),
             policy: config.policy.clone(),
             listens_on: config.listen.ip(),
             publish_host: config.publish_host,
@@ -190,12 +214,16 @@ impl Orchestrator {
             Some(Cordon { since: jiff::Timestamp::now(), reason: None })
         };
         let cordon = cordon::CordonState::new(fs.cordoned().unwrap_or_else(unreadable));
+        // Should two have one name, the default is the one that is meant.
+        let backends: BTreeMap<BackendName, Arc<dyn Backend>> =
+            others.into_iter().chain([default]).map(|backend| (backend.name(), backend)).collect();
         let inner = Inner {
             key: HostKey::new(fs.host_key()),
             fs: Arc::new(fs),
-            mirror: mirror::Mirror::new([backend.name()]),
+            mirror: mirror::Mirror::new(backends.values().map(|backend| (backend.name(), backend.fresh_for()))),
             feed: Arc::new(feed::Feed::new()),
-            backends: BTreeMap::from([(backend.name(), backend)]),
+            health: health::Health::of(backends.keys().copied()),
+            backends,
             settings,
             operations: Operations::default(),
             claims: room::Claims::default(),
@@ -204,6 +232,7 @@ impl Orchestrator {
             degraded: DashMap::new(),
             cordon,
             pruning: tokio::sync::Mutex::default(),
+            left_over: prune::Seen::default(),
             pulled: tokio::sync::Mutex::default(),
             inventory_done: AtomicBool::new(false),
             stopping: CancellationToken::new(),
@@ -343,7 +372,23 @@ impl Orchestrator {
             agent: self.inner.fs.agent_id().clone(),
             subdomain: record.subdomain.clone(),
             id: record.id.clone(),
+            region: record.region.clone(),
             adopted: record.adopted.clone(),
         }
     }
+}
+
+/// The backend that is not on this host, if the settings have one and it is built in.
+#[cfg(feature = "aci")]
+fn elsewhere(config: &Config, fs: &TenantFs, metrics: &Arc<Metrics>) -> Option<Arc<dyn Backend>> {
+    let settings = config.aci.as_ref()?;
+    Some(Arc::new(AciBackend::new(fs.agent_id().clone(), settings, Arc::clone(metrics))))
+}
+
+/// The same in an agent without one.
+#[cfg(not(feature = "aci"))]
+fn elsewhere(config: &Config, _fs: &TenantFs, _metrics: &Arc<Metrics>) -> Option<Arc<dyn Backend>> {
+    config.aci.as_ref()?;
+    tracing::warn!("Q8_AGENT_ACI_REGIONS is set, but Azure Container Instances are not built into this agent");
+    None
 }

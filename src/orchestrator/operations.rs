@@ -131,6 +131,13 @@ impl Running {
         if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
+    /// What has begun has been undone, and something else is tried: it can be cancelled again.
+    pub(super) fn open_to_cancel(&self) -> Result<(), Error> {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        *closed = None;
+        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
     pub(super) fn tell_end(&self, record: Arc<OperationRecord>) {
         self.ended.send_replace(Some(record));
     }

@@ -4,19 +4,48 @@
 //! Only what this agent has made is looked at. A tenant is known while its directory is there, readable or not: what
 //! damage hides is not left over. Data is never guessed to be useless: a volume goes only when the request names it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::operations::Op;
 use super::{Error, LeftOver, LeftOverKind, Orchestrator, PruneRequest, Pruned};
 use crate::backend::{Owned, OwnedKind, ResolvedImages};
-use crate::domain::{Generation, OperationKind, Subdomain};
+use crate::domain::{BackendName, Generation, OperationKind, Placement, Subdomain};
 use crate::tenant_fs::Record;
+
+/// What is not on this host goes only if an earlier prune, or look, found it left over so long ago: a list from far away may
+/// be older than a record that was written just now, and the records of this host may be older than what is there.
+const SEEN_BEFORE: Duration = Duration::from_secs(60);
+/// And what was seen longer ago than this was seen too long ago to count.
+const SEEN_AT_ALL: Duration = Duration::from_hours(24);
+
+/// When what is left over elsewhere was first seen to be so, by backend and id.
+#[derive(Default)]
+pub(super) struct Seen(Mutex<HashMap<(BackendName, String), Instant>>);
+
+impl Seen {
+    /// Notes what is left over on a backend now, and forgets what is not any more.
+    fn note(&self, backend: BackendName, ids: &BTreeSet<String>) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|(on, id), at| *on != backend || (ids.contains(id) && at.elapsed() < SEEN_AT_ALL));
+        for id in ids {
+            seen.entry((backend, id.clone())).or_insert_with(Instant::now);
+        }
+    }
+
+    fn is_due(&self, backend: BackendName, id: &str) -> bool {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&(backend, id.to_owned())).is_some_and(|at| at.elapsed() >= SEEN_BEFORE)
+    }
+}
 
 /// What must stay.
 struct Spared {
-    /// Every tenant that has a directory.
-    known: BTreeSet<Subdomain>,
+    /// Every tenant that has a directory, and where it is; none where its record cannot be read.
+    known: BTreeMap<Subdomain, Option<Placement>>,
     /// Ids of images of both generations; none when they are not known of every tenant.
     images: Option<BTreeSet<String>>,
 }
@@ -43,21 +72,42 @@ impl Orchestrator {
     }
 
     async fn prune_now(&self, request: &PruneRequest) -> Result<Pruned, Error> {
-        let mut pruned = Pruned { dry_run: request.dry_run, objects: Vec::new(), removed: 0, freed_bytes: 0 };
+        let (dry_run, objects) = (request.dry_run, Vec::new());
+        let mut pruned = Pruned { dry_run, objects, unseen: Vec::new(), removed: 0, freed_bytes: 0 };
         let pulled = self.disk(crate::tenant_fs::TenantFs::pulled_images).await?;
         let spared = self.spared().await?;
-        let backend = self.backend(self.inner.settings.default_backend)?;
-        let mut owned = backend.owned(&pulled).await?;
-        owned.retain(|object| request.wants(kind(object.kind)));
-        owned.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-        let mut gone = BTreeSet::new();
-        for object in owned {
-            if !self.is_left_over(&object, &spared).await {
-                continue;
+        let default = self.inner.settings.default_backend;
+        self.prune_on(default, &pulled, &spared, request, &mut pruned).await?;
+        for name in self.inner.backends.keys().copied().filter(|name| *name != default) {
+            if let Err(error) = self.prune_on(name, &pulled, &spared, request, &mut pruned).await {
+                tracing::warn!(backend = %name, %error, "not all that is left over there can be told");
+                pruned.unseen.push(name);
             }
+        }
+        if request.wants(LeftOverKind::Archive) {
+            self.prune_archives(request.dry_run, &spared, &mut pruned).await?;
+        }
+        Ok(pruned)
+    }
+
+    async fn prune_on(
+        &self,
+        name: BackendName,
+        pulled: &BTreeSet<String>,
+        spared: &Spared,
+        request: &PruneRequest,
+        pruned: &mut Pruned,
+    ) -> Result<(), Error> {
+        let mut left_over = self.left_over_on(name, pulled, spared).await?;
+        left_over.retain(|object| request.wants(kind(object.kind)));
+        left_over.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+        let mut gone = BTreeSet::new();
+        for object in left_over {
             let mut line = LeftOver {
                 kind: kind(object.kind),
                 name: object.name.clone(),
+                backend: Some(name),
+                region: object.region.clone(),
                 subdomain: object.tenant.clone(),
                 bytes: object.bytes,
                 removed: false,
@@ -65,8 +115,10 @@ impl Orchestrator {
             };
             if object.kind == OwnedKind::Volume && !request.volumes.contains(&object.name) {
                 line.note = Some("goes only if `volumes` names it");
+            } else if !request.dry_run && !name.is_on_this_host() && !self.inner.left_over.is_due(name, &object.id) {
+                line.note = Some("goes when it has been seen to be left over for a minute: ask again");
             } else if !request.dry_run {
-                match self.discard(&object).await {
+                match self.discard(name, &object).await {
                     Ok(true) => {
                         line.removed = true;
                         gone.insert(object.id);
@@ -82,25 +134,55 @@ impl Orchestrator {
             }
             pruned.add(line);
         }
-        self.forget_pulled(gone).await?;
-        if request.wants(LeftOverKind::Archive) {
-            self.prune_archives(request.dry_run, &spared.known, &mut pruned).await?;
-        }
-        Ok(pruned)
+        self.forget_pulled(gone).await
     }
 
-    async fn prune_archives(
+    /// All that is left over on a backend. Nothing, if any of it cannot be listed.
+    async fn left_over_on(
         &self,
-        dry_run: bool,
-        known: &BTreeSet<Subdomain>,
-        pruned: &mut Pruned,
-    ) -> Result<(), Error> {
-        let known = known.clone();
+        name: BackendName,
+        pulled: &BTreeSet<String>,
+        spared: &Spared,
+    ) -> Result<Vec<Owned>, Error> {
+        let mut left_over = Vec::new();
+        for object in self.backend(name)?.owned(pulled).await? {
+            if self.is_left_over(name, &object, spared).await {
+                left_over.push(object);
+            }
+        }
+        if !name.is_on_this_host() {
+            self.inner.left_over.note(name, &left_over.iter().map(|object| object.id.clone()).collect());
+        }
+        Ok(left_over)
+    }
+
+    /// Tells the operator of what is left over where it costs money. Nothing is removed.
+    pub(super) async fn look_for_left_overs(&self) {
+        for name in self.inner.backends.keys().copied().filter(|name| !name.is_on_this_host()) {
+            let _one_at_a_time = self.inner.pruning.lock().await;
+            let looked = async { self.left_over_on(name, &BTreeSet::new(), &self.spared().await?).await };
+            match tokio::time::timeout(self.inner.settings.operation_timeout, looked).await {
+                Ok(Ok(left_over)) if left_over.is_empty() => {}
+                Ok(Ok(left_over)) => tracing::warn!(
+                    backend = %name,
+                    count = left_over.len(),
+                    "something is left over that no tenant has; POST /v1/system/prune lists it"
+                ),
+                Ok(Err(error)) => tracing::warn!(backend = %name, %error, "what is left over there cannot be told"),
+                Err(_) => tracing::warn!(backend = %name, "what is left over there is not told in time"),
+            }
+        }
+    }
+
+    async fn prune_archives(&self, dry_run: bool, spared: &Spared, pruned: &mut Pruned) -> Result<(), Error> {
+        let known: BTreeSet<Subdomain> = spared.known.keys().cloned().collect();
         let archives = self.disk(move |fs| fs.archives_of(|owner| !known.contains(owner))).await?;
         for (name, owner) in archives {
             let mut line = LeftOver {
                 kind: LeftOverKind::Archive,
                 name,
+                backend: None,
+                region: None,
                 subdomain: Some(owner.clone()),
                 bytes: None,
                 removed: false,
@@ -123,25 +205,29 @@ impl Orchestrator {
     }
 
     /// Removes one object under its tenant's lock, if it is left over still.
-    async fn discard(&self, object: &Owned) -> Result<bool, Error> {
+    async fn discard(&self, name: BackendName, object: &Owned) -> Result<bool, Error> {
         let _op = match &object.tenant {
             Some(tenant) => Some(self.operation_on(tenant).await?),
             None => None,
         };
         // With the lock: what was left over may have been taken up meanwhile.
-        if !self.is_left_over(object, &self.spared().await?).await {
+        if !self.is_left_over(name, object, &self.spared().await?).await {
             return Ok(false);
         }
-        let backend = self.backend(self.inner.settings.default_backend)?;
-        Ok(backend.discard(object).await?)
+        Ok(self.backend(name)?.discard(object).await?)
     }
 
-    async fn is_left_over(&self, object: &Owned, spared: &Spared) -> bool {
-        match (&object.tenant, object.kind) {
-            (None, _) => spared.images.as_ref().is_some_and(|images| !images.contains(&object.id)),
-            (Some(tenant), _) if !spared.known.contains(tenant) => true,
-            (Some(tenant), OwnedKind::Volume) => self.is_without_generation(tenant, &object.name).await,
-            (Some(_), _) => false,
+    async fn is_left_over(&self, name: BackendName, object: &Owned, spared: &Spared) -> bool {
+        let Some(tenant) = &object.tenant else {
+            return spared.images.as_ref().is_some_and(|images| !images.contains(&object.id));
+        };
+        match spared.known.get(tenant) {
+            None => true,
+            // It is somewhere else, and a tenant is in one place.
+            Some(Some(place)) if place.backend != name => true,
+            Some(Some(place)) if object.region.is_some() && place.region != object.region => true,
+            Some(_) if object.kind == OwnedKind::Volume => self.is_without_generation(tenant, &object.name).await,
+            Some(_) => false,
         }
     }
 
@@ -169,12 +255,15 @@ impl Orchestrator {
 
     async fn spared(&self) -> Result<Spared, Error> {
         self.disk(|fs| {
-            let mut known = BTreeSet::new();
+            let mut known = BTreeMap::new();
             let mut images = Some(BTreeSet::new());
             for (tenant, record) in fs.tenants()? {
                 // With an operation open there may be a third generation.
                 let settled = fs.journal(&tenant).is_ok_and(|journal| journal.is_none());
-                let stored = record.ok().filter(|_| settled).and_then(|record| {
+                let record = record.ok();
+                let place =
+                    record.as_ref().map(|record| Placement { backend: record.backend, region: record.region.clone() });
+                let stored = record.filter(|_| settled).and_then(|record| {
                     let stored = generations(&record).map(|generation| fs.generation(&tenant, generation));
                     stored.collect::<Result<Vec<_>, _>>().ok()
                 });
@@ -184,7 +273,7 @@ impl Orchestrator {
                     }
                     _ => images = None,
                 }
-                known.insert(tenant);
+                known.insert(tenant, place);
             }
             Ok(Spared { known, images })
         })
@@ -235,5 +324,28 @@ fn kind(kind: OwnedKind) -> LeftOverKind {
         OwnedKind::Network => LeftOverKind::Network,
         OwnedKind::Volume => LeftOverKind::Volume,
         OwnedKind::Image => LeftOverKind::Image,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_elsewhere_goes_when_it_has_been_seen_before() {
+        let (seen, on) = (Seen::default(), BackendName::Aci);
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
+        seen.note(on, &ids(&["a", "b"]));
+        assert!(!seen.is_due(on, "a"), "seen once");
+        tokio::time::advance(SEEN_BEFORE / 2).await;
+        seen.note(on, &ids(&["a"]));
+        tokio::time::advance(SEEN_BEFORE / 2).await;
+        seen.note(on, &ids(&["a", "b"]));
+        seen.note(BackendName::Memory, &ids(&[]));
+        assert!(seen.is_due(on, "a"), "a look at another backend says nothing about it");
+        assert!(!seen.is_due(on, "b"), "it was not left over in between");
+        tokio::time::advance(SEEN_AT_ALL).await;
+        seen.note(on, &ids(&["a"]));
+        assert!(!seen.is_due(on, "a"), "that was too long ago");
     }
 }

@@ -94,6 +94,7 @@ impl Orchestrator {
                     Err(error) => tracing::warn!(%error, "archives could not be swept"),
                 }
                 this.prune_operations().await;
+                this.look_for_left_overs().await;
                 tokio::time::sleep(SWEEP).await;
             }
         };
@@ -241,12 +242,12 @@ impl Orchestrator {
         }
         let backend = self.backend(before.backend)?;
         match current {
-            Some(record) if record.id == before.id => {
+            Some(record) if record.id == before.id && record.is_where(before) => {
                 let loaded = if record.kept { None } else { Some(self.committed(&record).await?) };
                 let deployment = loaded.as_ref().map(|loaded| &loaded.deployment);
                 Ok(backend.settle(&self.tenant_ref(&record), record.generation, deployment, None).await?)
             }
-            // Gone, or somebody else's by now. Volumes go too, but for those that were there before the operation.
+            // Gone, or somebody else's by now, or somewhere else. Volumes go too, but for those that were there before the operation.
             _ => {
                 // What was given back then may have been stopped on purpose since.
                 let undo = undo.map(|undo| UndoNote { running: Vec::new(), ..undo.clone() });

@@ -25,6 +25,8 @@ pub struct ProvisionRequest {
     pub profiles: BTreeSet<String>,
     /// Where to run; the agent's default when none.
     pub placement: Option<Placement>,
+    /// Whether another region will do when there is no room in that one. Of no more account once the tenant is there.
+    pub fallback: bool,
     /// The most that the tenant may have.
     pub limits: Limits,
     /// Credentials for this operation.

@@ -1,5 +1,5 @@
-//! Whether the host has room for a tenant: slots, memory and CPUs, summed over the records of all tenants and over what is
-//! being brought up right now.
+//! Whether there is room for a tenant: slots, memory and CPUs, summed over the records of all tenants of its backend and
+//! over what is being brought up there right now. What is not on this host has slots only.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::error::HostFull;
 use super::load::Loaded;
 use super::{Error, Orchestrator};
-use crate::domain::{Demand, NANO_CPUS, Quantity, Subdomain};
+use crate::domain::{BackendName, Demand, NANO_CPUS, Quantity, Subdomain};
 use crate::tenant_fs::{Listed, Record};
 
 /// What operations have been promised and no record says yet.
@@ -15,7 +15,7 @@ use crate::tenant_fs::{Listed, Record};
 pub(super) struct Claims {
     /// Held while records are summed, so that two tenants are not promised the same room.
     choosing: tokio::sync::Mutex<()>,
-    open: Arc<Mutex<BTreeMap<Subdomain, Demand>>>,
+    open: Arc<Mutex<BTreeMap<Subdomain, (BackendName, Demand)>>>,
 }
 
 /// What of the host is taken, and how much there is: memory in bytes, CPUs in billionths. None where it cannot be seen.
@@ -39,7 +39,7 @@ pub struct Room {
 /// Room for one operation; given back when this is dropped.
 pub(super) struct Claim {
     tenant: Subdomain,
-    open: Arc<Mutex<BTreeMap<Subdomain, Demand>>>,
+    open: Arc<Mutex<BTreeMap<Subdomain, (BackendName, Demand)>>>,
 }
 
 impl Drop for Claim {
@@ -49,9 +49,11 @@ impl Drop for Claim {
 }
 
 impl Claims {
-    /// What is promised right now.
-    pub(super) fn open(&self) -> BTreeMap<Subdomain, Demand> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What is promised right now on one backend.
+    pub(super) fn open(&self, backend: BackendName) -> BTreeMap<Subdomain, Demand> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = open.iter().filter(|(_, (on, _))| *on == backend);
+        there.map(|(tenant, (_, demand))| (tenant.clone(), *demand)).collect()
     }
 }
 
@@ -69,12 +71,17 @@ impl Orchestrator {
             return Ok(None);
         }
         let open = Arc::clone(&claims.open);
-        open.lock().unwrap_or_else(PoisonError::into_inner).insert(record.subdomain.clone(), loaded.demand);
+        open.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(record.subdomain.clone(), (record.backend, loaded.demand));
         Ok(Some(Claim { tenant: record.subdomain.clone(), open }))
     }
 
-    /// The memory and the CPUs of the host, which do not change while the agent runs.
+    /// The memory and the CPUs of this host, which do not change while the agent runs. Elsewhere nobody has to share them.
     async fn host_size(&self, record: &Record) -> Result<(Option<u64>, Option<u64>), Error> {
+        if !record.backend.is_on_this_host() {
+            return Ok((None, None));
+        }
         let host = self.backend(record.backend)?.host();
         let size = self.inner.host_size.get_or_try_init(|| async {
             let host = host.await?;
@@ -97,8 +104,8 @@ impl Orchestrator {
         let (memory, cpus) = self.host_size(record).await?;
         let claims = &self.inner.claims;
         let tenants = self.disk(crate::tenant_fs::TenantFs::tenants).await?;
-        let mut others = demands(tenants);
-        promise(&mut others, claims.open());
+        let mut others = demands(tenants, record.backend);
+        promise(&mut others, claims.open(record.backend));
         others.remove(&record.subdomain);
 
         let sum = |part: fn(&Demand) -> u64| others.values().map(part).fold(0, u64::saturating_add);
@@ -129,12 +136,12 @@ impl Orchestrator {
     }
 }
 
-/// What each tenant that takes a slot needs, by the records.
-pub(super) fn demands(tenants: Vec<Listed>) -> BTreeMap<Subdomain, Demand> {
+/// What each tenant that takes a slot of a backend needs, by the records.
+pub(super) fn demands(tenants: Vec<Listed>, backend: BackendName) -> BTreeMap<Subdomain, Demand> {
     let taking = tenants.into_iter().filter_map(|(tenant, record)| match record {
-        Ok(record) if !record.is_live() => None,
+        Ok(record) if !record.is_live() || record.backend != backend => None,
         Ok(record) => Some((tenant, record.demand)),
-        // It takes a slot whatever it needs.
+        // It takes a slot whatever it needs, and wherever it is.
         Err(_) => Some((tenant, Demand::default())),
     });
     taking.collect()

@@ -81,6 +81,7 @@ fn provision(compose: &str) -> ProvisionRequest {
         files: BTreeMap::new(),
         profiles: BTreeSet::new(),
         placement: None,
+        fallback: false,
         registry_auth: Vec::new(),
         limits: crate::domain::Limits::default(),
         adopt: false,

@@ -1,17 +1,16 @@
 //! Questions: list, status, images, logs, info, readiness. None of them takes a tenant's lock.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::Stream;
 use tokio::time::Instant;
 
-use super::mirror::{self, Entry, Written};
-use super::watching::{ANSWER, FRESH};
-use super::{Error, FeedEvent, Orchestrator, Readiness, SystemInfo, TenantStatus, Verified};
-use crate::backend::{BackendError, LogQuery, LogStream};
+use super::mirror::{self, Entry, Link};
+use super::watching::ANSWER;
+use super::{BackendSeen, Error, FeedEvent, Orchestrator, Readiness, SystemInfo, TenantStatus, Verified};
+use crate::backend::{BackendError, FRESH_FOR, LogQuery, LogStream};
 use crate::domain::{BackendName, ImageInfo, Subdomain};
 use crate::tenant_fs::Record;
 
@@ -40,11 +39,10 @@ fn millis_since(moment: Instant) -> u64 {
 }
 
 impl Orchestrator {
-    /// Every tenant, one line each, from memory.
+    /// Every tenant, one line each, from memory. Of those that are not on the default backend the list tells what is known,
+    /// and says so if that is old: one backend that is away hides no tenant of another.
     pub async fn list(&self) -> Result<Text, Error> {
-        for name in self.inner.backends.keys() {
-            self.until_in_step(*name).await?;
-        }
+        self.until_in_step(self.inner.settings.default_backend).await?;
         let unread: Vec<Record> = {
             let up = self.inner.mirror.tenants.iter().filter(|entry| entry.record.is_live() && entry.shape.is_none());
             up.map(|entry| entry.record.clone()).collect()
@@ -54,29 +52,40 @@ impl Orchestrator {
             let _ = self.shape(&record).await;
         }
         let mut oldest = Instant::now();
-        let mut lines: Vec<(Subdomain, Arc<Written>)> = Vec::with_capacity(self.inner.mirror.tenants.len());
+        let mut lines: Vec<(Subdomain, Bytes, [u8; 16])> = Vec::with_capacity(self.inner.mirror.tenants.len());
         for mut entry in self.inner.mirror.tenants.iter_mut() {
             let operation = self.inner.operations.current(entry.key());
+            let tenant = entry.key().clone();
+            if entry.record.is_live() && self.is_out_of_sight(&entry) {
+                let line = entry.stale_line(operation);
+                lines.extend(line.map(|line| (tenant, line.clone(), mirror::tag([&line[..]]))));
+                continue;
+            }
             if entry.record.is_live() {
                 oldest = oldest.min(self.inner.mirror.as_of(&entry).unwrap_or(oldest));
             }
-            let tenant = entry.key().clone();
-            lines.extend(entry.written(operation).map(|written| (tenant, written)));
+            lines.extend(entry.written(operation).map(|written| (tenant, written.line.clone(), written.tag)));
         }
-        lines.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let mut tail =
-            BytesMut::with_capacity(lines.iter().map(|(_, written)| written.line.len() + 1).sum::<usize>() + 16);
+        lines.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        let mut tail = BytesMut::with_capacity(lines.iter().map(|(_, line, _)| line.len() + 1).sum::<usize>() + 16);
         tail.put_slice(b",\"tenants\":[");
-        for (number, (_, written)) in lines.iter().enumerate() {
+        for (number, (_, line, _)) in lines.iter().enumerate() {
             if number > 0 {
                 tail.put_u8(b',');
             }
-            tail.put_slice(&written.line);
+            tail.put_slice(line);
         }
         tail.put_slice(b"]}");
         // A line that is not new is in a status that is not new.
-        let tag = mirror::tag(lines.iter().map(|(_, written)| &written.tag[..]));
+        let tag = mirror::tag(lines.iter().map(|(.., tag)| &tag[..]));
         Ok(Text::new(b"{\"age_ms\":", millis_since(oldest), &tail, tag))
+    }
+
+    /// Whether what is known of a tenant is old. For those on the default backend the list has waited.
+    fn is_out_of_sight(&self, entry: &Entry) -> bool {
+        let mirror = &self.inner.mirror;
+        let is_old = || mirror.as_of(entry).is_none_or(|as_of| !mirror.is_fresh(entry, as_of));
+        entry.record.backend != self.inner.settings.default_backend && is_old()
     }
 
     /// One tenant in detail, from memory; with `fresh`, the backend is asked now.
@@ -105,9 +114,10 @@ impl Orchestrator {
     fn at_once(&self, tenant: &Subdomain) -> Option<Text> {
         let (written, as_of) = {
             let entry = self.inner.mirror.tenants.get(tenant)?;
-            (entry.last_written()?, self.inner.mirror.as_of(&entry).filter(|_| entry.record.is_live())?)
+            let as_of = self.inner.mirror.as_of(&entry).filter(|_| entry.record.is_live())?;
+            (entry.last_written()?, Some(as_of).filter(|as_of| self.inner.mirror.is_fresh(&entry, *as_of))?)
         };
-        let known = as_of.elapsed() <= FRESH && self.inner.operations.current(tenant).is_none();
+        let known = self.inner.operations.current(tenant).is_none();
         known.then(|| Text::new(&written.head, millis_since(as_of), &written.tail, written.tag))
     }
 
@@ -147,7 +157,9 @@ impl Orchestrator {
         self.shape(&record).await?;
         let is_old =
             || self.inner.mirror.tenants.get(tenant).is_some_and(|entry| self.is_known(&entry, fresh).is_some());
-        if !fresh && is_old() {
+        // Where the watch is slow, a look at the one tenant is sooner there.
+        let is_slow = |link: &Link| link.fresh_for > FRESH_FOR;
+        if !fresh && is_old() && !self.inner.mirror.links.get(&record.backend).is_some_and(is_slow) {
             self.until_in_step(record.backend).await?;
         }
         if is_old() {
@@ -159,7 +171,8 @@ impl Orchestrator {
     /// None when the entry is fit to be told; else its record.
     fn is_known(&self, entry: &Entry, fresh: bool) -> Option<Record> {
         let needs_truth = entry.record.is_live();
-        let is_fresh = || self.inner.mirror.as_of(entry).is_some_and(|as_of| as_of.elapsed() <= FRESH);
+        let mirror = &self.inner.mirror;
+        let is_fresh = || mirror.as_of(entry).is_some_and(|as_of| mirror.is_fresh(entry, as_of));
         let known = !needs_truth || (!fresh && entry.shape.is_some() && is_fresh());
         (!known).then(|| entry.record.clone())
     }
@@ -175,7 +188,7 @@ impl Orchestrator {
                     let now = standing.borrow_and_update();
                     (now.in_step, now.failures - failures)
                 };
-                if in_step.is_some_and(|as_of| as_of.elapsed() <= FRESH) {
+                if in_step.is_some_and(|as_of| as_of.elapsed() <= link.fresh_for) {
                     return Ok(());
                 }
                 // The first attempt to fail may have begun before the backend was back.
@@ -231,10 +244,21 @@ impl Orchestrator {
             metadata_closed: None,
             host_closed: None,
         };
+        let on = |name: BackendName| {
+            let there = |record: &Record| record.backend == name && record.is_live();
+            tenants.iter().filter(|(_, record)| record.as_ref().is_ok_and(there)).count()
+        };
+        let backends = self.inner.backends.iter().map(|(name, backend)| BackendSeen {
+            name: *name,
+            regions: backend.regions().to_vec(),
+            capabilities: backend.capabilities(),
+            tenants: on(*name),
+        });
         SystemInfo {
             version: env!("CARGO_PKG_VERSION"),
             agent: self.inner.fs.agent_id().as_str().to_owned(),
             backend: settings.default_backend,
+            backends: backends.collect(),
             policy: settings.policy.profile().as_str(),
             capabilities: backend.capabilities(),
             host,
@@ -253,13 +277,15 @@ impl Orchestrator {
     /// What `/health` and `/ready` say.
     pub async fn readiness(&self) -> Readiness {
         let backend = &self.inner.backends[&self.inner.settings.default_backend];
-        let usable = backend.health().await.is_ok();
+        let (health, away) = tokio::join!(backend.health(), self.others_away());
+        let usable = health.is_ok();
         if !usable {
             self.doubt(self.inner.settings.default_backend);
         }
         let inventory = self.inner.inventory_done.load(Ordering::Acquire);
         let mut degraded: Vec<String> =
             self.inner.degraded.iter().map(|entry| format!("tenant:{}", entry.key())).collect();
+        degraded.extend(away.into_iter().map(|name| format!("backend:{name}")));
         degraded.sort();
         if !inventory {
             degraded.insert(0, "inventory".to_owned());

@@ -11,15 +11,13 @@ use super::mirror::{Entry, Standing};
 use super::operations::Op;
 use super::summary::Shape;
 use super::{Error, Orchestrator};
-use crate::backend::{BackendError, ObservedContainer, Sighting};
+use crate::backend::{BackendError, FRESH_FOR, ObservedContainer, Sighting};
 use crate::domain::{BackendName, Subdomain};
 use crate::tenant_fs::Record;
 
-/// What is known as of so long ago counts as known now; twice as long as a watch takes to say that all is as it was.
-pub(super) const FRESH: Duration = Duration::from_millis(2500);
 /// Whoever asks is answered, or told that the backend is away, within this time (design: "within 5 s").
 pub(super) const ANSWER: Duration = Duration::from_millis(4500);
-/// Pauses between attempts to watch a backend that is away.
+/// Pauses between attempts to watch a backend that is away; one that is slow is asked as seldom as it would tell.
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
 const PAUSE_MOST: Duration = Duration::from_secs(2);
 
@@ -29,6 +27,7 @@ impl Orchestrator {
         use futures::StreamExt as _;
         let (Ok(backend), Some(link)) = (self.backend(name), self.inner.mirror.links.get(&name)) else { return };
         let mut pause = PAUSE_FIRST;
+        let longest = if link.fresh_for > FRESH_FOR { PAUSE_MOST.max(link.fresh_for / 2) } else { PAUSE_MOST };
         loop {
             match backend.watch().await {
                 Ok(mut sightings) => {
@@ -46,7 +45,7 @@ impl Orchestrator {
                 () = tokio::time::sleep(pause) => {}
                 () = link.wanted.notified() => {}
             }
-            pause = (pause * 2).min(PAUSE_MOST);
+            pause = (pause * 2).min(longest);
         }
     }
 

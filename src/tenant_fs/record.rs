@@ -66,6 +66,11 @@ impl Record {
     pub fn is_live(&self) -> bool {
         !self.kept && self.generation != Generation::NONE
     }
+
+    /// Whether its objects are where those of another record are.
+    pub fn is_where(&self, other: &Self) -> bool {
+        self.backend == other.backend && self.region == other.region
+    }
 }
 
 /// The last failure, for status.

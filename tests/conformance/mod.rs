@@ -171,7 +171,7 @@ impl World {
     pub(crate) fn tenant(&self, name: &str) -> TenantRef {
         let subdomain = Subdomain::parse(&format!("{}-{name}", self.prefix)).expect("names here are short and plain");
         let id = TenantId::parse(&format!("id-{name}")).expect("names here are short and plain");
-        TenantRef { agent: self.agent.clone(), subdomain, id, adopted: Adopted::default() }
+        TenantRef { agent: self.agent.clone(), subdomain, id, region: None, adopted: Adopted::default() }
     }
 
     /// What a backend is given for this text.

@@ -154,6 +154,7 @@ impl Case {
                 agent: AgentId::parse(&"a".repeat(32)).expect("an agent id"),
                 subdomain: Subdomain::parse("acme").expect("a subdomain"),
                 id: TenantId::parse("1").expect("a tenant id"),
+                region: None,
                 adopted: q8_agent::domain::Adopted::default(),
             },
             generation: Generation(1),

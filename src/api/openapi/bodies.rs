@@ -40,10 +40,10 @@ pub(super) struct FileObject {
 #[schemars(deny_unknown_fields)]
 pub(super) struct Placement {
     backend: BackendName,
-    /// The cloud location, where the backend has such.
+    /// The cloud location, where the backend has such; its first when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
-    /// Whether another region will do.
+    /// Whether the next region is tried when a new tenant finds no room in this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     fallback: Option<bool>,
 }

@@ -117,6 +117,7 @@ const BRINGS: &[ErrorCode] = &[
     ErrorCode::HostFull,
     ErrorCode::NameTaken,
     ErrorCode::ImageNotFound,
+    ErrorCode::RegistryAuthRequired,
     ErrorCode::RegistryDenied,
     ErrorCode::RegistryUnavailable,
 ];
@@ -223,8 +224,8 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
     }]);
     let provisioned = |status: &str, generation: u64| {
         json!({
-            "status": status, "id": "tenant-1", "subdomain": "acme", "project": "q8-acme", "generation": generation,
-            "changed": true, "warnings": [], "services": services
+            "status": status, "id": "tenant-1", "subdomain": "acme", "project": "q8-acme", "backend": "docker",
+            "generation": generation, "changed": true, "warnings": [], "services": services
         })
     };
     let done = |status: &str| json!({"status": status, "subdomain": "acme"});
@@ -454,6 +455,12 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                     "What it is.",
                     schemas.json::<SystemInfo>(json!({
                         "version": "0.1.0", "agent": "9f2c1d7e5b8a4c3f6e0d9b8a7c6f5e4d", "backend": "docker", "policy": "baseline",
+                        "backends": [{
+                            "name": "docker", "regions": [], "tenants": 12,
+                            "capabilities": {
+                                "single_service": true, "split_streams": true, "partial_update": true, "survives_agent": true
+                            }
+                        }],
                         "capabilities": {
                             "single_service": true, "split_streams": true, "partial_update": true, "survives_agent": true
                         },
@@ -690,9 +697,9 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                     schemas.json::<Pruned>(json!({
                         "dry_run": false, "removed": 1, "freed_bytes": 187_000_000,
                         "objects": [
-                            {"kind": "volume", "name": "q8-acme_data", "subdomain": "acme", "removed": false,
+                            {"kind": "volume", "name": "q8-acme_data", "backend": "docker", "subdomain": "acme", "removed": false,
                              "note": "goes only if `volumes` names it"},
-                            {"kind": "image", "name": "nginx:1.26", "bytes": 187_000_000, "removed": true}
+                            {"kind": "image", "name": "nginx:1.26", "backend": "docker", "bytes": 187_000_000, "removed": true}
                         ]
                     })),
                 ),

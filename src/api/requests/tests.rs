@@ -23,7 +23,7 @@ fn a_full_provision_is_read() {
             "note": { "text": "x", "mode": "600" },
         },
         "profiles": ["debug", "*"],
-        "placement": { "backend": "aci", "region": "westeurope", "fallback": false },
+        "placement": { "backend": "aci", "region": "westeurope", "fallback": true },
         "registry_auth": [{ "registry": "index.docker.io", "username": "robot", "password": "pw" }],
         "adopt": true,
     }))
@@ -35,6 +35,7 @@ fn a_full_provision_is_read() {
     assert_eq!(request.env, "A=1");
     assert_eq!(request.profiles.len(), 2);
     assert_eq!(request.placement, Some(Placement { backend: BackendName::Aci, region: Some("westeurope".into()) }));
+    assert!(request.fallback);
     assert_eq!(request.registry_auth[0].registry, "docker.io");
     assert_eq!(request.registry_auth[0].password.expose_secret(), "pw");
     assert!(request.adopt);
@@ -45,6 +46,7 @@ fn what_is_absent_or_null_has_its_default() {
     for body in [json!({}), json!({ "env_content": null, "files": null, "placement": null, "adopt": null })] {
         let request = provision_with(&body).unwrap();
         assert!(request.files.is_empty() && request.env.is_empty() && !request.adopt && request.placement.is_none());
+        assert!(!request.fallback);
     }
     let request = update(br#"{"subdomain":"acme"}"#).unwrap();
     assert!(request.pull && request.compose.is_none() && request.env.is_none() && request.profiles.is_none());
@@ -71,7 +73,6 @@ fn an_update_writes_and_deletes_files() {
 fn refusals_name_the_field_and_never_the_value() {
     use ErrorCode::{
         InvalidFilePath as Path, InvalidRequest as Request, InvalidSubdomain as Sub, PayloadTooLarge as Large,
-        UnsupportedOnBackend as Unsupported,
     };
     let many: serde_json::Map<_, _> = (0..2001).map(|n| (format!("f{n}"), json!(""))).collect();
     let profiles: Vec<_> = (0..201).map(|n| format!("p{n}")).collect();
@@ -108,7 +109,7 @@ fn refusals_name_the_field_and_never_the_value() {
         (json!({ "placement": {} }), Request, "placement.backend"),
         (json!({ "placement": { "backend": "canary" } }), Request, "placement.backend"),
         (json!({ "placement": { "backend": "aci", "region": "West Canary" } }), Request, "placement.region"),
-        (json!({ "placement": { "backend": "aci", "fallback": true } }), Unsupported, "placement.fallback"),
+        (json!({ "placement": { "backend": "aci", "fallback": "canary" } }), Request, "placement.fallback"),
         (json!({ "placement": { "backend": "aci", "zone": "canary" } }), Request, "placement.zone"),
         (json!({ "registry_auth": [{ "registry": "https://canary.io" }] }), Request, "registry_auth[0].registry"),
         (

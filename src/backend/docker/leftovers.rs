@@ -23,7 +23,14 @@ pub(super) async fn find(
     let containers = containers.into_iter().filter_map(|container| {
         let name = observe::own_name(container.names.as_deref()?)?.to_owned();
         let tenant = tenant(container.labels.as_ref()?)?;
-        Some(Owned { kind: OwnedKind::Container, name, id: container.id?, tenant: Some(tenant), bytes: None })
+        Some(Owned {
+            kind: OwnedKind::Container,
+            name,
+            id: container.id?,
+            tenant: Some(tenant),
+            region: None,
+            bytes: None,
+        })
     });
     let networks = networks.into_iter().filter_map(|network| {
         let tenant = tenant(network.labels.as_ref()?)?;
@@ -32,13 +39,14 @@ pub(super) async fn find(
             name: network.name?,
             id: network.id?,
             tenant: Some(tenant),
+            region: None,
             bytes: None,
         })
     });
     let volumes = volumes.into_iter().filter_map(|volume| {
         let tenant = tenant(&volume.labels)?;
         let (kind, id) = (OwnedKind::Volume, volume.name.clone());
-        Some(Owned { kind, name: volume.name, id, tenant: Some(tenant), bytes: None })
+        Some(Owned { kind, name: volume.name, id, tenant: Some(tenant), region: None, bytes: None })
     });
     let mut found: Vec<Owned> = containers.chain(networks).chain(volumes).collect();
     found.extend(unused_images(engine, pulled).await?);
@@ -72,7 +80,7 @@ async fn unused_images(engine: &Engine, pulled: &BTreeSet<String>) -> Result<Vec
         let id = found.id?;
         let name = tags.into_iter().next().unwrap_or_else(|| id.clone());
         let bytes = found.size.and_then(|size| u64::try_from(size).ok());
-        Some(Owned { kind: OwnedKind::Image, name, id, tenant: None, bytes })
+        Some(Owned { kind: OwnedKind::Image, name, id, tenant: None, region: None, bytes })
     });
     Ok(images.collect())
 }

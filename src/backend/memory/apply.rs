@@ -117,6 +117,10 @@ impl MemoryBackend {
             let image = service.image.to_string();
             return Err(BackendError::ImageNotFound { service: name.clone(), image, hint: "" });
         };
+        if self.engine.shared.reachable()?.take_fault(&[Fault::NoCapacity]).is_some() {
+            let region = wanted.tenant.region.clone().unwrap_or_default();
+            return Err(BackendError::NoCapacity { region, message: "there is none left".to_owned() });
+        }
         self.engine.shared.change(Some(Fault::Create), |state| {
             let names = wanted.project.project();
             let networks: BTreeSet<String> = service

@@ -27,6 +27,8 @@ pub enum Fault {
     RegistryUnavailable,
     /// The engine refuses to make a container.
     Create,
+    /// The location has no room for a container.
+    NoCapacity,
     /// The engine refuses to start a container.
     Start,
     /// The engine changes something, but the answer that says so is lost.

@@ -37,12 +37,21 @@ use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 pub struct MemoryBackend {
     agent: AgentId,
     engine: MemoryEngine,
+    name: BackendName,
+    regions: Vec<String>,
 }
 
 impl MemoryBackend {
     /// An empty pretend engine. The key makes the image ids of one host its own.
     pub fn new(agent: AgentId, key: HostKey) -> Self {
-        Self { agent, engine: MemoryEngine::new(key) }
+        Self { agent, engine: MemoryEngine::new(key), name: BackendName::Memory, regions: Vec::new() }
+    }
+
+    /// The same under another backend's name and with its locations, to stand in for it beside another one.
+    #[must_use]
+    pub fn pretending(self, name: BackendName, regions: &[&str]) -> Self {
+        let regions = regions.iter().map(|region| (*region).to_owned()).collect();
+        Self { name, regions, ..self }
     }
 
     /// The pretend engine, to look at and to disturb.
@@ -89,7 +98,11 @@ impl MemoryBackend {
 #[async_trait]
 impl Backend for MemoryBackend {
     fn name(&self) -> BackendName {
-        BackendName::Memory
+        self.name
+    }
+
+    fn regions(&self) -> &[String] {
+        &self.regions
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -214,6 +227,7 @@ impl Backend for MemoryBackend {
             name: name.to_owned(),
             id: id.to_owned(),
             tenant: Some(owner.subdomain.clone()),
+            region: owner.region.clone(),
             bytes: None,
         };
         let containers = state

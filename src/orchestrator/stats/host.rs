@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Carried, PATIENCE, RECORDS, SELDOM};
 use crate::backend::{Holdings, HostInfo};
-use crate::domain::{Demand, DesiredState, Generation, NANO_CPUS, Subdomain};
+use crate::domain::{BackendName, Demand, DesiredState, Generation, NANO_CPUS, Subdomain};
 use crate::orchestrator::{Orchestrator, room};
 use crate::telemetry::host::{CpuTimes, Disk, HostSample, Pressure};
 use crate::tenant_fs::{Listed, TenantFs};
@@ -147,7 +147,7 @@ pub struct Load {
     pub avg15: f64,
 }
 
-/// Tenants, by what their records say.
+/// Tenants of the default backend, by what their records say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names say it")]
@@ -320,7 +320,7 @@ impl Orchestrator {
             Some((_, _, committed)) => committed.clone(),
             None => match self.disk(TenantFs::tenants).await {
                 Ok(tenants) => {
-                    let committed = Committed::of(tenants);
+                    let committed = Committed::of(tenants, self.inner.settings.default_backend);
                     *kept = Some((Instant::now(), change, committed.clone()));
                     committed
                 }
@@ -331,7 +331,7 @@ impl Orchestrator {
             },
         };
         // What is being brought up counts from the moment at which it was promised.
-        room::promise(&mut committed.demands, self.inner.claims.open());
+        room::promise(&mut committed.demands, self.inner.claims.open(self.inner.settings.default_backend));
         committed
     }
 
@@ -347,12 +347,15 @@ impl Orchestrator {
         let (info, share) = (view.info.as_ref(), settings.policy.host());
         let total_cores = info.and_then(|info| info.cpus).or(sample.cpu.map(|cpu| cpu.cores));
         let total_bytes = info.and_then(|info| info.memory).or(sample.memory.map(|memory| memory.total_bytes));
+        // What runs elsewhere needs nothing of this host.
+        let here = settings.default_backend.is_on_this_host();
+        let sum = |part: fn(&Demand) -> u64| if here { committed.sum(part) } else { 0 };
         let cpu = Committable {
-            committed: committed.sum(|demand| demand.reserved_nano_cpus),
+            committed: sum(|demand| demand.reserved_nano_cpus),
             committable: total_cores.map(|cores| share.nano_cpus(cores)),
         };
         let memory = Committable {
-            committed: committed.sum(|demand| demand.reserved_memory),
+            committed: sum(|demand| demand.reserved_memory),
             committable: total_bytes.map(|bytes| share.memory(bytes)),
         };
         let max = u64::try_from(settings.max_tenants).unwrap_or(u64::MAX);
@@ -423,11 +426,13 @@ impl Orchestrator {
 }
 
 impl Committed {
-    fn of(tenants: Vec<Listed>) -> Self {
+    /// Of the tenants of one backend.
+    fn of(tenants: Vec<Listed>, backend: BackendName) -> Self {
         let mut counted = Self::default();
         for (_, record) in &tenants {
             let count = match record {
                 Err(_) => &mut counted.unreadable,
+                Ok(record) if record.backend != backend => continue,
                 Ok(record) if record.kept => &mut counted.kept,
                 // Its first operation has not ended yet.
                 Ok(record) if record.generation == Generation::NONE => continue,
@@ -436,7 +441,7 @@ impl Committed {
             };
             *count += 1;
         }
-        Self { demands: room::demands(tenants), ..counted }
+        Self { demands: room::demands(tenants, backend), ..counted }
     }
 
     fn sum(&self, part: fn(&Demand) -> u64) -> u64 {

@@ -61,6 +61,15 @@ impl Orchestrator {
         );
         say_process(&mut present, process);
         say_host(&mut present, &snapshot.stats);
+        for name in self.inner.backends.keys() {
+            let usable = if *name == backend {
+                Some(snapshot.stats.engine.state == EngineState::Up)
+            } else {
+                self.inner.health.heard(*name)
+            };
+            let value = usable.map(|usable| if usable { 1.0 } else { 0.0 });
+            present.say_of(Fact::BackendUp, &[("backend", name.as_str())], value);
+        }
         let age = self.inner.mirror.links.get(&backend).and_then(|link| link.standing.borrow().in_step);
         present.say(Fact::CacheAge, age.map(|as_of| as_of.elapsed().as_secs_f64()));
         present.say(Fact::StatsAge, Some(snapshot.age().as_secs_f64()));

@@ -1,14 +1,14 @@
 //! How much disk tenants take: measured rarely, one thing after the other in the whole agent, and only what somebody has
 //! asked about. Nobody waits for it: the answer has what was measured last, with its age.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::backend::VolumeSize;
-use crate::domain::Subdomain;
+use crate::domain::{BackendName, Subdomain};
 use crate::orchestrator::Orchestrator;
 use crate::tenant_fs::DirectorySize;
 
@@ -32,7 +32,7 @@ struct Kept {
     directories: HashMap<Subdomain, (Instant, DirectorySize)>,
     /// Waiting for their turn.
     waiting: HashSet<Subdomain>,
-    volumes: Option<(Instant, Vec<VolumeSize>)>,
+    volumes: BTreeMap<BackendName, (Instant, Vec<VolumeSize>)>,
     /// When volumes were last asked for; a failure is not repeated at once.
     volumes_asked: Option<Instant>,
 }
@@ -47,10 +47,14 @@ impl Sizes {
         self.kept().directories.get(tenant).map(|(at, size)| (at.elapsed(), *size))
     }
 
-    /// The volumes that the predicate picks, and their age.
-    pub(super) fn volumes(&self, of: impl Fn(&VolumeSize) -> bool) -> Option<(Duration, Vec<VolumeSize>)> {
+    /// The volumes of a backend that the predicate picks, and their age.
+    pub(super) fn volumes(
+        &self,
+        backend: BackendName,
+        of: impl Fn(&VolumeSize) -> bool,
+    ) -> Option<(Duration, Vec<VolumeSize>)> {
         let kept = self.kept();
-        let (at, all) = kept.volumes.as_ref()?;
+        let (at, all) = kept.volumes.get(&backend)?;
         Some((at.elapsed(), all.iter().filter(|volume| of(volume)).cloned().collect()))
     }
 }
@@ -105,10 +109,12 @@ impl Orchestrator {
     async fn measure_volumes(self) {
         let sizes = &self.inner.stats.sizes;
         let _one_at_a_time = sizes.measuring.lock().await;
-        let backend = &self.inner.backends[&self.inner.settings.default_backend];
-        match backend.volume_sizes().await {
-            Ok(measured) => sizes.kept().volumes = measured.map(|all| (Instant::now(), all)),
-            Err(error) => tracing::debug!(%error, "the volumes could not be measured"),
+        for (name, backend) in &self.inner.backends {
+            match backend.volume_sizes().await {
+                Ok(Some(measured)) => drop(sizes.kept().volumes.insert(*name, (Instant::now(), measured))),
+                Ok(None) => drop(sizes.kept().volumes.remove(name)),
+                Err(error) => tracing::debug!(backend = %name, %error, "the volumes could not be measured"),
+            }
         }
     }
 }

@@ -202,7 +202,7 @@ impl Orchestrator {
             complete: size.complete,
             age_s: age.as_secs(),
         });
-        let volumes = sizes.volumes(|volume| {
+        let volumes = sizes.volumes(record.backend, |volume| {
             volume
                 .owner
                 .as_ref()

@@ -1,0 +1,194 @@
+//! Stop, start, restart and removal of a group.
+//!
+//! Azure answers at once and the group goes on changing: a call on a group that is still on its way is refused with
+//! `ContainerGroupTransitioning`, which the client waits out. Here what was begun is waited for.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::Core;
+use super::models::{ContainerGroup, GroupState, Provisioning};
+use super::names;
+use super::plan::is_stopped;
+use super::site::Site;
+use super::states;
+use crate::backend::{BackendError, Deployment, Owned, OwnedKind, Progress, Removed, Run, TenantRef};
+use crate::domain::ObjectName;
+
+/// The shortest and the longest wait between two looks.
+const LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+impl Core {
+    pub(super) async fn stop(&self, tenant: &TenantRef, deadline: Instant) -> Result<(), BackendError> {
+        let site = self.site(tenant)?;
+        let name = names::group(tenant.project().as_str());
+        match self.group(tenant, deadline).await? {
+            None => return Ok(()),
+            Some(group) if is_stopped(&group) => return Ok(()),
+            Some(_) => {}
+        }
+        let stopped = site.act(&name, "stop", deadline).await;
+        stopped.map_err(|error| site.fault(error, "stopping the group"))?;
+        self.until(tenant, deadline, "waiting for the group to stop", |group| {
+            group.is_none_or(|group| has_ended(group) && !is_changing(group))
+        })
+        .await
+    }
+
+    pub(super) async fn start(&self, deployment: &Deployment, run: &Run) -> Result<(), BackendError> {
+        let live = self.group(&deployment.tenant, run.deadline).await?;
+        // One that was removed by hand is made anew; so is what was changed meanwhile.
+        let deployment = Deployment { desired: crate::domain::DesiredState::Running, ..deployment.clone() };
+        drop(live);
+        self.apply(&deployment, run).await
+    }
+
+    /// `POST start`, until the group is on its way no more.
+    pub(super) async fn start_group(
+        &self,
+        site: Site<'_>,
+        name: &str,
+        deadline: Instant,
+        _progress: &Progress,
+    ) -> Result<(), BackendError> {
+        let started = site.act(name, "start", deadline).await;
+        let started = started.map_err(|error| site.fault(error, "starting the group"))?;
+        if let Some(pending) = started.pending {
+            let ended = site.arm.wait(&pending, deadline, &mut |_| Ok(())).await;
+            ended.map_err(|error| site.fault(error, "starting the group"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn restart(&self, deployment: &Deployment, run: &Run) -> Result<(), BackendError> {
+        let site = self.site(&deployment.tenant)?;
+        match self.group(&deployment.tenant, run.deadline).await? {
+            Some(group) if !is_stopped(&group) => {}
+            _ => return self.start(deployment, run).await,
+        }
+        let name = names::group(deployment.tenant.project().as_str());
+        let restarted = site.act(&name, "restart", run.deadline).await;
+        let restarted = restarted.map_err(|error| site.fault(error, "restarting the group"))?;
+        if let Some(pending) = restarted.pending {
+            let ended = site.arm.wait(&pending, run.deadline, &mut |_| Ok(())).await;
+            ended.map_err(|error| site.fault(error, "restarting the group"))?;
+        }
+        self.until(&deployment.tenant, run.deadline, "waiting for the group to restart", |group| {
+            group.is_some_and(|group| !is_changing(group))
+        })
+        .await?;
+        self.start(deployment, run).await
+    }
+
+    pub(super) async fn remove(
+        &self,
+        tenant: &TenantRef,
+        purge: bool,
+        deadline: Instant,
+    ) -> Result<Removed, BackendError> {
+        let site = self.site(tenant)?;
+        let live = self.group(tenant, deadline).await?;
+        if live.is_some() {
+            self.delete_group(site, &names::group(tenant.project().as_str()), deadline).await?;
+        }
+        let mut removed = Removed { objects: usize::from(live.is_some()), volumes_kept: Vec::new() };
+        for name in self.shares_of(site, tenant, deadline).await? {
+            if purge && !self.is_mounted(site, &name, deadline).await? {
+                let deleted = site.delete_share(&name, deadline).await;
+                deleted.map_err(|error| site.fault(error, "deleting a share"))?;
+            } else {
+                removed.volumes_kept.extend(ObjectName::parse(&name).ok());
+            }
+        }
+        self.credentials.remove(&tenant.subdomain);
+        Ok(removed)
+    }
+
+    /// Deletes a group and waits until it is gone: only then does it cost nothing, and its shares are free.
+    pub(super) async fn delete_group(&self, site: Site<'_>, name: &str, deadline: Instant) -> Result<(), BackendError> {
+        let deleted = site.delete_group(name, deadline).await;
+        let deleted = deleted.map_err(|error| site.fault(error, "deleting the group"))?;
+        if let Some(pending) = deleted.pending {
+            let ended = site.arm.wait(&pending, deadline, &mut |_| Ok(())).await;
+            ended.map_err(|error| site.fault(error, "deleting the group"))?;
+        }
+        let begun = Instant::now();
+        loop {
+            let found = site.group(name, deadline).await;
+            if found.map_err(|error| site.fault(error, "waiting for the group to go"))?.is_none() {
+                return Ok(());
+            }
+            rest(begun, deadline, "waiting for the group to go").await?;
+        }
+    }
+
+    /// Looks at a tenant's group until it is so.
+    async fn until(
+        &self,
+        tenant: &TenantRef,
+        deadline: Instant,
+        doing: &str,
+        is_so: impl Fn(Option<&ContainerGroup>) -> bool + Send + Sync,
+    ) -> Result<(), BackendError> {
+        let begun = Instant::now();
+        while !is_so(self.group(tenant, deadline).await?.as_ref()) {
+            rest(begun, deadline, doing).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is left over; false when a share is mounted.
+    pub(super) async fn discard(&self, object: &Owned) -> Result<bool, BackendError> {
+        let deadline = Instant::now() + super::PUT_BACK;
+        let Some(site) = self.sites().find(|site| Some(&site.region.location) == object.region.as_ref()) else {
+            return Ok(false);
+        };
+        match object.kind {
+            OwnedKind::Container => {
+                let found = site.group(&object.name, deadline).await;
+                let found = found.map_err(|error| site.fault(error, "reading a container group"))?;
+                // It may be somebody else's by now.
+                let Some(group) = found.filter(|group| self.is_ours(group)) else { return Ok(false) };
+                if states::owner(&group).map(|(tenant, _)| tenant) != object.tenant {
+                    return Ok(false);
+                }
+                self.delete_group(site, &object.name, deadline).await?;
+                Ok(true)
+            }
+            OwnedKind::Volume => {
+                let found = site.share(&object.name, deadline).await;
+                let found = found.map_err(|error| site.fault(error, "reading a share"))?;
+                let ours = found.is_some_and(|share| super::site::is_of_agent(&share, &self.agent));
+                if !ours || self.is_mounted(site, &object.name, deadline).await? {
+                    return Ok(false);
+                }
+                let deleted = site.delete_share(&object.name, deadline).await;
+                deleted.map_err(|error| site.fault(error, "deleting a share"))?;
+                Ok(true)
+            }
+            OwnedKind::Network | OwnedKind::Image => Ok(false),
+        }
+    }
+}
+
+fn has_ended(group: &ContainerGroup) -> bool {
+    matches!(states::group_state(group), Some(GroupState::Stopped | GroupState::Succeeded | GroupState::Failed) | None)
+}
+
+/// Whether the last operation on it goes on.
+fn is_changing(group: &ContainerGroup) -> bool {
+    matches!(
+        group.properties.provisioning_state,
+        Some(Provisioning::Pending | Provisioning::Creating | Provisioning::Updating | Provisioning::Deleting)
+    )
+}
+
+async fn rest(begun: Instant, deadline: Instant, doing: &str) -> Result<(), BackendError> {
+    let next = Instant::now() + begun.elapsed().mul_f64(0.08).clamp(LOOK.0, LOOK.1);
+    if next > deadline {
+        return Err(BackendError::DeadlineExceeded { step: doing.to_owned(), details: None });
+    }
+    sleep_until(next).await;
+    Ok(())
+}
