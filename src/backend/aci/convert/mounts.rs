@@ -241,7 +241,7 @@ impl<'a> Volumes<'a> {
             volume: key.clone(),
             name: share,
             quota_gib: quota(key, defined)?,
-            metadata: tags::of_share(wanted, key.as_str()),
+            metadata: tags::of_share(wanted, key.as_str(), &real_name),
         });
         Ok(volume)
     }

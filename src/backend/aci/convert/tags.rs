@@ -59,13 +59,14 @@ pub(super) fn of<'a>(
 }
 
 /// The metadata of a share: the same as a group's tags, under names that metadata may have.
-pub(super) fn of_share(wanted: &Deployment, volume: &str) -> BTreeMap<String, String> {
+pub(super) fn of_share(wanted: &Deployment, volume: &str, name: &str) -> BTreeMap<String, String> {
     let tenant = &wanted.tenant;
     let metadata = [
         (AGENT, tenant.agent.as_str()),
         (TENANT, tenant.subdomain.as_str()),
         (ID, tenant.id.as_str()),
         (VOLUME, volume),
+        (NAME, name),
         (MANAGED_BY, MANAGER),
     ];
     metadata.map(|(name, value)| (metadata_name(name), value.to_owned())).into()
@@ -73,6 +74,9 @@ pub(super) fn of_share(wanted: &Deployment, volume: &str) -> BTreeMap<String, St
 
 /// In the metadata of a share: the volume's key in the file.
 pub(in crate::backend::aci) const VOLUME: &str = "q8-volume";
+
+/// In the metadata of a share: the volume's name in the project, such as `q8-acme_store`.
+pub(in crate::backend::aci) const NAME: &str = "q8-name";
 
 /// A tag's name as the name of a metadata value, which is an identifier: without hyphens.
 pub(in crate::backend::aci) fn metadata_name(tag: &str) -> String {

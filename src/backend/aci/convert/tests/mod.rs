@@ -89,6 +89,7 @@ volumes: {store: {labels: {q8.size: 20GiB}}}
     assert_eq!(converted.containers["db_main"].strip_prefix("db-main-").unwrap().len(), 8);
     let share = &converted.shares[0];
     assert_eq!(share.metadata["q8_volume"], "store");
+    assert_eq!(share.metadata["q8_name"], "q8-acme_store");
     assert_eq!(share.metadata["q8_id"], "1");
 }
 
