@@ -26,7 +26,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("Q8_AGENT_READ_TOKEN", "", "bearer token for GET only"),
     setting("Q8_AGENT_READ_TOKEN_FILE", "", "file with it, one token a line; read again on SIGHUP"),
     setting("Q8_AGENT_TENANTS_ROOT", "/opt/tenants", "directory of the tenants, absolute, the same path on the host"),
-    setting("Q8_AGENT_BACKEND", "docker", "where tenants run that name no placement: docker, memory (a pretend engine) or aci"),
+    setting(
+        "Q8_AGENT_BACKEND",
+        "docker",
+        "where tenants run that name no placement: docker, memory (a pretend engine) or aci",
+    ),
     setting(
         "Q8_AGENT_POLICY",
         "baseline",

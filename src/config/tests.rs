@@ -238,7 +238,10 @@ fn the_first_kind_of_credentials_that_is_set_counts() {
                 "federated"
             }
             AciCredentials::AppService { endpoint, client, .. } => {
-                assert_eq!((endpoint.as_str(), client.as_deref()), ("http://127.0.0.1:41741/msi/token/", Some("app-1")));
+                assert_eq!(
+                    (endpoint.as_str(), client.as_deref()),
+                    ("http://127.0.0.1:41741/msi/token/", Some("app-1"))
+                );
                 "platform"
             }
             AciCredentials::ManagedIdentity { client, .. } => {

@@ -377,12 +377,7 @@ impl Orchestrator {
 }
 
 /// The backend that is not on this host, if the settings have one and it is built in.
-fn elsewhere(
-    config: &Config,
-    _fs: &TenantFs,
-    _key: &HostKey,
-    _metrics: &Arc<Metrics>,
-) -> Option<Arc<dyn Backend>> {
+fn elsewhere(config: &Config, _fs: &TenantFs, _key: &HostKey, _metrics: &Arc<Metrics>) -> Option<Arc<dyn Backend>> {
     config.aci.as_ref()?;
     tracing::warn!("Q8_AGENT_ACI_REGIONS is set, but Azure Container Instances are not built into this agent");
     None

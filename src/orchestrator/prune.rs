@@ -261,10 +261,8 @@ impl Orchestrator {
                 // With an operation open there may be a third generation.
                 let settled = fs.journal(&tenant).is_ok_and(|journal| journal.is_none());
                 let record = record.ok();
-                let place = record.as_ref().map(|record| Placement {
-                    backend: record.backend,
-                    region: record.region.clone(),
-                });
+                let place =
+                    record.as_ref().map(|record| Placement { backend: record.backend, region: record.region.clone() });
                 let stored = record.filter(|_| settled).and_then(|record| {
                     let stored = generations(&record).map(|generation| fs.generation(&tenant, generation));
                     stored.collect::<Result<Vec<_>, _>>().ok()

@@ -71,7 +71,9 @@ impl Orchestrator {
             return Ok(None);
         }
         let open = Arc::clone(&claims.open);
-        open.lock().unwrap_or_else(PoisonError::into_inner).insert(record.subdomain.clone(), (record.backend, loaded.demand));
+        open.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(record.subdomain.clone(), (record.backend, loaded.demand));
         Ok(Some(Claim { tenant: record.subdomain.clone(), open }))
     }
 

@@ -23,7 +23,14 @@ pub(super) async fn find(
     let containers = containers.into_iter().filter_map(|container| {
         let name = observe::own_name(container.names.as_deref()?)?.to_owned();
         let tenant = tenant(container.labels.as_ref()?)?;
-        Some(Owned { kind: OwnedKind::Container, name, id: container.id?, tenant: Some(tenant), region: None, bytes: None })
+        Some(Owned {
+            kind: OwnedKind::Container,
+            name,
+            id: container.id?,
+            tenant: Some(tenant),
+            region: None,
+            bytes: None,
+        })
     });
     let networks = networks.into_iter().filter_map(|network| {
         let tenant = tenant(network.labels.as_ref()?)?;
