@@ -369,10 +369,10 @@ async fn tenants_are_where_they_were_when_the_agent_comes_back() {
     assert_eq!(lines["there"]["state"], "degraded", "nobody has seen it");
     let code = |error: Error| error.code();
     assert_eq!(host.agent.status(&named("there")).await.map(drop).map_err(code), Err(ErrorCode::BackendNotConfigured));
-    assert_eq!(
-        host.agent.teardown(&named("there"), true).await.map(drop).map_err(code),
-        Err(ErrorCode::BackendNotConfigured)
-    );
+    let stopped = host.agent.stop(&named("there"), None).await;
+    assert_eq!(stopped.map(drop).map_err(code), Err(ErrorCode::BackendNotConfigured));
+    let torn_down = host.agent.teardown(&named("there"), true).await;
+    assert_eq!(torn_down.map(drop).map_err(code), Err(ErrorCode::BackendNotConfigured), "and it is not begun");
     assert_eq!(host.there.engine().containers().len(), 2);
     let others: Vec<Arc<dyn Backend>> = vec![host.there.clone()];
     let host = host.again(others).await;
