@@ -74,6 +74,15 @@ impl Host {
         lines.map(|line| (line["subdomain"].as_str().expect("a name").to_owned(), line.clone())).collect()
     }
 
+    /// The tenant's region, as soon as the tenant is up.
+    async fn region_when_up(&self, tenant: &Subdomain) -> Option<String> {
+        until("it is up", async || {
+            let status = self.agent.status(tenant).await.ok()?;
+            (status.state == TenantState::Running).then_some(status.region)
+        })
+        .await
+    }
+
     /// The regions in which something of the tenant is.
     async fn regions_of(&self, tenant: &Subdomain) -> BTreeSet<String> {
         let owned = self.there.owned(&BTreeSet::new()).await.expect("it answers");
@@ -254,7 +263,7 @@ async fn a_full_region_is_passed_over_if_the_request_allows() {
     assert_eq!(refusal(other).0, ErrorCode::PlacementChange);
 
     for _ in 0..3 {
-        host.there.engine().fail_next(Fault::NoCapacity);
+        host.there.engine().fail_after(1, Fault::NoCapacity);
     }
     let full = host.agent.provision(falling_back("other", None)).await.expect_err("all of them are full");
     assert_eq!(full.code(), ErrorCode::HostFull);
@@ -344,9 +353,7 @@ async fn tenants_are_where_they_were_when_the_agent_comes_back() {
     host.agent.provision(there("there", Some("northeurope"))).await.expect("it comes up");
     let others: Vec<Arc<dyn Backend>> = vec![host.there.clone()];
     let host = host.again(others).await;
-    host.recovered().await;
-    let status = host.agent.status(&named("there")).await.expect("a status");
-    assert_eq!((status.region.as_deref(), status.state), (Some("northeurope"), TenantState::Running));
+    assert_eq!(host.region_when_up(&named("there")).await.as_deref(), Some("northeurope"));
     assert_eq!(host.regions_of(&named("there")).await, BTreeSet::from(["northeurope".to_owned()]));
 
     // Whoever takes the settings away keeps what is there, and is told.
@@ -362,15 +369,14 @@ async fn tenants_are_where_they_were_when_the_agent_comes_back() {
     assert_eq!(lines["there"]["state"], "degraded", "nobody has seen it");
     let code = |error: Error| error.code();
     assert_eq!(host.agent.status(&named("there")).await.map(drop).map_err(code), Err(ErrorCode::BackendNotConfigured));
-    assert_eq!(
-        host.agent.teardown(&named("there"), true).await.map(drop).map_err(code),
-        Err(ErrorCode::BackendNotConfigured)
-    );
+    let stopped = host.agent.stop(&named("there"), None).await;
+    assert_eq!(stopped.map(drop).map_err(code), Err(ErrorCode::BackendNotConfigured));
+    let torn_down = host.agent.teardown(&named("there"), true).await;
+    assert_eq!(torn_down.map(drop).map_err(code), Err(ErrorCode::BackendNotConfigured), "and it is not begun");
     assert_eq!(host.there.engine().containers().len(), 2);
     let others: Vec<Arc<dyn Backend>> = vec![host.there.clone()];
     let host = host.again(others).await;
-    host.recovered().await;
-    assert_eq!(host.agent.status(&named("there")).await.expect("a status").state, TenantState::Running);
+    assert_eq!(host.region_when_up(&named("there")).await.as_deref(), Some("northeurope"));
 }
 
 #[tokio::test]

@@ -153,6 +153,8 @@ impl Orchestrator {
         service: Option<&ServiceName>,
         purge: bool,
     ) -> Result<(), Error> {
+        // What nobody can do is not begun.
+        self.backend(record.backend)?;
         let journal = Journal {
             operation: op.id(),
             kind,
