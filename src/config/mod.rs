@@ -249,7 +249,7 @@ impl Config {
                 docker.docker_registry,
                 docker.docker_registry_username,
                 docker.docker_registry_password,
-                docker.docker_registry_password_file,
+                docker.docker_registry_password_file.as_deref(),
             )?,
             aci,
             log_filter,
@@ -428,10 +428,9 @@ fn registry(
     host: Option<String>,
     username: Option<String>,
     password: Option<String>,
-    password_file: Option<String>,
+    password_file: Option<&str>,
 ) -> Result<Option<RegistryAuth>, ConfigError> {
-    let password =
-        secret("DOCKER_REGISTRY_PASSWORD", "DOCKER_REGISTRY_PASSWORD_FILE", password, password_file.as_deref())?;
+    let password = secret("DOCKER_REGISTRY_PASSWORD", "DOCKER_REGISTRY_PASSWORD_FILE", password, password_file)?;
     match (host, username, password) {
         (None, None, None) => Ok(None),
         (Some(host), Some(username), Some(password)) => match RegistryAuth::parse_host(&host) {

@@ -11,10 +11,9 @@ use super::Core;
 use super::models::{ContainerGroup, GroupState, Provisioning};
 use super::names;
 use super::plan::is_stopped;
-use super::site::Site;
+use super::site::{self, Site};
 use super::states;
 use crate::backend::{BackendError, Deployment, Owned, OwnedKind, Progress, Removed, Run, TenantRef};
-use crate::domain::ObjectName;
 
 /// The shortest and the longest wait between two looks.
 const LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -93,12 +92,13 @@ impl Core {
             self.delete_group(site, &names::group(tenant.project().as_str()), deadline).await?;
         }
         let mut removed = Removed { objects: usize::from(live.is_some()), volumes_kept: Vec::new() };
-        for name in self.shares_of(site, tenant, deadline).await? {
-            if purge && !self.is_mounted(site, &name, deadline).await? {
-                let deleted = site.delete_share(&name, deadline).await;
+        for share in self.shares_of(site, tenant, deadline).await? {
+            let Some(name) = &share.name else { continue };
+            if purge && !self.is_mounted(site, name, deadline).await? {
+                let deleted = site.delete_share(name, deadline).await;
                 deleted.map_err(|error| site.fault(error, "deleting a share"))?;
             } else {
-                removed.volumes_kept.extend(ObjectName::parse(&name).ok());
+                removed.volumes_kept.extend(site::volume_of(&share));
             }
         }
         self.credentials.remove(&tenant.subdomain);
@@ -157,13 +157,14 @@ impl Core {
                 Ok(true)
             }
             OwnedKind::Volume => {
-                let found = site.share(&object.name, deadline).await;
+                let Some((_, name)) = object.id.rsplit_once('/') else { return Ok(false) };
+                let found = site.share(name, deadline).await;
                 let found = found.map_err(|error| site.fault(error, "reading a share"))?;
-                let ours = found.is_some_and(|share| super::site::is_of_agent(&share, &self.agent));
-                if !ours || self.is_mounted(site, &object.name, deadline).await? {
+                let ours = found.is_some_and(|share| site::is_of_agent(&share, &self.agent));
+                if !ours || self.is_mounted(site, name, deadline).await? {
                     return Ok(false);
                 }
-                let deleted = site.delete_share(&object.name, deadline).await;
+                let deleted = site.delete_share(name, deadline).await;
                 deleted.map_err(|error| site.fault(error, "deleting a share"))?;
                 Ok(true)
             }

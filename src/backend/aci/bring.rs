@@ -7,14 +7,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::arm::{Accepted, ArmError};
 use super::convert::Converted;
-use super::models::{ContainerGroup, RegistryCredential};
+use super::models::{ContainerGroup, RegistryCredential, ShareResource};
 use super::plan::{Way, is_stopped, way};
 use super::site::{self, Site};
 use super::states::{self, Provisioned};
 use super::{Core, PUT_BACK, names, observed};
 use crate::backend::converge::is_one_shot;
 use crate::backend::{BackendError, Deployment, FailureDetails, ObservedContainer, Progress, Run, TenantRef, UndoNote};
-use crate::domain::{DesiredState, Generation, Health, RegistryAuth, ServiceName};
+use crate::domain::{DesiredState, Health, RegistryAuth, ServiceName};
 
 /// The shortest and the longest wait between two looks at a group that is on its way.
 const LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -354,7 +354,6 @@ impl Core {
     pub(super) async fn settle(
         &self,
         tenant: &TenantRef,
-        committed: Generation,
         deployment: Option<&Deployment>,
         undo: Option<&UndoNote>,
     ) -> Result<(), BackendError> {
@@ -365,7 +364,7 @@ impl Core {
             if live.is_some() {
                 self.delete_group(site, &names::group(tenant.project().as_str()), deadline).await?;
             }
-            return self.undo_shares(site, tenant, committed, undo, deadline).await;
+            return self.undo_shares(site, tenant, undo, deadline).await;
         };
         let run = Run {
             deadline,
@@ -390,7 +389,7 @@ impl Core {
             Way::Keep | Way::Tags => self.stop(tenant, deadline).await?,
             _ => self.bring(wanted, live.as_ref(), converted, &credentials, &run).await?,
         }
-        self.undo_shares(site, tenant, committed, undo, deadline).await
+        self.undo_shares(site, tenant, undo, deadline).await
     }
 
     /// Shares that a generation has made which is not committed go again: all but those that were there before it.
@@ -398,12 +397,12 @@ impl Core {
         &self,
         site: Site<'_>,
         tenant: &TenantRef,
-        _committed: Generation,
         undo: Option<&UndoNote>,
         deadline: Instant,
     ) -> Result<(), BackendError> {
         let Some(undo) = undo else { return Ok(()) };
-        for name in self.shares_of(site, tenant, deadline).await? {
+        let own = self.shares_of(site, tenant, deadline).await?;
+        for name in own.into_iter().filter_map(|share| share.name) {
             if undo.volumes.contains(&name) || self.is_mounted(site, &name, deadline).await? {
                 continue;
             }
@@ -413,20 +412,20 @@ impl Core {
         Ok(())
     }
 
-    /// The names of a tenant's shares.
+    /// A tenant's shares.
     pub(super) async fn shares_of(
         &self,
         site: Site<'_>,
         tenant: &TenantRef,
         deadline: Instant,
-    ) -> Result<Vec<String>, BackendError> {
+    ) -> Result<Vec<ShareResource>, BackendError> {
         let shares = site.shares(deadline).await.map_err(|error| site.fault(error, "listing shares"))?;
         let own = shares.into_iter().filter(|share| {
             site::is_of_agent(share, &self.agent)
                 && site::tenant_of(share).is_some_and(|name| name == tenant.subdomain)
                 && site::id_of(share).is_some_and(|id| id == tenant.id)
         });
-        Ok(own.filter_map(|share| share.name).collect())
+        Ok(own.collect())
     }
 
     /// Whether a group of the region mounts a share, whosever group it is.

@@ -44,7 +44,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dashmap::DashMap;
 use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 
 use self::arm::Arm;
@@ -52,7 +52,7 @@ use self::convert::{Converted, Ground, tags};
 use self::models::ContainerGroup;
 use self::site::Site;
 use crate::config::AciSettings;
-use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ObjectName, RegistryAuth, ServiceName, Subdomain};
+use crate::domain::{AgentId, BackendName, Generation, ImageInfo, RegistryAuth, ServiceName, Subdomain};
 use crate::telemetry::Metrics;
 
 use super::{
@@ -192,7 +192,7 @@ impl Core {
             site.group(name, deadline).await.map_err(|error| site.fault(error, "reading a container group"))
         });
         let looks: Vec<BoxFuture<'_, Result<Option<ContainerGroup>, BackendError>>> =
-            looks.map(|look| look.boxed()).collect();
+            looks.map(futures::FutureExt::boxed).collect();
         let found: Vec<Option<ContainerGroup>> = stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
         // It may have gone since it was listed.
         Ok(found.into_iter().flatten().filter(|group| self.is_ours(group)).collect())
@@ -257,17 +257,17 @@ impl Backend for AciBackend {
         _plan: &Plan,
         run: &Run,
     ) -> Result<(), BackendError> {
-        self.core.apply(wanted, run).await
+        Box::pin(self.core.apply(wanted, run)).await
     }
 
     async fn settle(
         &self,
         tenant: &TenantRef,
-        committed: Generation,
+        _committed: Generation,
         deployment: Option<&Deployment>,
         undo: Option<&UndoNote>,
     ) -> Result<(), BackendError> {
-        self.core.settle(tenant, committed, deployment, undo).await
+        Box::pin(self.core.settle(tenant, deployment, undo)).await
     }
 
     async fn remove(
@@ -287,7 +287,7 @@ impl Backend for AciBackend {
         run: &Run,
     ) -> Result<(), BackendError> {
         all_services(service)?;
-        self.core.start(deployment, run).await
+        Box::pin(self.core.start(deployment, run)).await
     }
 
     async fn stop(
@@ -307,7 +307,7 @@ impl Backend for AciBackend {
         run: &Run,
     ) -> Result<(), BackendError> {
         all_services(service)?;
-        self.core.restart(deployment, run).await
+        Box::pin(self.core.restart(deployment, run)).await
     }
 
     async fn owned(&self, _pulled: &BTreeSet<String>) -> Result<Vec<Owned>, BackendError> {
@@ -328,11 +328,11 @@ impl Backend for AciBackend {
         for site in self.core.sites() {
             let shares = site.shares(deadline).await.map_err(|error| site.fault(error, "listing shares"))?;
             for share in shares.iter().filter(|share| site::is_of_agent(share, &self.core.agent)) {
-                let (Some(name), Some(tenant)) = (share.name.clone(), site::tenant_of(share)) else { continue };
+                let (Some(own), Some(tenant)) = (&share.name, site::tenant_of(share)) else { continue };
                 all.push(Owned {
                     kind: OwnedKind::Volume,
-                    id: site.share_path(&name),
-                    name,
+                    id: site.share_path(own),
+                    name: site::volume_of(share).map_or_else(|| own.clone(), |name| name.as_str().to_owned()),
                     tenant: Some(tenant),
                     region: Some(site.region.location.clone()),
                     bytes: share.properties.share_usage_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
@@ -404,8 +404,7 @@ impl Backend for AciBackend {
             let shares = site.shares(soon()).await.map_err(|error| site.fault(error, "listing shares"))?;
             for share in shares.iter().filter(|share| site::is_of_agent(share, &self.core.agent)) {
                 let bytes = share.properties.share_usage_bytes.and_then(|bytes| u64::try_from(bytes).ok());
-                let name = share.name.as_deref().and_then(|name| ObjectName::parse(name).ok());
-                if let (Some(bytes), Some(name)) = (bytes, name) {
+                if let (Some(bytes), Some(name)) = (bytes, site::volume_of(share)) {
                     all.push(VolumeSize { owner: site::tenant_of(share), name, bytes });
                 }
             }

@@ -8,7 +8,7 @@ use super::models::{
     AccountKeys, Attached, Capability, ContainerGroup, Logs, Secret, ShareProperties, ShareResource, TagsPatch, Usage,
 };
 use crate::config::AciRegion;
-use crate::domain::{AgentId, Subdomain, TenantId};
+use crate::domain::{AgentId, ObjectName, Subdomain, TenantId};
 
 /// The most lines that Azure gives of a log.
 const MOST_LINES: &str = "10000";
@@ -21,7 +21,7 @@ pub(super) struct Site<'a> {
     pub(super) region: &'a AciRegion,
 }
 
-impl<'a> Site<'a> {
+impl Site<'_> {
     fn resource_group(&self) -> String {
         format!("/subscriptions/{}/resourceGroups/{}", self.subscription, self.region.resource_group)
     }
@@ -181,6 +181,11 @@ pub(super) fn is_of_agent(share: &ShareResource, agent: &AgentId) -> bool {
 /// Whose it is.
 pub(super) fn tenant_of(share: &ShareResource) -> Option<Subdomain> {
     Subdomain::parse(metadata(share, tags::TENANT)?).ok()
+}
+
+/// The volume's name in the project: what a share's own name is made from.
+pub(super) fn volume_of(share: &ShareResource) -> Option<ObjectName> {
+    ObjectName::parse(metadata(share, tags::NAME)?).ok()
 }
 
 /// And under which identity.

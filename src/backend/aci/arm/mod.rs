@@ -17,7 +17,6 @@ mod error;
 mod operation;
 mod pace;
 mod retry;
-#[cfg_attr(not(test), expect(dead_code, reason = "logs are not followed yet"))]
 mod socket;
 mod source;
 #[cfg(test)]
