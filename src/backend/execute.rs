@@ -88,9 +88,8 @@ pub(super) async fn execute(plan: &Plan, hands: &impl Hands, run: &Run) -> Resul
             under_way.map(drop).collect::<()>().await;
             return Err(error);
         }
-        match plan.tasks[at].work {
-            Work::Await(step) => ready.extend(plan.steps[step].slot().map(|slot| hands.fall(slot))),
-            _ => {}
+        if let Work::Await(step) = plan.tasks[at].work {
+            ready.extend(plan.steps[step].slot().map(|slot| hands.fall(slot)));
         }
         for &dependent in &dependents[at] {
             waits[dependent] -= 1;
@@ -352,8 +351,15 @@ mod tests {
         let hands = Fake::default();
         execute(&plan(), &hands, &run()).await.expect("nothing is wrong");
         let done = hands.done.into_inner().unwrap();
-        let expected =
-            ["make volume v", "make web-1", "start web-1", "hooks of web-1", "Ready web-1", "last look at web-1"];
+        let expected = [
+            "make volume v",
+            "make web-1",
+            "start web-1",
+            "hooks of web-1",
+            "Ready web-1",
+            "fall of web-1",
+            "last look at web-1",
+        ];
         assert_eq!(done, expected);
     }
 
