@@ -16,7 +16,7 @@ use super::faults::Outcome;
 use super::program::{Life, Now, Program, fails, kind_of};
 use super::world::Delays;
 
-#[allow(clippy::struct_field_names, reason = "a resource group is one")]
+#[allow(clippy::struct_field_names, reason = "the resource group is what Azure calls it")]
 pub(super) struct Group {
     pub(super) subscription: String,
     pub(super) resource_group: String,
