@@ -49,12 +49,17 @@ pub(super) fn run() -> ExitCode {
     }
 }
 
+/// How many threads wait for the disk at a time. By default there are 512, and a start with many tenants used them: each
+/// keeps memory for some time.
+const DISK_THREADS: usize = 16;
+
 fn start() -> Result<ExitCode, ServeError> {
     harden();
     let config = Config::from_env(std::env::vars_os())?;
     telemetry::init(&config.log_filter, config.log_format)?;
     telemetry::log_panics();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(DISK_THREADS).build().map_err(ServeError::Runtime)?;
     let code = runtime.block_on(serve(config));
     // What still runs has had its time, or has been told twice to end.
     runtime.shutdown_background();
