@@ -37,7 +37,7 @@ async fn again_and_again() {
     let seed = std::env::var("Q8_TEST_SEED").map_or(0x5eed_0300, |text| text.parse().expect("a number"));
     let mut dice = Dice(seed);
     let names: Vec<String> = (0..TENANTS).map(|_| unique("chaos")).collect();
-    let kills = if whole() { 300 } else { 10 };
+    let kills = if whole() { 300 } else { 5 };
     for round in 0..kills {
         let operations: Vec<(String, Value)> = names.iter().map(|name| operation(&mut dice, name)).collect();
         let pause = Duration::from_millis(dice.roll(2500));
