@@ -30,7 +30,8 @@ async fn every_route_answers_in_its_shape() {
     let agent = agent().await;
     let tenant = Tenant::new(&agent, "shapes");
     let made = tenant.provision(STACK, json!({})).await;
-    let provisioned = ["status", "id", "subdomain", "project", "generation", "changed", "warnings", "services"];
+    let provisioned =
+        ["status", "id", "subdomain", "project", "backend", "generation", "changed", "warnings", "services"];
     assert_eq!(fields(&made), provisioned.into(), "{made}");
     assert_eq!((&made["id"], &made["subdomain"]), (&json!(tenant.id), &json!(tenant.name)));
     assert_eq!(made["project"], format!("q8-{}", tenant.name));
@@ -75,6 +76,7 @@ async fn every_route_answers_in_its_shape() {
         "version",
         "agent",
         "backend",
+        "backends",
         "policy",
         "capabilities",
         "host",
