@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
-use q8_agent::backend::{Action, Backend, BackendError, LogCursor, LogEvent, LogLine, LogQuery, Tail, Used};
+use q8_agent::backend::{Action, Backend, BackendError, LogCursor, LogEvent, LogLine, LogQuery, Sighting, Tail, Used};
 use q8_agent::domain::{ErrorCode, ObjectName};
 
 use super::{SLEEPS, Tenant, World, service, stack};
@@ -72,11 +72,9 @@ pub(crate) const TABLE: &[Apart] = &[
     ),
     Apart { behaviour: "one_service_restarts_alone", because: AS_A_WHOLE, instead: Instead::WholeOnly },
     Apart { behaviour: "a_named_service_stops_and_starts_alone", because: AS_A_WHOLE, instead: Instead::WholeOnly },
-    is(
-        "a_completed_service_is_not_run_again",
-        "one-shots run at each start of the group",
-        |backend, world| one_shots_run_at_each_start(backend, world).boxed(),
-    ),
+    is("a_completed_service_is_not_run_again", "one-shots run at each start of the group", |backend, world| {
+        one_shots_run_at_each_start(backend, world).boxed()
+    }),
     is("a_change_recreates_its_service_only", AS_A_WHOLE, |backend, world| {
         a_change_restarts_all_where_they_are(backend, world).boxed()
     }),
@@ -189,7 +187,10 @@ impl Apart {
                     backend.start(tenant.deployed(), Some(&web), &run).await,
                 ] {
                     let error = answer.expect_err(because);
-                    assert!(matches!(&error, BackendError::Unsupported { field, .. } if field == "service"), "{error:?}");
+                    assert!(
+                        matches!(&error, BackendError::Unsupported { field, .. } if field == "service"),
+                        "{error:?}"
+                    );
                 }
                 assert_eq!(tenant.identities().await, before);
                 tenant.purge().await;
@@ -356,16 +357,14 @@ async fn nothing_is_held(backend: &dyn Backend, world: &World) {
 }
 
 async fn a_watch_tells_the_last_end(backend: &dyn Backend, world: &World) {
-    use q8_agent::backend::Sighting;
     let mut tenant = Tenant::new(backend, world, "dies");
     let mut sightings = backend.watch().await.expect("it can be watched");
     let dies = r#"entrypoint: ["sh", "-c", "sleep 1; exit 3"]"#;
     tenant.up(&stack(&[("bad", &[dies, "restart: always"])], "")).await.expect("it comes up");
     let ended = loop {
         let next = tokio::time::timeout(Duration::from_secs(100), sightings.next()).await;
-        match next.expect("something is told in time").expect("the watch goes on") {
-            Sighting::Ended(ended) => break ended,
-            _ => continue,
+        if let Sighting::Ended(ended) = next.expect("something is told in time").expect("the watch goes on") {
+            break ended;
         }
     };
     assert_eq!((ended.code, ended.requested, ended.service.as_str()), (3, false, "bad"));

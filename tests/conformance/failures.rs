@@ -151,8 +151,8 @@ pub(crate) async fn a_crash_is_drift(backend: &dyn Backend, world: &World) {
     let plan = tenant.plan(tenant.deployed()).await;
     let drift: Vec<Action> =
         plan.steps.iter().map(|step| step.action).filter(|action| *action != Action::Keep).collect();
-    // A group starts as a whole.
-    let wanted = if world.grouped { &[Action::Start; 2][..] } else { &[Action::Start] };
+    // A group starts again as a whole.
+    let wanted = if world.grouped { &[Action::Restart; 2][..] } else { &[Action::Start] };
     assert_eq!(drift, wanted, "{plan:#?}");
     assert_eq!(tenant.containers().await["a-1"].status.exit_code, Some(5));
     tenant.purge().await;

@@ -35,13 +35,7 @@ fn three(world: &World) -> String {
                     "depends_on: {db: {condition: service_healthy}, migrate: {condition: service_completed_successfully}}",
                 ],
             ),
-            (
-                "migrate",
-                &[
-                    r#"entrypoint: ["sh", "-c", "sleep 0.2; echo migrated"]"#,
-                    after_db,
-                ],
-            ),
+            ("migrate", &[r#"entrypoint: ["sh", "-c", "sleep 0.2; echo migrated"]"#, after_db]),
             ("db", &[SLEEPS, HEALTHY]),
         ],
         "",

@@ -138,8 +138,7 @@ pub(crate) async fn start_first_is_not_for_all(backend: &dyn Backend, world: &Wo
 
 pub(crate) async fn dependents_stop_before_what_they_depend_on(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "stopfirst");
-    let db =
-        r#"entrypoint: ["sh", "-c", "test -f /data/first || test -f /data/left || exit 9; rm /data/first; sleep 3600"]"#;
+    let db = r#"entrypoint: ["sh", "-c", "test -f /data/first || test -f /data/left || exit 9; rm /data/first; sleep 3600"]"#;
     let leaves = r#"pre_stop: [{command: ["touch", "/data/left"]}]"#;
     let text = |value: &str| {
         stack(

@@ -22,7 +22,7 @@ impl Core {
     pub(super) async fn stop(&self, tenant: &TenantRef, deadline: Instant) -> Result<(), BackendError> {
         let site = self.site(tenant)?;
         let name = names::group(tenant.project().as_str());
-        match self.group(tenant, deadline).await? {
+        match self.own(tenant, deadline).await? {
             None => return Ok(()),
             Some(group) if is_stopped(&group) => return Ok(()),
             Some(_) => {}
@@ -66,18 +66,28 @@ impl Core {
             Some(group) if !is_stopped(&group) => {}
             _ => return self.start(deployment, run).await,
         }
-        let name = names::group(deployment.tenant.project().as_str());
-        let restarted = site.act(&name, "restart", run.deadline).await;
+        self.restart_group(site, &deployment.tenant, run.deadline).await?;
+        self.start(deployment, run).await
+    }
+
+    /// `POST restart`, until the group is on its way no more.
+    pub(super) async fn restart_group(
+        &self,
+        site: Site<'_>,
+        tenant: &TenantRef,
+        deadline: Instant,
+    ) -> Result<(), BackendError> {
+        let name = names::group(tenant.project().as_str());
+        let restarted = site.act(&name, "restart", deadline).await;
         let restarted = restarted.map_err(|error| site.fault(error, "restarting the group"))?;
         if let Some(pending) = restarted.pending {
-            let ended = site.arm.wait(&pending, run.deadline, &mut |_| Ok(())).await;
+            let ended = site.arm.wait(&pending, deadline, &mut |_| Ok(())).await;
             ended.map_err(|error| site.fault(error, "restarting the group"))?;
         }
-        self.until(&deployment.tenant, run.deadline, "waiting for the group to restart", |group| {
+        self.until(tenant, deadline, "waiting for the group to restart", |group| {
             group.is_some_and(|group| !is_changing(group))
         })
-        .await?;
-        self.start(deployment, run).await
+        .await
     }
 
     pub(super) async fn remove(
@@ -87,7 +97,7 @@ impl Core {
         deadline: Instant,
     ) -> Result<Removed, BackendError> {
         let site = self.site(tenant)?;
-        let live = self.group(tenant, deadline).await?;
+        let live = self.own(tenant, deadline).await?;
         if live.is_some() {
             self.delete_group(site, &names::group(tenant.project().as_str()), deadline).await?;
         }

@@ -121,7 +121,7 @@ impl Core {
         run: &Run,
     ) -> Result<(), BackendError> {
         let site = self.site(&wanted.tenant)?;
-        let way = way(live, &converted, wanted.desired);
+        let way = way(live, &converted, wanted);
         for share in &converted.shares {
             run.progress.report(format!("making share {}", share.name));
             let made = site.put_share(share, run.deadline).await;
@@ -136,6 +136,12 @@ impl Core {
             Way::Start => {
                 run.progress.report("starting the group");
                 self.start_group(site, &converted.name, run.deadline, &run.progress).await?;
+                let set = site.set_tags(&converted.name, &converted.group, run.deadline).await;
+                set.map_err(|error| site.fault(error, "setting tags"))?;
+            }
+            Way::Restart { .. } => {
+                run.progress.report("restarting the group");
+                self.restart_group(site, &wanted.tenant, run.deadline).await?;
                 let set = site.set_tags(&converted.name, &converted.group, run.deadline).await;
                 set.map_err(|error| site.fault(error, "setting tags"))?;
             }
@@ -334,6 +340,10 @@ impl Core {
             if ended && !(may_end && status.exit_code == Some(0)) && is_over(project, &container, may_end) {
                 let code = status.exit_code.unwrap_or(-1);
                 let logs = last_words(site, &converted.name, status.name.as_str(), deadline).await;
+                if let Some(output) = states::ended_by_probe(group, status.name.as_str()) {
+                    let details = FailureDetails { exit_code: None, health_output: Some(output), logs };
+                    return Some(BackendError::ServiceUnhealthy { service, details: Box::new(details) });
+                }
                 let details = Box::new(FailureDetails { exit_code: Some(code), health_output: None, logs });
                 return Some(BackendError::ServiceExited {
                     service,
@@ -359,13 +369,13 @@ impl Core {
     ) -> Result<(), BackendError> {
         let deadline = Instant::now() + PUT_BACK;
         let site = self.site(tenant)?;
-        let live = self.group(tenant, deadline).await?;
         let Some(wanted) = deployment else {
-            if live.is_some() {
+            if self.own(tenant, deadline).await?.is_some() {
                 self.delete_group(site, &names::group(tenant.project().as_str()), deadline).await?;
             }
             return self.undo_shares(site, tenant, undo, deadline).await;
         };
+        let live = self.group(tenant, deadline).await?;
         let run = Run {
             deadline,
             progress: Progress::new(),
@@ -378,14 +388,14 @@ impl Core {
         let credentials = self.credentials_for(wanted, &run);
         let converted = self.convert(wanted, live.as_ref(), &credentials)?;
         let runs_as_it_should = wanted.desired == DesiredState::Running || live.as_ref().is_some_and(is_stopped);
-        match way(live.as_ref(), &converted, wanted.desired) {
+        match way(live.as_ref(), &converted, wanted) {
             Way::Keep if runs_as_it_should => {}
             Way::Tags if runs_as_it_should => {
                 let set = site.set_tags(&converted.name, &converted.group, deadline).await;
                 set.map_err(|error| site.fault(error, "setting tags"))?;
             }
             // What was stopped by somebody, or has failed by itself, is not what an undo is about.
-            Way::Start if undo.is_none() => {}
+            Way::Start | Way::Restart { .. } if undo.is_none() => {}
             Way::Keep | Way::Tags => self.stop(tenant, deadline).await?,
             _ => self.bring(wanted, live.as_ref(), converted, &credentials, &run).await?,
         }
