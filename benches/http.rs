@@ -58,7 +58,7 @@ async fn compare() {
     for number in 0..TENANTS {
         let body = json!({
             "id": format!("id-{number}"), "subdomain": format!("t{number}"),
-            "compose_content": "services:\n  web:\n    image: web\n  db:\n    image: db\n",
+            "compose_content": "services:\n  web: {image: web, mem_limit: 16m}\n  db: {image: db, mem_limit: 16m}\n",
         });
         agent.post("/v1/tenants/provision", &body).await.expect(201);
     }

@@ -13,6 +13,7 @@ use futures::future::try_join_all;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::plan::{After, Slot, Until, Work};
 use super::{Action, BackendError, Plan, PlannedObject, Run, Step, StepState};
@@ -69,9 +70,8 @@ pub(super) async fn execute(plan: &Plan, hands: &impl Hands, run: &Run) -> Resul
             dependents[after.task].push(at);
         }
     }
-    let mut making = plan.tasks.iter().filter(|task| matches!(task.work, Work::Make(_))).count();
     run.progress.planned(plan.tasks.iter().filter(|task| !is_idle(task.work)).count());
-    let doer = Doer { plan, hands, run, slots: Semaphore::new(PARALLEL) };
+    let doer = Doer { plan, hands, run, slots: Semaphore::new(PARALLEL), given_up: CancellationToken::new() };
     let mut under_way: FuturesUnordered<_> =
         (0..plan.tasks.len()).filter(|&at| waits[at] == 0).map(|at| doer.perform(at)).collect();
     let mut ready = FuturesUnordered::new();
@@ -84,15 +84,12 @@ pub(super) async fn execute(plan: &Plan, hands: &impl Hands, run: &Run) -> Resul
         };
         let Some((at, result)) = next else { break };
         if let Err(error) = result {
-            if making > 0 {
-                under_way.map(drop).collect::<()>().await;
-            }
+            doer.given_up.cancel();
+            under_way.map(drop).collect::<()>().await;
             return Err(error);
         }
-        match plan.tasks[at].work {
-            Work::Make(_) => making -= 1,
-            Work::Await(step) => ready.extend(plan.steps[step].slot().map(|slot| hands.fall(slot))),
-            _ => {}
+        if let Work::Await(step) = plan.tasks[at].work {
+            ready.extend(plan.steps[step].slot().map(|slot| hands.fall(slot)));
         }
         for &dependent in &dependents[at] {
             waits[dependent] -= 1;
@@ -110,6 +107,8 @@ pub(super) async fn execute(plan: &Plan, hands: &impl Hands, run: &Run) -> Resul
         return Ok(());
     }
     tokio::select! {
+        biased;
+        Some(error) = ready.next() => Err(error),
         looked = hands.last_look(&started) => looked,
         () = run.cancel.cancelled() => Err(BackendError::Cancelled),
     }
@@ -131,6 +130,8 @@ struct Doer<'a, H> {
     hands: &'a H,
     run: &'a Run,
     slots: Semaphore,
+    /// Only what is being made goes on.
+    given_up: CancellationToken,
 }
 
 impl<H: Hands> Doer<'_, H> {
@@ -140,15 +141,28 @@ impl<H: Hands> Doer<'_, H> {
 
     async fn carry_out(&self, at: usize) -> Result<(), BackendError> {
         let task = &self.plan.tasks[at];
-        try_join_all(task.after.iter().map(|after| self.condition(after))).await?;
-        if !task.pause.is_zero() {
-            self.rest(task.pause, "waiting between two groups of containers").await?;
+        let conditions = async {
+            try_join_all(task.after.iter().map(|after| self.condition(after))).await?;
+            if !task.pause.is_zero() {
+                self.rest(task.pause, "waiting between two groups of containers").await?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            reached = conditions => reached?,
+            () = self.given_up.cancelled() => return Err(BackendError::Cancelled),
         }
         let Some(step) = task.work.step().map(|step| &self.plan.steps[step]) else { return Ok(()) };
         let Some(action) = action(task.work) else { return Ok(()) };
         let (progress, object) = (&self.run.progress, step.object.to_string());
         progress.step(object.clone(), action, StepState::Begun);
-        let done = self.work(task.work, step).await;
+        let making = matches!(task.work, Work::Make(_));
+        let done = tokio::select! {
+            biased;
+            done = self.work(task.work, step) => done,
+            () = self.given_up.cancelled(), if !making => return Err(BackendError::Cancelled),
+        };
         let state = if done.is_ok() { StepState::Done } else { StepState::Failed };
         progress.step(object, action, state);
         if let Some(slot) = step.slot() {
@@ -337,8 +351,15 @@ mod tests {
         let hands = Fake::default();
         execute(&plan(), &hands, &run()).await.expect("nothing is wrong");
         let done = hands.done.into_inner().unwrap();
-        let expected =
-            ["make volume v", "make web-1", "start web-1", "hooks of web-1", "Ready web-1", "last look at web-1"];
+        let expected = [
+            "make volume v",
+            "make web-1",
+            "start web-1",
+            "hooks of web-1",
+            "Ready web-1",
+            "fall of web-1",
+            "last look at web-1",
+        ];
         assert_eq!(done, expected);
     }
 

@@ -7,7 +7,7 @@
 //!  start first:   the new one starts ─▶ it is well ─▶ the old one stops
 //! ```
 //!
-//! A container starts when what its service depends on has reached the condition, and until then the one that it replaces
+//! Without a container from before, nothing waits for `all made`. A container starts when what its service depends on has reached the condition, and until then the one that it replaces
 //! goes on. With `update_config` a service is
 //! replaced in groups, each after the one before. A network can be made anew only when nothing runs on it: what is on it
 //! stops first of all.
@@ -170,16 +170,21 @@ impl<'a> Graph<'a> {
         gate.map(done).into_iter().collect()
     }
 
-    /// Old containers stop, new ones start.
+    /// Old containers stop, new ones start. Where there is nothing yet that could be disturbed, a container starts as soon as
+    /// it is made, whatever else is still being made.
     fn bring_up(&mut self) {
         let gate = self.gate();
+        let disturbs = self.containers().any(|(_, slot)| slot.existing.is_some());
         for (at, slot) in self.containers() {
             let rolling = self.around.rolling.get(slot.service);
             let replaces = slot.action == Action::Recreate;
             let stops = replaces || slot.action == Action::Restart;
             let starts = matches!(slot.action, Action::Create | Action::Start) || stops;
             let start_first = replaces && !self.around.asleep && rolling.is_some_and(|rolling| rolling.start_first);
-            let mut before = gate.clone();
+            let mut before = match self.of[at].make {
+                Some(make) if !disturbs => vec![done(make)],
+                _ => gate.clone(),
+            };
             if stops && !start_first && !self.of[at].early {
                 let stop = self.add(Work::Stop(at), gate.clone());
                 self.of[at].stop = Some(stop);

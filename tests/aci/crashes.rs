@@ -21,7 +21,7 @@ async fn a_first_provision_leaves_nothing() {
     let mut agent = options(&double).start().await;
     for moment in MOMENTS {
         let name = super::unique("first");
-        let body = Tenant { agent: &agent, name: name.clone() }.body(ONE, json!({}));
+        let body = Tenant { agent: &agent, name: name.clone() }.body(ONE, &json!({}));
         super::begin(&agent, "/v1/tenants/provision", &body).await;
         tokio::time::sleep(Duration::from_millis(moment)).await;
         agent.kill();
@@ -36,7 +36,7 @@ async fn a_first_provision_leaves_nothing() {
         })
         .await;
         let tenant = Tenant { agent: &agent, name };
-        tenant.provision(ONE, json!({})).await;
+        tenant.provision(ONE, &json!({})).await;
         tenant.becomes("running").await;
         tenant.act("teardown", "?purge=true").await.expect(200);
         assert_eq!((double.groups().len(), double.shares().len()), (0, 0), "{moment} ms");
@@ -51,7 +51,7 @@ async fn an_update_and_a_teardown_are_finished_or_undone() {
     let mut agent = options(&double).start().await;
     for moment in MOMENTS {
         let name = super::unique("update");
-        Tenant { agent: &agent, name: name.clone() }.provision(ONE, json!({})).await.expect(201);
+        Tenant { agent: &agent, name: name.clone() }.provision(ONE, &json!({})).await.expect(201);
         let body = json!({"subdomain": name, "compose_content": TWO});
         super::begin(&agent, "/v1/tenants/update", &body).await;
         tokio::time::sleep(Duration::from_millis(moment)).await;

@@ -35,7 +35,7 @@ async fn every_call_may_fail_once_in_every_way() {
         disturb("GET", "*containerGroups/*");
         disturb("PUT", "*shares*");
         disturb("POST", "*listKeys*");
-        tenant.provision(STACK, json!({})).await.expect(201);
+        tenant.provision(STACK, &json!({})).await.expect(201);
         disturb("PUT", "*containerGroups*");
         tenant.update(CHANGED).await.expect(200);
         disturb("POST", "*stop*");
@@ -60,7 +60,7 @@ async fn operations_are_followed_in_every_form() {
         for retry_after in [None, Some(1)] {
             double.set(|settings| (settings.form, settings.retry_after) = (form, retry_after));
             let tenant = Tenant::new(&agent, "form");
-            tenant.provision(STACK, json!({})).await.expect(201);
+            tenant.provision(STACK, &json!({})).await.expect(201);
             tenant.becomes("running").await;
             tenant.act("stop", "").await.expect(200);
             tenant.act("start", "").await.expect(200);
@@ -81,7 +81,7 @@ async fn an_operation_that_fails_says_why() {
         Outcome::Events { name: "Broken", message: "the cable was cut" },
     ] {
         double.outcome(&tenant.group(), Work::Create, outcome);
-        let told = tenant.provision(STACK, json!({})).await.refused(502, "BACKEND_ERROR");
+        let told = tenant.provision(STACK, &json!({})).await.refused(502, "BACKEND_ERROR");
         assert!(told["error"].as_str().is_some_and(|text| text.contains("the cable was cut")), "{told}");
         assert_eq!((double.groups().len(), double.shares().len()), (0, 0));
     }
@@ -95,7 +95,7 @@ async fn one_that_never_ends_is_given_up_at_the_deadline() {
     let tenant = Tenant::new(&agent, "stuck");
     double.outcome(&tenant.group(), Work::Create, Outcome::Stuck);
     let begun = std::time::Instant::now();
-    tenant.provision(STACK, json!({})).await.refused(504, "DEADLINE_EXCEEDED");
+    tenant.provision(STACK, &json!({})).await.refused(504, "DEADLINE_EXCEEDED");
     assert!(begun.elapsed() < Duration::from_secs(60));
     assert_eq!(double.groups().len(), 0);
 }

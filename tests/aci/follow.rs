@@ -13,7 +13,7 @@ async fn followed_lines_come_once_and_go_on_at_a_cursor() {
     let double = ArmDouble::start().await;
     let agent = options(&double).start().await;
     let tenant = Tenant::new(&agent, "lines");
-    tenant.provision(STACK, json!({})).await.expect(201);
+    tenant.provision(STACK, &json!({})).await.expect(201);
     let path = format!("/v1/tenants/logs/{}?follow=true", tenant.name);
     let mut lines = agent.stream(&path, &[("accept", "application/x-ndjson")]).await;
     let mut seen = Vec::new();
@@ -46,7 +46,7 @@ async fn a_container_that_dies_and_a_new_address_are_seen() {
     let double = ArmDouble::start().await;
     let agent = options(&double).start().await;
     let tenant = Tenant::new(&agent, "dies");
-    tenant.provision(STACK, json!({})).await.expect(201);
+    tenant.provision(STACK, &json!({})).await.expect(201);
     let before = tenant.becomes("running").await;
     double.kill("rg-east", &tenant.group(), "web", 9);
     eventually("the restart is counted", PATIENCE, async || {

@@ -33,7 +33,7 @@ async fn a_tenant_lives_is_changed_and_goes() {
     let agent = options(&double).start().await;
     let tenant = Tenant::new(&agent, "cloud");
 
-    let made = tenant.provision(STACK, rest()).await.expect(201);
+    let made = tenant.provision(STACK, &rest()).await.expect(201);
     assert_eq!(made["status"], "provisioned", "{made}");
     let warnings = made["warnings"].to_string();
     assert!(warnings.contains("localhost"), "{warnings}");
@@ -52,7 +52,7 @@ async fn a_tenant_lives_is_changed_and_goes() {
 
     // The same again is nothing.
     double.take_requests();
-    let again = tenant.provision(STACK, rest()).await.expect(200);
+    let again = tenant.provision(STACK, &rest()).await.expect(200);
     assert_eq!(again["changed"], false, "{again}");
     assert!(double.take_requests().iter().all(|heard| heard.method == "GET"), "nothing is written");
 
@@ -108,7 +108,7 @@ async fn what_a_group_cannot_do_is_refused_before_any_call() {
         ("services: {a: {image: x, restart: always}, b: {image: x, restart: 'no'}}", "services.b.restart"),
         ("services: {a: {image: x, network_mode: 'none'}}", "services.a.network_mode"),
     ] {
-        let told = tenant.provision(compose, json!({})).await.refused(422, "UNSUPPORTED_ON_BACKEND");
+        let told = tenant.provision(compose, &json!({})).await.refused(422, "UNSUPPORTED_ON_BACKEND");
         assert_eq!(told["field"], field, "{told}");
     }
     assert!(double.take_requests().iter().all(|heard| !heard.path.contains(&tenant.group())), "nothing was asked");
@@ -121,11 +121,11 @@ async fn private_images_need_credentials_each_time() {
     let agent = options(&double).start().await;
     let tenant = Tenant::new(&agent, "private");
     let compose = format!("services: {{web: {{image: '{PRIVATE_REGISTRY}/shop/web'}}}}");
-    let told = tenant.provision(&compose, json!({})).await;
+    let told = tenant.provision(&compose, &json!({})).await;
     assert!(matches!(told.status.as_u16(), 404 | 422 | 502), "{}", told.text());
     assert_eq!(double.groups().len(), 0, "nothing is left");
     let auth = json!([{"registry": PRIVATE_REGISTRY, "username": REGISTRY_USER, "password": REGISTRY_PASSWORD}]);
-    tenant.provision(&compose, json!({"registry_auth": auth})).await.expect(201);
+    tenant.provision(&compose, &json!({"registry_auth": auth})).await.expect(201);
     tenant.becomes("running").await;
     double.assert_clean();
 }
@@ -136,12 +136,12 @@ async fn a_container_that_crashes_is_undone() {
     let agent = options(&double).start().await;
     let tenant = Tenant::new(&agent, "crash");
     let told =
-        tenant.provision("services: {web: {image: example/crash}}", json!({})).await.refused(502, "SERVICE_EXITED");
+        tenant.provision("services: {web: {image: example/crash}}", &json!({})).await.refused(502, "SERVICE_EXITED");
     assert_eq!((&told["field"], &told["details"]["exit_code"]), (&json!("services.web"), &json!(1)), "{told}");
     assert!(told["details"]["logs"].to_string().contains("it crashes"), "{told}");
     assert_eq!(double.groups().len(), 0, "nothing is left");
 
-    tenant.provision("services: {web: {image: example/chatty}}", json!({})).await.expect(201);
+    tenant.provision("services: {web: {image: example/chatty}}", &json!({})).await.expect(201);
     tenant.update("services: {web: {image: example/crash}}").await.refused(502, "SERVICE_EXITED");
     let status = tenant.becomes("running").await;
     assert_eq!(

@@ -50,7 +50,7 @@ impl<'a> Tenant<'a> {
         Self { agent, name: unique(prefix) }
     }
 
-    fn body(&self, compose: &str, rest: Value) -> Value {
+    fn body(&self, compose: &str, rest: &Value) -> Value {
         let mut body = json!({
             "id": format!("id-{}", self.name), "subdomain": self.name, "compose_content": compose,
             "placement": {"backend": "aci"},
@@ -61,7 +61,7 @@ impl<'a> Tenant<'a> {
         body
     }
 
-    async fn provision(&self, compose: &str, rest: Value) -> Answer {
+    async fn provision(&self, compose: &str, rest: &Value) -> Answer {
         self.agent.post("/v1/tenants/provision", &self.body(compose, rest)).await
     }
 

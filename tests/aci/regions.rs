@@ -13,12 +13,12 @@ async fn the_region_is_the_one_that_was_asked_for() {
     let double = ArmDouble::start().await;
     let agent = options(&double).start().await;
     let tenant = Tenant::new(&agent, "west");
-    let told = tenant.provision(STACK, json!({"placement": {"backend": "aci", "region": "moon"}})).await;
+    let told = tenant.provision(STACK, &json!({"placement": {"backend": "aci", "region": "moon"}})).await;
     assert_eq!(told.refused(422, "UNSUPPORTED_ON_BACKEND")["field"], "placement.region");
-    tenant.provision(STACK, json!({"placement": {"backend": "aci", "region": "westeurope"}})).await.expect(201);
+    tenant.provision(STACK, &json!({"placement": {"backend": "aci", "region": "westeurope"}})).await.expect(201);
     assert_eq!(tenant.becomes("running").await["region"], "westeurope");
     assert!(double.group("rg-west", &tenant.group()).is_some());
-    let moved = tenant.provision(STACK, json!({"placement": {"backend": "aci", "region": "eastus"}})).await;
+    let moved = tenant.provision(STACK, &json!({"placement": {"backend": "aci", "region": "eastus"}})).await;
     moved.refused(409, "PLACEMENT_CHANGE");
     double.assert_clean();
 }
@@ -29,18 +29,18 @@ async fn a_full_region_is_named_and_the_next_one_is_taken_if_the_request_allows(
     let agent = options(&double).start().await;
     let tenant = Tenant::new(&agent, "full");
     double.region("eastus", |region| region.cores = 0.0);
-    let told = tenant.provision(STACK, json!({})).await;
+    let told = tenant.provision(STACK, &json!({})).await;
     assert!(told.status.as_u16() >= 400, "{}", told.text());
     assert!(told.text().contains("eastus"));
     assert_eq!(double.groups().len(), 0);
-    tenant.provision(STACK, json!({"placement": {"backend": "aci", "fallback": true}})).await.expect(201);
+    tenant.provision(STACK, &json!({"placement": {"backend": "aci", "fallback": true}})).await.expect(201);
     assert_eq!(tenant.becomes("running").await["region"], "westeurope");
 
     // And when it shows only in the middle of the creation.
     double.region("eastus", |region| region.cores = 100.0);
     let other = Tenant::new(&agent, "late");
     double.outcome(&other.group(), Work::Create, Outcome::no_capacity());
-    other.provision(STACK, json!({"placement": {"backend": "aci", "fallback": true}})).await.expect(201);
+    other.provision(STACK, &json!({"placement": {"backend": "aci", "fallback": true}})).await.expect(201);
     assert_eq!(other.becomes("running").await["region"], "westeurope");
     assert!(double.group("rg-east", &other.group()).is_none(), "what was begun is gone");
     double.assert_clean();
@@ -53,11 +53,11 @@ async fn a_taken_dns_label_becomes_another_one_and_stays_it() {
     let tenant = Tenant::new(&agent, "label");
     let stack = "services: {web: {image: example/web, ports: ['80:80']}}";
     double.fault(Rule::new("PUT", "*containerGroups*", Fault::refused(400, "DnsNameLabelAlreadyTaken")));
-    tenant.provision(stack, json!({})).await.expect(201);
+    tenant.provision(stack, &json!({})).await.expect(201);
     assert_eq!(double.calm(), 1);
     let sent = double.sent("rg-east", &tenant.group()).expect("it is there");
     assert_ne!(sent["properties"]["ipAddress"]["dnsNameLabel"], json!(tenant.name));
-    assert_eq!(tenant.provision(stack, json!({})).await.expect(200)["changed"], false);
+    assert_eq!(tenant.provision(stack, &json!({})).await.expect(200)["changed"], false);
     double.assert_clean();
 }
 
@@ -65,7 +65,7 @@ async fn a_taken_dns_label_becomes_another_one_and_stays_it() {
 async fn an_agent_without_azure_says_so() {
     let agent = Options::memory().start().await;
     let tenant = Tenant::new(&agent, "none");
-    let told = tenant.provision(STACK, json!({})).await.refused(422, "BACKEND_NOT_CONFIGURED");
+    let told = tenant.provision(STACK, &json!({})).await.refused(422, "BACKEND_NOT_CONFIGURED");
     assert_eq!(told["field"], "placement.backend");
 }
 
@@ -78,5 +78,5 @@ async fn wrong_credentials_show_and_touch_nobody_else() {
     let here = json!({"id": "here", "subdomain": "here", "compose_content": "services: {a: {image: x}}"});
     agent.post("/v1/tenants/provision", &here).await.expect(201);
     let tenant = Tenant::new(&agent, "wrong");
-    tenant.provision(STACK, json!({})).await.refused(503, "BACKEND_UNAVAILABLE");
+    tenant.provision(STACK, &json!({})).await.refused(503, "BACKEND_UNAVAILABLE");
 }

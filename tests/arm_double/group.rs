@@ -16,6 +16,7 @@ use super::faults::Outcome;
 use super::program::{Life, Now, Program, fails, kind_of, said};
 use super::world::Delays;
 
+#[allow(clippy::struct_field_names, reason = "the resource group is what Azure calls it")]
 pub(super) struct Group {
     pub(super) subscription: String,
     pub(super) resource_group: String,
@@ -207,17 +208,16 @@ impl Group {
     /// Everything that a container has written in this run.
     pub(super) fn lines(&self, container: &str, now: Millis) -> Option<Vec<(Millis, String)>> {
         let found = self.containers("containers").into_iter().find(|c| name(c) == container);
-        let mut lines = match found {
-            Some(container) => self.life(container, now).map(|life| life.lines).unwrap_or_default(),
-            None => {
-                let init = self.containers("initContainers").into_iter().find(|c| name(c) == container)?;
-                let (_, start, end, _) = self.inits().into_iter().find(|(name, ..)| name == container)?;
-                let program = Program::of(init, &self.run.delays);
-                if start <= now {
-                    Life::of(&program, "Never", start, end.min(now), &self.run.delays, &[]).lines
-                } else {
-                    Vec::new()
-                }
+        let mut lines = if let Some(container) = found {
+            self.life(container, now).map(|life| life.lines).unwrap_or_default()
+        } else {
+            let init = self.containers("initContainers").into_iter().find(|c| name(c) == container)?;
+            let (_, start, end, _) = self.inits().into_iter().find(|(name, ..)| name == container)?;
+            let program = Program::of(init, &self.run.delays);
+            if start <= now {
+                Life::of(&program, "Never", start, end.min(now), &self.run.delays, &[]).lines
+            } else {
+                Vec::new()
             }
         };
         lines.extend(self.written.get(container).into_iter().flatten().cloned());

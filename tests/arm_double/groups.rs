@@ -115,7 +115,7 @@ impl State {
             return refusal;
         }
         let tags = &entered.body["tags"];
-        for refusal in rules::wrong_tags(tags) {
+        if let Some(refusal) = rules::wrong_tags(tags).into_iter().next() {
             self.violation(format!("{}: {}", key.2, refusal.message));
             return Answer::error(400, refusal.code, refusal.message);
         }

@@ -251,8 +251,8 @@ impl ArmDouble {
     /// Changes the secret of the application: what agents have is worth nothing any more.
     pub(crate) fn change_secret(&self, secret: &str) {
         let mut state = self.state();
-        state.tokens.secret = secret.to_owned();
-        state.tokens.assertion = secret.to_owned();
+        secret.clone_into(&mut state.tokens.secret);
+        secret.clone_into(&mut state.tokens.assertion);
         state.tokens.good.clear();
     }
 

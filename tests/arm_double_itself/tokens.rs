@@ -65,7 +65,9 @@ async fn tokens_are_checked_and_expire() {
     assert!(header(&answer, "www-authenticate").contains("authorization_uri"));
     let stranger = Scene { token: "made-up".to_owned(), ..Scene::new().await };
     refused(&stranger.get(&path).await, 401, "InvalidAuthenticationToken");
-    let scene = Scene::new().await;
+    let double = ArmDouble::start().await;
+    let token = token(&double).await;
+    let scene = Scene { double, token };
     scene.double.advance(Duration::from_secs(3600));
     refused(&scene.get(&path).await, 401, "ExpiredAuthenticationToken");
     let headers: Vec<_> = usual("").into_iter().filter(|(name, _)| *name != "authorization").collect();

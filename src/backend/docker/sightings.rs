@@ -29,6 +29,8 @@ use crate::domain::{AgentId, ContainerId, Health, ServiceName, Subdomain};
 const BEAT: Duration = Duration::from_secs(1);
 /// Events of one container within this time cost one look.
 const SETTLE: Duration = Duration::from_millis(10);
+/// What was made is about to be started: that is then seen by the same look.
+const NEWBORN: Duration = Duration::from_secs(1);
 /// And a container is looked at no more often than this, whatever it does.
 const PACE: Duration = Duration::from_millis(200);
 /// How many containers are looked at at a time.
@@ -195,7 +197,15 @@ impl Watching {
         let service = attributes.get(labels::SERVICE).and_then(|name| ServiceName::parse(name).ok());
         // What lacks one of these is no service's container, and status has none of it either.
         let (Some(container), Some(tenant), Some(service)) = (id, tenant, service) else { return };
+        let mut settle = SETTLE;
         match event.action.as_deref().unwrap_or_default() {
+            // Each run of a healthcheck has three of them; what they change has an event of its own.
+            action if action.starts_with("exec_") => return,
+            "attach" | "detach" | "resize" | "top" | "archive-path" | "extract-to-dir" | "export" | "commit"
+            | "copy" => {
+                return;
+            }
+            "create" => settle = NEWBORN,
             "kill" => {
                 self.killed.insert(container);
                 return;
@@ -219,14 +229,16 @@ impl Watching {
             }
             _ => {}
         }
-        self.is_due(container, tenant, SETTLE);
+        self.is_due(container, tenant, settle);
     }
 
     /// The container is to be looked at, soon if it has not been lately.
     fn is_due(&mut self, container: ContainerId, tenant: Subdomain, after: Duration) {
         let now = Instant::now();
         let paced = self.known.get(&container).map_or(now, |known| known.looked + PACE);
-        self.due.entry(container).or_insert(Due { tenant, since: now, at: paced.max(now + after) });
+        let at = paced.max(now + after);
+        let due = self.due.entry(container).or_insert(Due { tenant, since: now, at });
+        due.at = due.at.min(at);
     }
 
     fn begin_looks(&mut self) {

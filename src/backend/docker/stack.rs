@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
+use tokio::time::Instant;
 
 use super::engine::Engine;
 use super::leases::Claims;
 use super::networks::SubnetPool;
 use super::observe::{Container, Observed, State};
-use super::watch::{self, Watch};
-use super::{apply, convert, hooks, labels, leases, start, stop};
+use super::watch::{self, Probation, Started, Watch};
+use super::{apply, convert, hooks, labels, leases, start, status, stop};
 use crate::backend::converge::is_one_shot;
 use crate::backend::execute::{Goal, Hands, execute};
 use crate::backend::plan::Slot;
 use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, PreStop, ResolvedImages, Run, Step};
 use crate::compose::{RestartPolicy, Service};
-use crate::domain::{ContainerId, ContainerName, ServiceName};
+use crate::domain::{ContainerId, ContainerName, Health, ServiceName};
 
 /// One tenant's stack while a plan is carried out.
 pub(super) struct Stack<'a> {
@@ -35,8 +35,8 @@ pub(super) struct Stack<'a> {
     made: Mutex<BTreeMap<(ServiceName, u32), ContainerId>>,
     /// Containers that were told to stop, so that their hooks run once.
     told: Mutex<BTreeSet<ContainerId>>,
-    /// How long the engine took to start the containers that were started.
-    took: Mutex<BTreeMap<ContainerId, Duration>>,
+    /// The containers that were started.
+    started: Mutex<BTreeMap<ContainerId, Started>>,
     events: OnceLock<Watch>,
 }
 
@@ -58,7 +58,7 @@ impl<'a> Stack<'a> {
             observed,
             made: Mutex::default(),
             told: Mutex::default(),
-            took: Mutex::default(),
+            started: Mutex::default(),
             events: OnceLock::new(),
         }
     }
@@ -112,8 +112,8 @@ impl<'a> Stack<'a> {
             Goal::Completed => watch::Goal::Completed,
             Goal::Ready if project.is_awaited_by_completion(slot.service) => watch::Goal::Completed,
             Goal::Ready => {
-                let took = self.took.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied();
-                watch::Goal::Ready { may_end, probation: watch::probation(took.unwrap_or_default()) }
+                let started = self.started.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied();
+                watch::Goal::Ready { may_end, probation: Probation::of(started) }
             }
         }
     }
@@ -184,19 +184,20 @@ impl Hands for Stack<'_> {
             }
         }
         let begun = Instant::now();
-        let mut started = self.engine.start(&id).await;
+        let mut answer = self.engine.start(&id).await;
         let slots = self.plan.steps.iter().filter_map(Step::slot);
         let replaced: Vec<Slot<'_>> = slots
             .filter(|other| other.action == Action::Recreate)
             .filter(|other| (other.service, other.number) != (slot.service, slot.number))
             .collect();
-        if started.as_ref().is_err_and(start::is_port_in_use) && !replaced.is_empty() {
+        if answer.as_ref().is_err_and(start::is_port_in_use) && !replaced.is_empty() {
             // A port that moves from one service to another: its holder is about to be stopped anyway.
             try_join_all(replaced.into_iter().map(|other| self.stop(other))).await?;
-            started = self.engine.start(&id).await;
+            answer = self.engine.start(&id).await;
         }
-        let Err(error) = started else {
-            self.took.lock().unwrap_or_else(PoisonError::into_inner).insert(id, begun.elapsed());
+        let Err(error) = answer else {
+            let started = Started { at: Instant::now(), took: begun.elapsed() };
+            self.started.lock().unwrap_or_else(PoisonError::into_inner).insert(id, started);
             return Ok(());
         };
         let mut failure = start::failure(error, slot.service);
@@ -229,7 +230,14 @@ impl Hands for Stack<'_> {
         self.events().fall(self.engine, slot.service, &id, goal, self.run.deadline).await
     }
 
+    /// One list tells of those that are still up; the others are looked at.
     async fn last_look(&self, started: &[Slot<'_>]) -> Result<(), BackendError> {
-        try_join_all(started.iter().map(|slot| self.reach(*slot, Goal::Ready))).await.map(drop)
+        let listed = self.engine.containers(&labels::filter(&self.wanted.tenant)).await;
+        let listed = listed.map_err(|error| error.into_backend("listing containers"))?;
+        let up = listed.into_iter().filter_map(status::read).map(|container| container.status);
+        let up = up.filter(|one| one.state == "running" && matches!(one.health, Health::None | Health::Healthy));
+        let up: BTreeSet<ContainerId> = up.map(|one| one.id).collect();
+        let others = started.iter().filter(|slot| self.id_of(**slot).is_none_or(|id| !up.contains(&id)));
+        try_join_all(others.map(|slot| self.reach(*slot, Goal::Ready))).await.map(drop)
     }
 }

@@ -26,11 +26,32 @@ const TOLERATED_RESTARTS: i64 = 5;
 const STAYED_UP: Duration = Duration::from_millis(40);
 /// On a busy host commands take longer to end, as they take longer to start: a container must have stayed up for this
 /// part of the time that the engine took to start it.
-const PART_OF_START: u32 = 10;
+const PART_OF_START: u32 = 20;
 
-/// How long a container must stay up whose start has taken the engine this long.
-pub(super) fn probation(start: Duration) -> Duration {
-    STAYED_UP.max(start / PART_OF_START)
+/// A container that the engine has just started.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Started {
+    /// When the engine said so.
+    pub(super) at: Instant,
+    /// How long that took it.
+    pub(super) took: Duration,
+}
+
+/// The time in which a new container may still show that it cannot run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Probation {
+    /// How long it must have been up.
+    time: Duration,
+    /// Looking earlier is of no use.
+    ends: Option<Instant>,
+}
+
+impl Probation {
+    /// That of a container that was started; of one that was not, if none.
+    pub(super) fn of(started: Option<Started>) -> Self {
+        let time = STAYED_UP.max(started.map_or(Duration::ZERO, |started| started.took / PART_OF_START));
+        Self { time, ends: started.map(|started| started.at + time) }
+    }
 }
 
 /// What a container is waited for to be.
@@ -43,15 +64,36 @@ pub(super) enum Goal {
     /// It has ended with code 0.
     Completed,
     /// Healthy if it has a healthcheck, else started and up for the probation.
-    Ready { may_end: bool, probation: Duration },
+    Ready { may_end: bool, probation: Probation },
 }
 
 /// Something happened to a container.
 #[derive(Clone)]
 struct Happened {
     id: String,
+    what: What,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Started,
     /// It ended, or was found unhealthy.
-    is_fall: bool,
+    Fell,
+    /// Anything else that a wait may be about.
+    Changed,
+}
+
+impl What {
+    /// What an event's action means here; nothing for most of them, such as the three of each healthcheck that is run.
+    fn of(action: &str) -> Option<Self> {
+        match action {
+            "start" => Some(Self::Started),
+            "die" | "health_status: unhealthy" => Some(Self::Fell),
+            "destroy" | "oom" | "pause" | "unpause" | "update" => Some(Self::Changed),
+            _ if action.starts_with("health_status") => Some(Self::Changed),
+            _ => None,
+        }
+    }
 }
 
 /// A subscription to the events of one tenant's containers.
@@ -71,10 +113,10 @@ impl Watch {
                 if let Ok(stream) = engine.events(filter.clone(), since) {
                     let mut stream = std::pin::pin!(stream);
                     while let Some(Ok(event)) = stream.next().await {
-                        let is_fall = matches!(event.action.as_deref(), Some("die" | "health_status: unhealthy"));
-                        if let Some(id) = event.actor.and_then(|actor| actor.id) {
+                        let what = event.action.as_deref().and_then(What::of);
+                        if let (Some(what), Some(id)) = (what, event.actor.and_then(|actor| actor.id)) {
                             // No receiver means that nobody waits right now.
-                            let _ = sender.send(Happened { id, is_fall });
+                            let _ = sender.send(Happened { id, what });
                         }
                     }
                 }
@@ -96,6 +138,12 @@ impl Watch {
         // Subscribed before the first look, so that no change between look and wait is missed.
         let mut events = self.events.subscribe();
         let mut unreachable_since: Option<Instant> = None;
+        if let Goal::Ready { probation: Probation { ends: Some(ends), .. }, .. } = goal {
+            tokio::select! {
+                () = until_event(&mut events, id, |what| what != What::Started) => {}
+                () = tokio::time::sleep_until(ends.min(deadline)) => {}
+            }
+        }
         loop {
             let pause = match engine.inspect(id).await {
                 Ok(container) => {
@@ -158,7 +206,7 @@ impl Watch {
     ) -> BackendError {
         let mut events = self.events.subscribe();
         loop {
-            until_event(&mut events, id, |event| event.is_fall).await;
+            until_event(&mut events, id, |what| what == What::Fell).await;
             if let Err(error) = self.reach(engine, service, id, goal, deadline).await {
                 return error;
             }
@@ -167,14 +215,10 @@ impl Watch {
 }
 
 /// Ends at the next such event of this container, or when events were lost.
-async fn until_event(
-    events: &mut broadcast::Receiver<Happened>,
-    id: &ContainerId,
-    matters: impl Fn(&Happened) -> bool,
-) {
+async fn until_event(events: &mut broadcast::Receiver<Happened>, id: &ContainerId, matters: impl Fn(What) -> bool) {
     loop {
         match events.recv().await {
-            Ok(event) if event.id == id.as_str() && matters(&event) => return,
+            Ok(event) if event.id == id.as_str() && matters(event.what) => return,
             Ok(_) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => return,
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
@@ -242,8 +286,8 @@ fn judge(container: &ContainerInspectResponse, goal: Goal) -> Verdict {
                 Goal::Ready { .. } if status == ContainerStateStatusEnum::RESTARTING => exited(code),
                 Goal::Ready { .. } if restarts > 0 => Verdict::Failed("exited and was restarted".to_owned()),
                 Goal::Ready { probation, .. } => {
-                    let up = state.started_at.as_deref().and_then(up_since).unwrap_or(probation);
-                    match probation.checked_sub(up) {
+                    let up = state.started_at.as_deref().and_then(up_since).unwrap_or(probation.time);
+                    match probation.time.checked_sub(up) {
                         None | Some(Duration::ZERO) => Verdict::Reached,
                         Some(rest) => Verdict::Wait(rest),
                     }
@@ -301,8 +345,8 @@ mod tests {
     fn verdicts() {
         use ContainerStateStatusEnum::{EXITED, RESTARTING, RUNNING};
         use HealthStatusEnum::{HEALTHY, STARTING, UNHEALTHY};
-        let ready = Goal::Ready { may_end: false, probation: STAYED_UP };
-        let once = Goal::Ready { may_end: true, probation: STAYED_UP };
+        let ready = Goal::Ready { may_end: false, probation: Probation::of(None) };
+        let once = Goal::Ready { may_end: true, probation: Probation::of(None) };
         let failed = |text: &str| Verdict::Failed(text.to_owned());
         for (case, goal, status, code, restarts, health, expected) in [
             ("runs", ready, RUNNING, 0, 0, None, Verdict::Reached),
@@ -334,12 +378,13 @@ mod tests {
 
     #[test]
     fn the_probation_is_longer_where_starting_takes_long() {
-        assert_eq!(probation(Duration::from_millis(150)), STAYED_UP);
-        assert_eq!(probation(Duration::from_secs(5)), Duration::from_millis(500));
+        let probation = |took| Probation::of(Some(Started { at: Instant::now(), took }));
+        assert_eq!(probation(Duration::from_millis(150)).time, STAYED_UP);
+        assert_eq!(probation(Duration::from_secs(5)).time, Duration::from_millis(250));
         let mut new = container(ContainerStateStatusEnum::RUNNING, 0, 0, None);
         let started = jiff::Timestamp::now() - Duration::from_millis(200);
         new.state.as_mut().expect("it has one").started_at = Some(started.to_string());
-        let ready = |start| Goal::Ready { may_end: false, probation: probation(start) };
+        let ready = |took| Goal::Ready { may_end: false, probation: probation(took) };
         assert_eq!(judge(&new, ready(Duration::from_millis(150))), Verdict::Reached);
         assert!(matches!(judge(&new, ready(Duration::from_secs(600))), Verdict::Wait(rest) if rest > POLL));
     }

@@ -36,7 +36,7 @@ facts! {
     StatsAge "q8_agent_stats_age_seconds" "Age of the numbers about the host"
     EngineAge "q8_agent_engine_view_age_seconds" "Age of what the engine was last asked seldom: images, ports, subnets"
     EngineUp "q8_agent_engine_up" "1 when the default backend answers, else 0"
-    BackendUp "q8_agent_backend_up" "1 when a backend could be used when it was last asked, else 0; label backend"
+    BackendUp "q8_agent_backend_up" "1 when a backend could be used when it was last asked, else 0"
     Schedulable "q8_agent_schedulable" "1 when the host takes new tenants, else 0"
     Unschedulable "q8_agent_unschedulable" "1 for each reason why not; label reason"
     CacheAge "q8_agent_status_cache_age_seconds" "Age of what is known of the tenants' containers"
