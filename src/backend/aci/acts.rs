@@ -13,7 +13,7 @@ use super::names;
 use super::plan::is_stopped;
 use super::site::{self, Site};
 use super::states;
-use crate::backend::{BackendError, Deployment, Owned, OwnedKind, Progress, Removed, Run, TenantRef};
+use crate::backend::{BackendError, Deployment, Owned, OwnedKind, Removed, Run, TenantRef};
 
 /// The shortest and the longest wait between two looks.
 const LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -41,23 +41,6 @@ impl Core {
         let deployment = Deployment { desired: crate::domain::DesiredState::Running, ..deployment.clone() };
         drop(live);
         self.apply(&deployment, run).await
-    }
-
-    /// `POST start`, until the group is on its way no more.
-    pub(super) async fn start_group(
-        &self,
-        site: Site<'_>,
-        name: &str,
-        deadline: Instant,
-        _progress: &Progress,
-    ) -> Result<(), BackendError> {
-        let started = site.act(name, "start", deadline).await;
-        let started = started.map_err(|error| site.fault(error, "starting the group"))?;
-        if let Some(pending) = started.pending {
-            let ended = site.arm.wait(&pending, deadline, &mut |_| Ok(())).await;
-            ended.map_err(|error| site.fault(error, "starting the group"))?;
-        }
-        Ok(())
     }
 
     pub(super) async fn restart(&self, deployment: &Deployment, run: &Run) -> Result<(), BackendError> {
@@ -188,7 +171,7 @@ fn has_ended(group: &ContainerGroup) -> bool {
 }
 
 /// Whether the last operation on it goes on.
-fn is_changing(group: &ContainerGroup) -> bool {
+pub(super) fn is_changing(group: &ContainerGroup) -> bool {
     matches!(
         group.properties.provisioning_state,
         Some(Provisioning::Pending | Provisioning::Creating | Provisioning::Updating | Provisioning::Deleting)
