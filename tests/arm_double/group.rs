@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::clock::{Clock, Millis};
 use super::faults::Outcome;
-use super::program::{Life, Now, Program, fails, kind_of};
+use super::program::{Life, Now, Program, fails, kind_of, said};
 use super::world::Delays;
 
 #[allow(clippy::struct_field_names, reason = "the resource group is what Azure calls it")]
@@ -321,7 +321,9 @@ impl Group {
         let kind = kind_of(image);
         for (probe, word) in [("livenessProbe", "Liveness"), ("readinessProbe", "Readiness")] {
             if fails(&container["properties"][probe], kind) && first + self.run.delays.sick / 2 <= now {
-                let message = format!("{word} probe failed: HTTP probe failed with statuscode: 503");
+                let probe = &container["properties"][probe];
+                let said = said(probe).unwrap_or_else(|| "HTTP probe failed with statuscode: 503".to_owned());
+                let message = format!("{word} probe failed: {said}");
                 events.push(event(clock, first + self.run.delays.sick / 2, 1, "Unhealthy", &message, "Warning"));
             }
         }

@@ -335,6 +335,13 @@ impl ArmDouble {
         share.expect("the share is there").used = bytes;
     }
 
+    /// A share is lost, with all that is in it.
+    pub(crate) fn lose_share(&self, account: &str, name: &str) {
+        let mut state = self.state();
+        let account = state.accounts.get_mut(account).expect("the account is there");
+        account.shares.remove(name).expect("the share is there");
+    }
+
     /// Somebody else makes new keys for an account.
     pub(crate) fn rotate_keys(&self, account: &str) {
         let mut state = self.state();

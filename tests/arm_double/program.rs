@@ -106,6 +106,13 @@ pub(super) fn fails(probe: &Value, image: &str) -> bool {
     !command.is_empty() && Program::of_command(&command).ends().is_some_and(|(_, code)| code != 0)
 }
 
+/// What the command of a probe writes; none when it has none.
+pub(super) fn said(probe: &Value) -> Option<String> {
+    let command = words(&probe["exec"]["command"]);
+    let lines = (!command.is_empty()).then(|| Program::of_command(&command).lines)?;
+    Some(lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>().join("\n"))
+}
+
 /// Where a container is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Now {

@@ -19,7 +19,7 @@ pub(crate) async fn post_start_comes_before_dependents(backend: &dyn Backend, wo
     let mut tenant = Tenant::new(backend, world, "hook");
     let begins =
         hook("post_start", "sleep 0.5; test $$WHO = me && touch ready", ", working_dir: /data, environment: {WHO: me}");
-    let needs = r#"command: ["sh", "-c", "test -f /data/ready || exit 9; sleep 3600"]"#;
+    let needs = r#"entrypoint: ["sh", "-c", "test -f /data/ready || exit 9; sleep 3600"]"#;
     let text = |value: &str| {
         let label = format!("labels: {{value: '{value}'}}");
         stack(
@@ -88,7 +88,7 @@ pub(crate) async fn pre_stop_comes_before_every_stop(backend: &dyn Backend, worl
     tenant.up(&text("3", "teardown")).await.expect("it comes back");
     backend.remove(&tenant.owner, tenant.current.as_ref(), false, &run).await.expect("it goes");
     tenant.current = None;
-    let looks = r#"command: ["sh", "-c", "for m in update stop restart removal teardown; do test -f /data/$$m || exit 9; done; sleep 3600"]"#;
+    let looks = r#"entrypoint: ["sh", "-c", "for m in update stop restart removal teardown; do test -f /data/$$m || exit 9; done; sleep 3600"]"#;
     let look = stack(&[("look", &[looks, MOUNT]), ("ok", &[SLEEPS, HEALTHY, "depends_on: [look]"])], STORE);
     tenant.up(&look).await.expect("every stop left its mark");
     tenant.purge().await;

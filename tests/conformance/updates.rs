@@ -20,7 +20,7 @@ fn label(value: &str) -> String {
 pub(crate) async fn start_first_waits_for_health(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "first");
     // The first run finds nothing, the second one must not find that the old container was told to stop.
-    let command = r#"command: ["sh", "-c", "sleep 0.5; test -f /data/stopped && exit 9; touch /ready; sleep 3600"]"#;
+    let command = r#"entrypoint: ["sh", "-c", "sleep 0.5; test -f /data/stopped && exit 9; touch /ready; sleep 3600"]"#;
     let check = r#"healthcheck: {test: ["CMD-SHELL", "test -f /ready"], interval: 100ms, timeout: 5s, retries: 100}"#;
     let leaves = r#"pre_stop: [{command: ["touch", "/data/stopped"]}]"#;
     let text = |value: &str| stack(&[("web", &[command, check, leaves, MOUNT, START_FIRST, &label(value)])], STORE);
@@ -113,7 +113,7 @@ pub(crate) async fn monitored_containers_must_stay_well(backend: &dyn Backend, w
     let deploy = "deploy: {update_config: {order: start-first, monitor: 4s}}";
     tenant.up(&stack(&[("web", &[SLEEPS, deploy])], "")).await.expect("it comes up");
     let before = tenant.identities().await;
-    let dies = r#"command: ["sh", "-c", "sleep 1; exit 3"]"#;
+    let dies = r#"entrypoint: ["sh", "-c", "sleep 1; exit 3"]"#;
     let error = tenant.up(&stack(&[("web", &[dies, deploy])], "")).await.expect_err("it dies while it is watched");
     assert_eq!(error.code(), ErrorCode::ServiceExited, "{error:?}");
     assert_eq!(tenant.identities().await, before);
@@ -138,13 +138,12 @@ pub(crate) async fn start_first_is_not_for_all(backend: &dyn Backend, world: &Wo
 
 pub(crate) async fn dependents_stop_before_what_they_depend_on(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "stopfirst");
-    let db =
-        r#"command: ["sh", "-c", "test -f /data/first || test -f /data/left || exit 9; rm /data/first; sleep 3600"]"#;
+    let db = r#"entrypoint: ["sh", "-c", "test -f /data/first || test -f /data/left || exit 9; rm /data/first; sleep 3600"]"#;
     let leaves = r#"pre_stop: [{command: ["touch", "/data/left"]}]"#;
     let text = |value: &str| {
         stack(
             &[
-                ("seed", &[r#"command: ["touch", "/data/first"]"#, MOUNT]),
+                ("seed", &[r#"entrypoint: ["touch", "/data/first"]"#, MOUNT]),
                 ("db", &[db, MOUNT, &label(value), "depends_on: {seed: {condition: service_completed_successfully}}"]),
                 ("web", &[SLEEPS, MOUNT, leaves, "depends_on: {db: {condition: service_started, restart: true}}"]),
                 ("ok", &[SLEEPS, HEALTHY, "depends_on: [db]"]),

@@ -5,7 +5,7 @@ use q8_agent::backend::{Backend, Used};
 use super::{SLEEPS, Tenant, World, eventually, service, stack};
 
 /// Keeps a processor busy where there are real ones.
-const WORKS: &str = r#"command: ["dd", "if=/dev/zero", "of=/dev/null"]"#;
+const WORKS: &str = r#"entrypoint: ["dd", "if=/dev/zero", "of=/dev/null"]"#;
 
 pub(crate) async fn usage_is_told(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "use");
@@ -59,7 +59,7 @@ pub(crate) async fn what_works_uses_cpu(backend: &dyn Backend, world: &World) {
 
 pub(crate) async fn what_is_held_is_told(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "holds");
-    let writes = r#"command: ["sh", "-c", "echo 0123456789 >/data/file; sleep 3600"]"#;
+    let writes = r#"entrypoint: ["sh", "-c", "echo 0123456789 >/data/file; sleep 3600"]"#;
     let text = stack(&[("db", &[writes, "volumes: ['store:/data']"])], "volumes: {store: {}}\n");
     tenant.up(&text).await.expect("it comes up");
     let held = backend.holdings().await.expect("what it holds");

@@ -13,7 +13,7 @@ use super::names;
 use super::plan::is_stopped;
 use super::site::{self, Site};
 use super::states;
-use crate::backend::{BackendError, Deployment, Owned, OwnedKind, Progress, Removed, Run, TenantRef};
+use crate::backend::{BackendError, Deployment, Owned, OwnedKind, Removed, Run, TenantRef};
 
 /// The shortest and the longest wait between two looks.
 const LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -22,7 +22,7 @@ impl Core {
     pub(super) async fn stop(&self, tenant: &TenantRef, deadline: Instant) -> Result<(), BackendError> {
         let site = self.site(tenant)?;
         let name = names::group(tenant.project().as_str());
-        match self.group(tenant, deadline).await? {
+        match self.own(tenant, deadline).await? {
             None => return Ok(()),
             Some(group) if is_stopped(&group) => return Ok(()),
             Some(_) => {}
@@ -43,41 +43,34 @@ impl Core {
         self.apply(&deployment, run).await
     }
 
-    /// `POST start`, until the group is on its way no more.
-    pub(super) async fn start_group(
-        &self,
-        site: Site<'_>,
-        name: &str,
-        deadline: Instant,
-        _progress: &Progress,
-    ) -> Result<(), BackendError> {
-        let started = site.act(name, "start", deadline).await;
-        let started = started.map_err(|error| site.fault(error, "starting the group"))?;
-        if let Some(pending) = started.pending {
-            let ended = site.arm.wait(&pending, deadline, &mut |_| Ok(())).await;
-            ended.map_err(|error| site.fault(error, "starting the group"))?;
-        }
-        Ok(())
-    }
-
     pub(super) async fn restart(&self, deployment: &Deployment, run: &Run) -> Result<(), BackendError> {
         let site = self.site(&deployment.tenant)?;
         match self.group(&deployment.tenant, run.deadline).await? {
             Some(group) if !is_stopped(&group) => {}
             _ => return self.start(deployment, run).await,
         }
-        let name = names::group(deployment.tenant.project().as_str());
-        let restarted = site.act(&name, "restart", run.deadline).await;
+        self.restart_group(site, &deployment.tenant, run.deadline).await?;
+        self.start(deployment, run).await
+    }
+
+    /// `POST restart`, until the group is on its way no more.
+    pub(super) async fn restart_group(
+        &self,
+        site: Site<'_>,
+        tenant: &TenantRef,
+        deadline: Instant,
+    ) -> Result<(), BackendError> {
+        let name = names::group(tenant.project().as_str());
+        let restarted = site.act(&name, "restart", deadline).await;
         let restarted = restarted.map_err(|error| site.fault(error, "restarting the group"))?;
         if let Some(pending) = restarted.pending {
-            let ended = site.arm.wait(&pending, run.deadline, &mut |_| Ok(())).await;
+            let ended = site.arm.wait(&pending, deadline, &mut |_| Ok(())).await;
             ended.map_err(|error| site.fault(error, "restarting the group"))?;
         }
-        self.until(&deployment.tenant, run.deadline, "waiting for the group to restart", |group| {
+        self.until(tenant, deadline, "waiting for the group to restart", |group| {
             group.is_some_and(|group| !is_changing(group))
         })
-        .await?;
-        self.start(deployment, run).await
+        .await
     }
 
     pub(super) async fn remove(
@@ -87,7 +80,7 @@ impl Core {
         deadline: Instant,
     ) -> Result<Removed, BackendError> {
         let site = self.site(tenant)?;
-        let live = self.group(tenant, deadline).await?;
+        let live = self.own(tenant, deadline).await?;
         if live.is_some() {
             self.delete_group(site, &names::group(tenant.project().as_str()), deadline).await?;
         }
@@ -178,7 +171,7 @@ fn has_ended(group: &ContainerGroup) -> bool {
 }
 
 /// Whether the last operation on it goes on.
-fn is_changing(group: &ContainerGroup) -> bool {
+pub(super) fn is_changing(group: &ContainerGroup) -> bool {
     matches!(
         group.properties.provisioning_state,
         Some(Provisioning::Pending | Provisioning::Creating | Provisioning::Updating | Provisioning::Deleting)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::acts::is_changing;
 use super::arm::{Accepted, ArmError};
 use super::convert::Converted;
 use super::models::{ContainerGroup, RegistryCredential, ShareResource};
@@ -121,7 +122,7 @@ impl Core {
         run: &Run,
     ) -> Result<(), BackendError> {
         let site = self.site(&wanted.tenant)?;
-        let way = way(live, &converted, wanted.desired);
+        let way = way(live, &converted, wanted);
         for share in &converted.shares {
             run.progress.report(format!("making share {}", share.name));
             let made = site.put_share(share, run.deadline).await;
@@ -135,9 +136,29 @@ impl Core {
             }
             Way::Start => {
                 run.progress.report("starting the group");
-                self.start_group(site, &converted.name, run.deadline, &run.progress).await?;
-                let set = site.set_tags(&converted.name, &converted.group, run.deadline).await;
-                set.map_err(|error| site.fault(error, "setting tags"))?;
+                match self.start_group(site, &converted.name, run).await {
+                    Ok(()) => {
+                        let set = site.set_tags(&converted.name, &converted.group, run.deadline).await;
+                        set.map_err(|error| site.fault(error, "setting tags"))?;
+                    }
+                    // The key that it was sent with is worth nothing any more.
+                    Err(error) if is_of_mount(&error) => {
+                        self.free(site, &converted.name, run.deadline).await?;
+                        converted = self.send(site, wanted, converted, credentials, run).await?;
+                    }
+                    Err(error) => return Err(self.not_brought(site, wanted, &converted, error, run.deadline).await),
+                }
+            }
+            Way::Restart { .. } => {
+                run.progress.report("restarting the group");
+                self.restart_group(site, &wanted.tenant, run.deadline).await?;
+                let group = self.group(&wanted.tenant, run.deadline).await?;
+                if group.is_some_and(|group| states::provisioned(&group) == Provisioned::Failed) {
+                    converted = self.send(site, wanted, converted, credentials, run).await?;
+                } else {
+                    let set = site.set_tags(&converted.name, &converted.group, run.deadline).await;
+                    set.map_err(|error| site.fault(error, "setting tags"))?;
+                }
             }
             Way::Create | Way::Update { .. } => {
                 converted = self.send(site, wanted, converted, credentials, run).await?;
@@ -157,8 +178,25 @@ impl Core {
         self.until_up(site, wanted, &converted, run).await
     }
 
-    /// Sends the group and follows what that begins. With another DNS label if somebody has this one, and once more if it
-    /// cannot be changed in place after all. Gives back what was sent.
+    /// `POST start`, until the group is on its way no more.
+    async fn start_group(&self, site: Site<'_>, name: &str, run: &Run) -> Result<(), ArmError> {
+        let since = jiff::Timestamp::now();
+        let accepted = site.act(name, "start", run.deadline).await?;
+        self.follow(site, name, accepted, since, run.deadline, &run.progress).await
+    }
+
+    /// Makes way for another PUT: Azure refuses one while a group is on its way, and one that mounts in vain stays there.
+    async fn free(&self, site: Site<'_>, name: &str, deadline: Instant) -> Result<(), BackendError> {
+        let found = site.group(name, deadline).await.map_err(|error| site.fault(error, "reading a container group"))?;
+        match found {
+            Some(group) if is_changing(&group) => self.delete_group(site, name, deadline).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends the group and follows what that begins. With another DNS label if somebody has this one; once more if it cannot
+    /// be changed in place after all, and once more with the account's key of then if its shares cannot be mounted, because
+    /// somebody may have made new keys meanwhile. Gives back what was sent.
     async fn send(
         &self,
         site: Site<'_>,
@@ -168,7 +206,7 @@ impl Core {
         run: &Run,
     ) -> Result<Converted, BackendError> {
         self.credentials.insert(wanted.tenant.subdomain.clone(), Arc::new(credentials.to_vec()));
-        let (mut relabelled, mut replaced) = (false, false);
+        let (mut relabelled, mut replaced, mut remounted) = (false, false, false);
         loop {
             run.progress.report("sending the group");
             let since = jiff::Timestamp::now();
@@ -185,6 +223,11 @@ impl Core {
                     replaced = true;
                     run.progress.report("deleting the group: it cannot be changed in place");
                     self.delete_group(site, &converted.name, run.deadline).await?;
+                }
+                Err(error) if !remounted && !converted.shares.is_empty() && is_of_mount(&error) => {
+                    remounted = true;
+                    tracing::info!(tenant = %wanted.tenant.subdomain, %error, "a share cannot be mounted; the key is asked for again");
+                    self.free(site, &converted.name, run.deadline).await?;
                 }
                 Err(error) => return Err(self.not_brought(site, wanted, &converted, error, run.deadline).await),
             }
@@ -300,6 +343,11 @@ impl Core {
             if let Some(failure) = self.failure(site, wanted, converted, &group, run.deadline).await {
                 return Err(failure);
             }
+            if states::provisioned(&group) == Provisioned::Failed {
+                let last = states::events(&group).last().map(|told| told.event.clone());
+                let (name, why) = last.map_or_else(Default::default, |event| (event.name, event.message));
+                return Err(site.fault(ArmError::of_event(&name, &why), "waiting for the containers of the group"));
+            }
             let is_up =
                 states::provisioned(&group) == Provisioned::Done && all_up(wanted, converted, &observed(&group));
             match up_since {
@@ -334,6 +382,10 @@ impl Core {
             if ended && !(may_end && status.exit_code == Some(0)) && is_over(project, &container, may_end) {
                 let code = status.exit_code.unwrap_or(-1);
                 let logs = last_words(site, &converted.name, status.name.as_str(), deadline).await;
+                if let Some(output) = states::ended_by_probe(group, status.name.as_str()) {
+                    let details = FailureDetails { exit_code: None, health_output: Some(output), logs };
+                    return Some(BackendError::ServiceUnhealthy { service, details: Box::new(details) });
+                }
                 let details = Box::new(FailureDetails { exit_code: Some(code), health_output: None, logs });
                 return Some(BackendError::ServiceExited {
                     service,
@@ -359,13 +411,13 @@ impl Core {
     ) -> Result<(), BackendError> {
         let deadline = Instant::now() + PUT_BACK;
         let site = self.site(tenant)?;
-        let live = self.group(tenant, deadline).await?;
         let Some(wanted) = deployment else {
-            if live.is_some() {
+            if self.own(tenant, deadline).await?.is_some() {
                 self.delete_group(site, &names::group(tenant.project().as_str()), deadline).await?;
             }
             return self.undo_shares(site, tenant, undo, deadline).await;
         };
+        let live = self.group(tenant, deadline).await?;
         let run = Run {
             deadline,
             progress: Progress::new(),
@@ -378,14 +430,14 @@ impl Core {
         let credentials = self.credentials_for(wanted, &run);
         let converted = self.convert(wanted, live.as_ref(), &credentials)?;
         let runs_as_it_should = wanted.desired == DesiredState::Running || live.as_ref().is_some_and(is_stopped);
-        match way(live.as_ref(), &converted, wanted.desired) {
+        match way(live.as_ref(), &converted, wanted) {
             Way::Keep if runs_as_it_should => {}
             Way::Tags if runs_as_it_should => {
                 let set = site.set_tags(&converted.name, &converted.group, deadline).await;
                 set.map_err(|error| site.fault(error, "setting tags"))?;
             }
             // What was stopped by somebody, or has failed by itself, is not what an undo is about.
-            Way::Start if undo.is_none() => {}
+            Way::Start | Way::Restart { .. } if undo.is_none() => {}
             Way::Keep | Way::Tags => self.stop(tenant, deadline).await?,
             _ => self.bring(wanted, live.as_ref(), converted, &credentials, &run).await?,
         }
@@ -439,6 +491,11 @@ impl Core {
         let mut volumes = groups.iter().flat_map(|group| &group.properties.volumes);
         Ok(volumes.any(|volume| volume.azure_file.as_ref().is_some_and(|file| file.share_name == share)))
     }
+}
+
+/// Whether a share could not be mounted.
+fn is_of_mount(error: &ArmError) -> bool {
+    error.refusal().is_some_and(|refusal| refusal.codes().any(|code| code == "FailedMount"))
 }
 
 /// The wait before the next look at something that began then.

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::site::MOST_LINES;
 use super::{ASK, Core, attach, observed};
 use crate::backend::cursor::{check, nanoseconds};
 use crate::backend::{
@@ -78,6 +79,15 @@ fn pieces(text: &str) -> Vec<Piece> {
         }
     }
     all
+}
+
+/// Where the last lines begin.
+fn last(pieces: &[Piece], lines: usize) -> usize {
+    let ends = || pieces.iter().enumerate().filter(|(_, piece)| !piece.partial);
+    match ends().count().checked_sub(lines) {
+        None | Some(0) => 0,
+        Some(before) => ends().nth(before - 1).map_or(0, |(at, _)| at + 1),
+    }
 }
 
 /// What comes after a position; none when the line of the position is not among these.
@@ -147,17 +157,36 @@ impl Follower {
     }
 
     async fn containers(&self) -> Result<Vec<ObservedContainer>, BackendError> {
-        let group = self.core.group(&self.tenant, Instant::now() + ASK).await?;
+        let group = self.core.own(&self.tenant, Instant::now() + ASK).await?;
         Ok(group.as_ref().map(observed).unwrap_or_default())
     }
 
-    /// The last lines of a container, so many or all.
-    async fn read(&self, container: &ObservedContainer, tail: Option<u32>) -> Result<Vec<Piece>, BackendError> {
+    /// The last lines of a container, so many or all, and where they begin among what is given: how manyeth of its time a
+    /// line is must not depend on how many were asked for.
+    async fn read(
+        &self,
+        container: &ObservedContainer,
+        tail: Option<u32>,
+    ) -> Result<(Vec<Piece>, usize), BackendError> {
+        let lines = tail.and_then(|tail| usize::try_from(tail).ok()).unwrap_or(usize::MAX);
+        // One more shows whether a time begins with the first.
+        if let Some(asked) = tail.map(|tail| tail.saturating_add(1)).filter(|asked| *asked < MOST_LINES) {
+            let mut read = pieces(&self.text(container, Some(asked)).await?);
+            let from = last(&read, lines);
+            if from == 0 || read.get(from).map(|piece| piece.time) != read.first().map(|piece| piece.time) {
+                return Ok((read.split_off(from), 0));
+            }
+        }
+        let read = pieces(&self.text(container, None).await?);
+        let from = last(&read, lines);
+        Ok((read, from))
+    }
+
+    async fn text(&self, container: &ObservedContainer, tail: Option<u32>) -> Result<String, BackendError> {
         let site = self.core.site(&self.tenant)?;
         let group = super::names::group(self.tenant.project().as_str());
         let text = site.log(&group, container.status.name.as_str(), tail, Instant::now() + ASK).await;
-        let text = text.map_err(|error| site.fault(error, "reading a log"))?;
-        Ok(pieces(&text.unwrap_or_default()))
+        Ok(text.map_err(|error| site.fault(error, "reading a log"))?.unwrap_or_default())
     }
 
     /// What there is at the start, and whether there is a container.
@@ -184,13 +213,10 @@ impl Follower {
                 (Tail::Lines(lines), None) => Some(lines),
                 _ => None,
             };
-            let read =
-                if tail == Some(0) { self.read(container, Some(1)).await? } else { self.read(container, tail).await? };
+            let (read, from) = self.read(container, tail.map(|tail| tail.max(1))).await?;
             let marked = cursor.as_ref().and_then(|cursor| cursor.mark(origin.source)).map(|mark| mark.position);
-            let begins = match tail {
-                Some(0) => read.len(),
-                _ => read.iter().position(|piece| self.in_time(piece)).unwrap_or(read.len()),
-            };
+            let wanted = read.iter().skip(from).position(|piece| self.in_time(piece)).map(|at| from + at);
+            let begins = wanted.filter(|_| tail != Some(0)).unwrap_or(read.len());
             let (from, position, gap) = match marked {
                 None if cursor.is_some() => (0, Position::Beginning, false),
                 None => (begins, before(&read, begins), false),
@@ -257,16 +283,16 @@ impl Follower {
             let known = self.told.get(&source).map(|reader| (Arc::clone(&reader.origin), reader.position));
             let Some((origin, position)) = known else {
                 let origin = origin(container);
-                let read = self.read(container, None).await?;
+                let (read, _) = self.read(container, None).await?;
                 events.push(LogEvent::Joined(origin.at(Position::Beginning)));
                 let position = self.tell(&origin, &read, &mut lines).unwrap_or(Position::Beginning);
                 self.told.insert(source, self.reader(origin, position));
                 continue;
             };
-            let mut read = self.read(container, Some(RECENT)).await?;
+            let (mut read, _) = self.read(container, Some(RECENT)).await?;
             let mut from = after(&read, position);
             if from.is_none() && !read.is_empty() {
-                read = self.read(container, None).await?;
+                (read, _) = self.read(container, None).await?;
                 from = after(&read, position);
                 if from.is_none() {
                     events.push(rotated(&origin, position, &read));
@@ -364,5 +390,13 @@ mod tests {
             read.iter().map(|piece| (piece.text.len(), piece.partial)).collect::<Vec<_>>(),
             [(MAX_PIECE, true), (1, false)]
         );
+        assert_eq!((last(&read, 1), last(&read, 2)), (0, 0));
+    }
+
+    #[test]
+    fn the_last_lines_begin_after_the_others() {
+        let read = pieces(TEXT);
+        let begins: Vec<usize> = (0..6).map(|lines| last(&read, lines)).collect();
+        assert_eq!(begins, [4, 3, 2, 1, 0, 0]);
     }
 }

@@ -45,6 +45,7 @@ use async_trait::async_trait;
 use dashmap::DashMap;
 use futures::future::BoxFuture;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use self::arm::Arm;
@@ -67,6 +68,8 @@ const ASK: Duration = Duration::from_secs(30);
 const PUT_BACK: Duration = Duration::from_mins(30);
 /// The agent's health is known within this time.
 const HEALTH: Duration = Duration::from_millis(4500);
+/// How many changes a watch may be behind before it looks at every group.
+const STIRRED: usize = 64;
 /// How many groups are asked for at a time.
 const AT_ONCE: usize = 8;
 
@@ -85,6 +88,8 @@ struct Core {
     /// The registry credentials that a tenant's group was last sent with, by subdomain. They are nowhere else: what is put
     /// back needs them again.
     credentials: DashMap<Subdomain, Arc<Vec<RegistryAuth>>>,
+    /// The names of groups that the agent has just changed, for whoever watches.
+    stirred: broadcast::Sender<String>,
 }
 
 impl AciBackend {
@@ -97,7 +102,8 @@ impl AciBackend {
             parsed.inspect_err(|error| tracing::error!(%error, "Q8_AGENT_ACI_PRICES: there will be no estimates")).ok()
         });
         let arm = Arm::new(settings, Some(metrics));
-        let core = Core { agent, arm, settings: settings.clone(), prices, credentials: DashMap::new() };
+        let (stirred, _) = broadcast::channel(STIRRED);
+        let core = Core { agent, arm, settings: settings.clone(), prices, credentials: DashMap::new(), stirred };
         Self { core: Arc::new(core), locations }
     }
 }
@@ -122,18 +128,28 @@ impl Core {
         self.settings.regions.iter().map(move |region| Site { arm: &self.arm, subscription, region })
     }
 
-    /// The tenant's group as it is; none when there is none. Somebody else's of the same name is a conflict.
-    async fn group(&self, tenant: &TenantRef, deadline: Instant) -> Result<Option<ContainerGroup>, BackendError> {
+    /// The group that has the tenant's name, whosever it is.
+    async fn named(&self, tenant: &TenantRef, deadline: Instant) -> Result<Option<ContainerGroup>, BackendError> {
         let site = self.site(tenant)?;
-        let name = names::group(tenant.project().as_str());
-        let found =
-            site.group(&name, deadline).await.map_err(|error| site.fault(error, "reading a container group"))?;
-        match found {
+        let found = site.group(&names::group(tenant.project().as_str()), deadline).await;
+        found.map_err(|error| site.fault(error, "reading a container group"))
+    }
+
+    /// The tenant's group as it is; none when there is none. Somebody else's of the same name is a conflict, for whoever is
+    /// about to make one.
+    async fn group(&self, tenant: &TenantRef, deadline: Instant) -> Result<Option<ContainerGroup>, BackendError> {
+        match self.named(tenant, deadline).await? {
             Some(group) if !self.is_of(&group, tenant) => {
+                let name = names::group(tenant.project().as_str());
                 Err(BackendError::NameTaken { kind: "container group", name })
             }
             found => Ok(found),
         }
+    }
+
+    /// The same for all others: somebody else's is none of the tenant's.
+    async fn own(&self, tenant: &TenantRef, deadline: Instant) -> Result<Option<ContainerGroup>, BackendError> {
+        Ok(self.named(tenant, deadline).await?.filter(|group| self.is_of(group, tenant)))
     }
 
     fn is_of(&self, group: &ContainerGroup, tenant: &TenantRef) -> bool {
@@ -199,6 +215,16 @@ impl Core {
     }
 }
 
+/// Tells whoever watches that a group was worked on, whatever comes of that: also when the work is dropped.
+struct Stirs<'a>(&'a Core, &'a TenantRef);
+
+impl Drop for Stirs<'_> {
+    fn drop(&mut self) {
+        // Nobody may be watching.
+        self.0.stirred.send(names::group(self.1.project().as_str())).ok();
+    }
+}
+
 fn soon() -> Instant {
     Instant::now() + ASK
 }
@@ -229,7 +255,8 @@ impl Backend for AciBackend {
         whole(run)?;
         // Whatever a group cannot do is told before any call.
         self.core.convert(wanted, None, &run.credentials)?;
-        if self.core.group(&wanted.tenant, run.deadline).await?.is_none() {
+        // Whose the name is, the plan says.
+        if self.core.named(&wanted.tenant, run.deadline).await?.is_none() {
             self.core.has_room(wanted, run).await?;
         }
         Ok(images(wanted))
@@ -257,6 +284,7 @@ impl Backend for AciBackend {
         _plan: &Plan,
         run: &Run,
     ) -> Result<(), BackendError> {
+        let _stirs = Stirs(&self.core, &wanted.tenant);
         Box::pin(self.core.apply(wanted, run)).await
     }
 
@@ -267,6 +295,8 @@ impl Backend for AciBackend {
         deployment: Option<&Deployment>,
         undo: Option<&UndoNote>,
     ) -> Result<(), BackendError> {
+        // Else there is nothing to undo, and it is as it was.
+        let _stirs = undo.map(|_| Stirs(&self.core, tenant));
         Box::pin(self.core.settle(tenant, deployment, undo)).await
     }
 
@@ -277,6 +307,7 @@ impl Backend for AciBackend {
         purge: bool,
         run: &Run,
     ) -> Result<Removed, BackendError> {
+        let _stirs = Stirs(&self.core, tenant);
         self.core.remove(tenant, purge, run.deadline).await
     }
 
@@ -287,6 +318,7 @@ impl Backend for AciBackend {
         run: &Run,
     ) -> Result<(), BackendError> {
         all_services(service)?;
+        let _stirs = Stirs(&self.core, &deployment.tenant);
         Box::pin(self.core.start(deployment, run)).await
     }
 
@@ -297,6 +329,7 @@ impl Backend for AciBackend {
         run: &Run,
     ) -> Result<(), BackendError> {
         all_services(service)?;
+        let _stirs = Stirs(&self.core, &deployment.tenant);
         self.core.stop(&deployment.tenant, run.deadline).await
     }
 
@@ -307,6 +340,7 @@ impl Backend for AciBackend {
         run: &Run,
     ) -> Result<(), BackendError> {
         all_services(service)?;
+        let _stirs = Stirs(&self.core, &deployment.tenant);
         Box::pin(self.core.restart(deployment, run)).await
     }
 
@@ -347,7 +381,7 @@ impl Backend for AciBackend {
     }
 
     async fn status(&self, tenant: &TenantRef) -> Result<Vec<ObservedContainer>, BackendError> {
-        let group = self.core.group(tenant, soon()).await?;
+        let group = self.core.own(tenant, soon()).await?;
         Ok(group.as_ref().map(observed).unwrap_or_default())
     }
 
@@ -359,7 +393,7 @@ impl Backend for AciBackend {
     }
 
     async fn listed(&self, tenant: &TenantRef) -> Result<Vec<Listed>, BackendError> {
-        let Some(group) = self.core.group(tenant, soon()).await? else { return Ok(Vec::new()) };
+        let Some(group) = self.core.own(tenant, soon()).await? else { return Ok(Vec::new()) };
         Ok(observed(&group).into_iter().map(|container| listed(&group, container)).collect())
     }
 
@@ -368,7 +402,7 @@ impl Backend for AciBackend {
     }
 
     async fn images(&self, tenant: &TenantRef) -> Result<Vec<ImageInfo>, BackendError> {
-        let Some(group) = self.core.group(tenant, soon()).await? else { return Ok(Vec::new()) };
+        let Some(group) = self.core.own(tenant, soon()).await? else { return Ok(Vec::new()) };
         Ok(observed(&group).into_iter().map(image_info).collect())
     }
 
@@ -415,7 +449,7 @@ impl Backend for AciBackend {
     async fn host(&self) -> Result<HostInfo, BackendError> {
         self.health().await?;
         Ok(HostInfo {
-            engine: "azure-container-instances".to_owned(),
+            engine: BackendName::Aci.as_str().to_owned(),
             version: self.core.settings.api_version.clone(),
             api_version: self.core.settings.api_version.clone(),
             os: "linux".to_owned(),

@@ -4,7 +4,8 @@ use super::convert::{Change, Converted, change, tags};
 use super::models::{ContainerGroup, GroupState};
 use super::states::{self, Provisioned};
 use super::{Core, observed};
-use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, Run, Step, UndoNote};
+use crate::backend::converge::is_one_shot;
+use crate::backend::{Action, BackendError, Deployment, ObservedContainer, Plan, PlannedObject, Run, Step, UndoNote};
 use crate::domain::{ContainerName, DesiredState, ServiceName};
 
 /// What is to be done with a group.
@@ -16,6 +17,11 @@ pub(super) enum Way {
     Tags,
     /// It is as it should be, but does not run.
     Start,
+    /// It runs, but not all of its containers do that should.
+    Restart {
+        /// For a person.
+        because: String,
+    },
     /// There is none.
     Create,
     /// Sent again: all of its containers restart.
@@ -31,7 +37,7 @@ pub(super) enum Way {
 }
 
 /// The smallest way from what is there to what is wanted.
-pub(super) fn way(live: Option<&ContainerGroup>, wanted: &Converted, desired: DesiredState) -> Way {
+pub(super) fn way(live: Option<&ContainerGroup>, wanted: &Converted, deployment: &Deployment) -> Way {
     let Some(live) = live else { return Way::Create };
     let before = Converted {
         name: wanted.name.clone(),
@@ -40,7 +46,7 @@ pub(super) fn way(live: Option<&ContainerGroup>, wanted: &Converted, desired: De
         ..wanted.clone()
     };
     let change = change(&before, wanted);
-    let runs = desired == DesiredState::Running;
+    let runs = deployment.desired == DesiredState::Running;
     match change {
         Change::Replace { because } => Way::Replace { because },
         Change::InPlace => Way::Update { because: "its specification has changed".to_owned() },
@@ -49,6 +55,9 @@ pub(super) fn way(live: Option<&ContainerGroup>, wanted: &Converted, desired: De
         }
         _ if runs && is_stopped(live) => Way::Start,
         _ if runs && has_failed(live) => Way::Update { because: "it has failed".to_owned() },
+        _ if runs && let Some(service) = crashed(live, deployment) => {
+            Way::Restart { because: format!("{service} has ended, and is to run") }
+        }
         Change::TagsOnly => Way::Tags,
         Change::None => Way::Keep,
     }
@@ -93,6 +102,14 @@ fn has_failed(group: &ContainerGroup) -> bool {
     states::group_state(group) == Some(&GroupState::Failed)
 }
 
+/// A service whose container has ended for good, though it should run or has not done what it was for.
+fn crashed(live: &ContainerGroup, deployment: &Deployment) -> Option<ServiceName> {
+    let project = deployment.project.project();
+    let is_done = |one: &ObservedContainer| one.status.exit_code == Some(0) && is_one_shot(project, &one.service);
+    let mut ended = observed(live).into_iter().filter(|one| one.status.state == "exited");
+    ended.find(|one| !is_done(one)).map(|one| one.service)
+}
+
 impl Core {
     pub(super) async fn plan(&self, wanted: &Deployment, run: &Run) -> Result<Plan, BackendError> {
         let site = self.site(&wanted.tenant)?;
@@ -100,7 +117,7 @@ impl Core {
         let credentials = self.credentials_for(wanted, run);
         let converted = self.convert(wanted, live.as_ref(), &credentials)?;
         super::bring::still_allowed(wanted, live.as_ref(), &converted)?;
-        let way = way(live.as_ref(), &converted, wanted.desired);
+        let way = way(live.as_ref(), &converted, wanted);
         let mut plan = Plan { warnings: converted.warnings.clone(), ..Plan::default() };
         for share in &converted.shares {
             let found = site.share(&share.name, run.deadline).await;
@@ -122,11 +139,12 @@ impl Core {
         let (action, reason) = match &way {
             Way::Keep | Way::Tags => (Action::Keep, "it is as it should be".to_owned()),
             Way::Start => (Action::Start, "the group does not run".to_owned()),
+            Way::Restart { because } => (Action::Restart, format!("every container of the group restarts: {because}")),
             Way::Create => (Action::Create, "the group does not exist".to_owned()),
             Way::Update { because } => (Action::Recreate, format!("every container of the group restarts: {because}")),
             Way::Replace { because } => (Action::Recreate, format!("the group is deleted and made anew: {because}")),
         };
-        if matches!(way, Way::Update { .. } | Way::Replace { .. }) {
+        if matches!(way, Way::Restart { .. } | Way::Update { .. } | Way::Replace { .. }) {
             plan.warnings.push(reason.clone());
         }
         let standing = live.as_ref().map(observed).unwrap_or_default();
@@ -146,7 +164,7 @@ impl Core {
         let wants =
             |service: &ServiceName| converted.containers.contains_key(service) || converted.init.contains_key(service);
         for gone in standing.iter().filter(|container| !wants(&container.service)) {
-            let reason = "its service is in the file no more";
+            let reason = "its service is no longer in the file";
             plan.steps.extend(step(&gone.service, gone.status.name.as_str(), Action::Remove, reason));
         }
         let running = standing.iter().filter(|container| container.status.state == "running");

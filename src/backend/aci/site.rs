@@ -11,7 +11,7 @@ use crate::config::AciRegion;
 use crate::domain::{AgentId, ObjectName, Subdomain, TenantId};
 
 /// The most lines that Azure gives of a log.
-const MOST_LINES: &str = "10000";
+pub(super) const MOST_LINES: u32 = 10_000;
 
 /// See the module.
 #[derive(Clone, Copy)]
@@ -98,7 +98,7 @@ impl Site<'_> {
         deadline: Instant,
     ) -> Result<Option<String>, ArmError> {
         let path = format!("{}/containers/{container}/logs", self.group_path(group));
-        let tail = tail.map_or_else(|| MOST_LINES.to_owned(), |tail| tail.to_string());
+        let tail = tail.unwrap_or(MOST_LINES).min(MOST_LINES).to_string();
         let read = self.arm.get::<Logs>(&path, &[("tail", &tail), ("timestamps", "true")], deadline).await;
         match read {
             Ok(logs) => Ok(logs.map(|logs| logs.content)),

@@ -168,9 +168,6 @@ fn status(group: &ContainerGroup, seen: &Seen<'_>, now: Timestamp) -> Option<Con
         _ => None,
     };
     let (health, health_output) = if state == "running" { health(seen, current, now) } else { (Health::None, None) };
-    let oom = |state: &ContainerState| {
-        state.detail_status.as_deref().is_some_and(|detail| detail.to_ascii_lowercase().contains("oomkilled"))
-    };
     Some(ContainerStatus {
         name: ContainerName::parse(seen.name).ok()?,
         id: container_id(group, seen.name)?,
@@ -180,7 +177,7 @@ fn status(group: &ContainerGroup, seen: &Seen<'_>, now: Timestamp) -> Option<Con
         started_at: current.filter(|_| state != "created").or(previous).and_then(|s| time(s.start_time.as_deref())),
         restart_count: restarts.unwrap_or(0),
         image: seen.image.unwrap_or_default().to_owned(),
-        oom_killed: ended.is_some_and(oom),
+        oom_killed: ended.is_some_and(out_of_memory),
         health_output,
         last_exits: Vec::new(),
         crash_loop: false,
@@ -212,13 +209,9 @@ fn run_state(
 /// The health of a running container, and what its probe said when it is not well.
 fn health(seen: &Seen<'_>, current: Option<&ContainerState>, now: Timestamp) -> (Health, Option<String>) {
     let Some(probe) = seen.probe else { return (Health::None, None) };
-    let started = current.and_then(|state| time(state.start_time.as_deref()));
-    let failures = seen.view.into_iter().flat_map(|view| &view.events).filter(|event| event.name == "Unhealthy");
-    let of_this_run = failures.filter_map(|event| {
-        let at = time(event.last_timestamp.as_deref())?;
-        started.is_none_or(|started| at >= started).then_some((at, event))
-    });
-    let Some((at, event)) = of_this_run.max_by_key(|(at, _)| *at) else { return (Health::Healthy, None) };
+    let Some((at, event)) = seen.view.zip(current).and_then(|(view, current)| last_failure(view, current)) else {
+        return (Health::Healthy, None);
+    };
     let period = probe.period_seconds.unwrap_or(10);
     let timeout = probe.timeout_seconds.unwrap_or(1);
     let window = u64::try_from(period.saturating_mul(2).saturating_add(timeout)).unwrap_or(0);
@@ -226,10 +219,43 @@ fn health(seen: &Seen<'_>, current: Option<&ContainerState>, now: Timestamp) -> 
     if now.duration_since(at).unsigned_abs() > Duration::from_secs(window) {
         return (Health::Healthy, None);
     }
+    let failed = event.count.unwrap_or(1) >= probe.failure_threshold.unwrap_or(3);
+    (if failed { Health::Unhealthy } else { Health::Starting }, Some(output(event)))
+}
+
+/// The last failure of a probe in a run, or after it.
+fn last_failure<'a>(view: &'a ContainerInstanceView, run: &ContainerState) -> Option<(Timestamp, &'a Event)> {
+    let started = time(run.start_time.as_deref());
+    let failures = view.events.iter().filter(|event| event.name == "Unhealthy").filter_map(|event| {
+        let at = time(event.last_timestamp.as_deref())?;
+        started.is_none_or(|started| at >= started).then_some((at, event))
+    });
+    failures.max_by_key(|(at, _)| *at)
+}
+
+fn output(event: &Event) -> String {
     let mut output = event.message.clone();
     output.truncate(output.floor_char_boundary(HEALTH_OUTPUT));
-    let failed = event.count.unwrap_or(1) >= probe.failure_threshold.unwrap_or(3);
-    (if failed { Health::Unhealthy } else { Health::Starting }, Some(output))
+    output
+}
+
+/// What the probe of a container said when it was its failure that ended the last run: Azure kills what is not alive.
+pub(super) fn ended_by_probe(group: &ContainerGroup, container: &str) -> Option<String> {
+    // SIGKILL and SIGTERM, as codes.
+    const KILLED: [i64; 2] = [137, 143];
+    let properties = &group.properties.containers.iter().find(|one| one.name == container)?.properties;
+    properties.liveness_probe.as_ref()?;
+    let view = properties.instance_view.as_ref()?;
+    let runs = [view.current_state.as_ref(), view.previous_state.as_ref()];
+    let ended = runs.into_iter().flatten().find(|run| run.exit_code.is_some())?;
+    if !ended.exit_code.is_some_and(|code| KILLED.contains(&code)) || out_of_memory(ended) {
+        return None;
+    }
+    last_failure(view, ended).map(|(_, event)| output(event))
+}
+
+fn out_of_memory(state: &ContainerState) -> bool {
+    state.detail_status.as_deref().is_some_and(|detail| detail.to_ascii_lowercase().contains("oomkilled"))
 }
 
 /// Where a container's ports are reached: the name as Azure gives it, else the address; nowhere while there is neither.

@@ -2,13 +2,15 @@
 //! from what was told is told.
 //!
 //! A list is one call for a region, a look one for a group, and both come out of the reads that the subscription may do in
-//! an hour: 12,000. So a group that stays as it is is looked at once a minute, one that is changing every few seconds.
+//! an hour: 12,000. So a group that stays as it is is looked at once a minute, one that is changing every few seconds, and one
+//! that the agent itself has changed at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _, stream};
+use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until};
 
 use super::models::{ContainerGroup, Provisioning};
@@ -28,6 +30,7 @@ const ROUND: Duration = Duration::from_secs(60);
 
 /// Begins with all there is.
 pub(super) async fn watch(core: Arc<Core>) -> Result<Sightings, BackendError> {
+    let stirred = core.stirred.subscribe();
     let as_of = Instant::now();
     let groups = core.groups_in_detail(as_of + ROUND).await?;
     let mut known = HashMap::new();
@@ -40,7 +43,7 @@ pub(super) async fn watch(core: Arc<Core>) -> Result<Sightings, BackendError> {
         }
     }
     let ready = VecDeque::from([Sighting::All { containers, as_of }]);
-    let watching = Watching { core, known, ready, next_list: as_of + LIST };
+    let watching = Watching { core, known, ready, next_list: as_of + LIST, stirred };
     Ok(stream::unfold(watching, |mut watching| async move { Some((watching.next().await?, watching)) }).boxed())
 }
 
@@ -80,6 +83,7 @@ struct Watching {
     known: HashMap<Key, Known>,
     ready: VecDeque<Sighting>,
     next_list: Instant,
+    stirred: broadcast::Receiver<String>,
 }
 
 impl Watching {
@@ -90,7 +94,10 @@ impl Watching {
                 return Some(ready);
             }
             let due = self.known.values().map(Known::due).min();
-            sleep_until(due.map_or(self.next_list, |due| due.min(self.next_list))).await;
+            tokio::select! {
+                () = sleep_until(due.map_or(self.next_list, |due| due.min(self.next_list))) => {}
+                stirred = self.stirred.recv() => self.stir(stirred.ok().as_deref()),
+            }
             let now = Instant::now();
             let listed = self.next_list <= now;
             if listed {
@@ -100,6 +107,19 @@ impl Watching {
             if listed {
                 self.ready.push_back(Sighting::InStep { as_of: now, behind: HashMap::new() });
             }
+        }
+    }
+
+    /// A group was worked on; none: more of them than could be told, or nobody is left to do so.
+    fn stir(&mut self, group: Option<&str>) {
+        let now = Instant::now();
+        let mut known = self.known.iter_mut().filter(|(key, _)| group.is_none_or(|group| key.1 == group)).peekable();
+        if known.peek().is_none() {
+            self.next_list = now;
+            return;
+        }
+        for (_, known) in known {
+            known.looked = now.checked_sub(SETTLED).unwrap_or(now);
         }
     }
 

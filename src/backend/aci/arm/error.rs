@@ -83,7 +83,7 @@ impl Refusal {
     }
 
     /// The codes to decide by, the most telling first.
-    fn codes(&self) -> impl Iterator<Item = &str> {
+    pub(in crate::backend::aci) fn codes(&self) -> impl Iterator<Item = &str> {
         let behind = self.details.iter().chain(&self.events).map(|(code, _)| code.as_str());
         std::iter::once(self.code.as_str()).chain(behind).map(|code| code.trim_end_matches('.'))
     }

@@ -105,6 +105,25 @@ fn health_follows_failures_of_the_probe() {
 }
 
 #[test]
+fn what_its_probe_has_ended_is_known() {
+    let ended = |code: i64, detail: &str, failed: &str| {
+        let group = group(json!({"containers": [{"name": "web", "properties": {
+            "livenessProbe": {"exec": {"command": ["true"]}},
+            "instanceView": {
+                "currentState": {"state": "Terminated", "exitCode": code, "startTime": "2026-01-01T00:30:00Z", "detailStatus": detail},
+                "events": [{"name": "Unhealthy", "message": "Liveness probe failed: no", "count": 1, "lastTimestamp": failed}],
+            },
+        }}]}));
+        ended_by_probe(&group, "web")
+    };
+    let later = "2026-01-01T00:31:00Z";
+    assert_eq!(ended(137, "Error", later).as_deref(), Some("Liveness probe failed: no"));
+    assert_eq!(ended(3, "Error", later), None, "it ended by itself");
+    assert_eq!(ended(137, "OOMKilled", later), None);
+    assert_eq!(ended(137, "Error", "2026-01-01T00:29:00Z"), None, "that was an earlier run");
+}
+
+#[test]
 fn the_name_is_handed_out_as_it_is_read() {
     let with = |address: Value| {
         let group = group(json!({
