@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The agent's main job, watched by a person: a tenant of three services is provisioned, looked at, updated and torn down.
 #
-# Uses the engine that DOCKER_HOST names, else starts a private one. Starts the agent on a temporary root, a free port and a
-# random token. Ends everything that it started, and fails if anything is left or any step is not as it should be.
+# Uses the engine that DOCKER_HOST names, else starts a private one, and the agent that Q8_DEMO_BINARY names, else builds it.
+# Starts it on a temporary root, a free port and a random token. Ends everything that it started, and fails if anything is left or any step is not as it should be.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -68,7 +68,8 @@ scripts/demo-images.sh
 echo "stand-ins for the templates' images: q8demo/web:1, q8demo/db:1"
 
 step "The agent"
-binary=$(cargo build --locked --bin q8-agent --message-format=json-render-diagnostics | jq -r 'select(.executable) | .executable' | tail -n 1)
+binary=${Q8_DEMO_BINARY:-}
+[ -n "$binary" ] || binary=$(cargo build --locked --bin q8-agent --message-format=json-render-diagnostics | jq -r 'select(.executable) | .executable' | tail -n 1)
 token=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
 port=$((30000 + RANDOM % 2000))
 while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
