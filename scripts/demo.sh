@@ -2,7 +2,8 @@
 # The agent's main job, watched by a person: a tenant of three services is provisioned, looked at, updated and torn down.
 #
 # Uses the engine that DOCKER_HOST names, else starts a private one, and the agent that Q8_DEMO_BINARY names, else builds it.
-# Starts it on a temporary root, a free port and a random token. Ends everything that it started, and fails if anything is left or any step is not as it should be.
+# Starts it on a temporary root, a free port and a random token. Ends everything that it started, and fails if anything is
+# left or any step is not as it should be.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
