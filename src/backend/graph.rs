@@ -7,9 +7,9 @@
 //!  start first:   the new one starts ─▶ it is well ─▶ the old one stops
 //! ```
 //!
-//! Without a container from before, nothing waits for `all made`. A container starts when what its service depends on has reached the condition, and until then the one that it replaces
-//! goes on. With `update_config` a service is
-//! replaced in groups, each after the one before. A network can be made anew only when nothing runs on it: what is on it
+//! Without a container from before, nothing waits for `all made`. A container starts when what its service depends on has
+//! reached the condition, and until then the one that it replaces goes on. With `update_config` a service is replaced in
+//! groups, each after the one before. A network can be made anew only when nothing runs on it: what is on it
 //! stops first of all.
 
 use std::collections::{BTreeMap, BTreeSet};

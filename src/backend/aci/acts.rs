@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::Core;
-use super::models::{ContainerGroup, GroupState, Provisioning};
+use super::models::{ContainerGroup, GroupState, Provisioning, ShareResource};
 use super::names;
 use super::plan::is_stopped;
 use super::site::{self, Site};
@@ -36,10 +36,8 @@ impl Core {
     }
 
     pub(super) async fn start(&self, deployment: &Deployment, run: &Run) -> Result<(), BackendError> {
-        let live = self.group(&deployment.tenant, run.deadline).await?;
         // One that was removed by hand is made anew; so is what was changed meanwhile.
         let deployment = Deployment { desired: crate::domain::DesiredState::Running, ..deployment.clone() };
-        drop(live);
         self.apply(&deployment, run).await
     }
 
@@ -85,15 +83,11 @@ impl Core {
             self.delete_group(site, &names::group(tenant.project().as_str()), deadline).await?;
         }
         let mut removed = Removed { objects: usize::from(live.is_some()), volumes_kept: Vec::new() };
-        for share in self.shares_of(site, tenant, deadline).await? {
-            let Some(name) = &share.name else { continue };
-            if purge && !self.is_mounted(site, name, deadline).await? {
-                let deleted = site.delete_share(name, deadline).await;
-                deleted.map_err(|error| site.fault(error, "deleting a share"))?;
-            } else {
-                removed.volumes_kept.extend(site::volume_of(&share));
-            }
-        }
+        let shares = self.shares_of(site, tenant, deadline).await?;
+        let names = shares.iter().filter_map(|share| share.name.clone()).collect();
+        let kept = if purge { self.delete_shares(site, names, deadline).await? } else { names };
+        let stays = |share: &&ShareResource| share.name.as_ref().is_some_and(|name| kept.contains(name));
+        removed.volumes_kept.extend(shares.iter().filter(stays).filter_map(site::volume_of));
         self.credentials.remove(&tenant.subdomain);
         Ok(removed)
     }
@@ -154,12 +148,7 @@ impl Core {
                 let found = site.share(name, deadline).await;
                 let found = found.map_err(|error| site.fault(error, "reading a share"))?;
                 let ours = found.is_some_and(|share| site::is_of_agent(&share, &self.agent));
-                if !ours || self.is_mounted(site, name, deadline).await? {
-                    return Ok(false);
-                }
-                let deleted = site.delete_share(name, deadline).await;
-                deleted.map_err(|error| site.fault(error, "deleting a share"))?;
-                Ok(true)
+                Ok(ours && self.delete_shares(site, [name.to_owned()].into(), deadline).await?.is_empty())
             }
             OwnedKind::Network | OwnedKind::Image => Ok(false),
         }

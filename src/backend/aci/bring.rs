@@ -1,5 +1,6 @@
 //! Bringing a group up, and putting the committed one back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,13 +64,17 @@ impl Core {
     }
 
     /// Whether the region has room for one more group of this size, as far as it tells.
-    pub(super) async fn has_room(&self, wanted: &Deployment, run: &Run) -> Result<(), BackendError> {
-        let site = self.site(&wanted.tenant)?;
-        let converted = self.convert(wanted, None, &run.credentials)?;
+    pub(super) async fn has_room(
+        &self,
+        tenant: &TenantRef,
+        converted: &Converted,
+        deadline: Instant,
+    ) -> Result<(), BackendError> {
+        let site = self.site(tenant)?;
         let (cpus, memory) = super::prices::requested(&converted.group);
         let region = &site.region.location;
         let full = |message: String| Err(BackendError::NoCapacity { region: region.clone(), message });
-        let usages = site.usages(run.deadline).await.map_err(|error| site.fault(error, "reading the usages"))?;
+        let usages = site.usages(deadline).await.map_err(|error| site.fault(error, "reading the usages"))?;
         for usage in &usages {
             let (Some(current), Some(limit)) = (usage.current_value, usage.limit) else { continue };
             #[allow(clippy::cast_possible_truncation, reason = "some cores")]
@@ -83,7 +88,7 @@ impl Core {
                 return full(format!("{asked} {what} are needed, {current} of {limit} are used"));
             }
         }
-        let able = site.capabilities(run.deadline).await;
+        let able = site.capabilities(deadline).await;
         let able = able.map_err(|error| site.fault(error, "reading the capabilities"))?;
         let linux = able.iter().filter(|one| {
             let is_linux = one.os_type.as_deref().is_none_or(|os| os.eq_ignore_ascii_case("linux"));
@@ -131,15 +136,13 @@ impl Core {
         match &way {
             Way::Keep => {}
             Way::Tags => {
-                let set = site.set_tags(&converted.name, &converted.group, run.deadline).await;
-                set.map_err(|error| site.fault(error, "setting tags"))?;
+                set_tags(site, &converted, run.deadline).await?;
             }
             Way::Start => {
                 run.progress.report("starting the group");
                 match self.start_group(site, &converted.name, run).await {
                     Ok(()) => {
-                        let set = site.set_tags(&converted.name, &converted.group, run.deadline).await;
-                        set.map_err(|error| site.fault(error, "setting tags"))?;
+                        set_tags(site, &converted, run.deadline).await?;
                     }
                     // The key that it was sent with is worth nothing any more.
                     Err(error) if is_of_mount(&error) => {
@@ -156,8 +159,7 @@ impl Core {
                 if group.is_some_and(|group| states::provisioned(&group) == Provisioned::Failed) {
                     converted = self.send(site, wanted, converted, credentials, run).await?;
                 } else {
-                    let set = site.set_tags(&converted.name, &converted.group, run.deadline).await;
-                    set.map_err(|error| site.fault(error, "setting tags"))?;
+                    set_tags(site, &converted, run.deadline).await?;
                 }
             }
             Way::Create | Way::Update { .. } => {
@@ -433,8 +435,7 @@ impl Core {
         match way(live.as_ref(), &converted, wanted) {
             Way::Keep if runs_as_it_should => {}
             Way::Tags if runs_as_it_should => {
-                let set = site.set_tags(&converted.name, &converted.group, deadline).await;
-                set.map_err(|error| site.fault(error, "setting tags"))?;
+                set_tags(site, &converted, deadline).await?;
             }
             // What was stopped by somebody, or has failed by itself, is not what an undo is about.
             Way::Start | Way::Restart { .. } if undo.is_none() => {}
@@ -453,15 +454,9 @@ impl Core {
         deadline: Instant,
     ) -> Result<(), BackendError> {
         let Some(undo) = undo else { return Ok(()) };
-        let own = self.shares_of(site, tenant, deadline).await?;
-        for name in own.into_iter().filter_map(|share| share.name) {
-            if undo.volumes.contains(&name) || self.is_mounted(site, &name, deadline).await? {
-                continue;
-            }
-            let deleted = site.delete_share(&name, deadline).await;
-            deleted.map_err(|error| site.fault(error, "deleting a share"))?;
-        }
-        Ok(())
+        let own = self.shares_of(site, tenant, deadline).await?.into_iter().filter_map(|share| share.name);
+        let late = own.filter(|name| !undo.volumes.contains(name)).collect();
+        self.delete_shares(site, late, deadline).await.map(drop)
     }
 
     /// A tenant's shares.
@@ -480,17 +475,34 @@ impl Core {
         Ok(own.collect())
     }
 
-    /// Whether a group of the region mounts a share, whosever group it is.
-    pub(super) async fn is_mounted(
+    /// Deletes shares, but for those that a group of the region mounts, whosever group it is: these are given back.
+    pub(super) async fn delete_shares(
         &self,
         site: Site<'_>,
-        share: &str,
+        names: BTreeSet<String>,
         deadline: Instant,
-    ) -> Result<bool, BackendError> {
+    ) -> Result<BTreeSet<String>, BackendError> {
+        if names.is_empty() {
+            return Ok(names);
+        }
         let groups = site.groups(deadline).await.map_err(|error| site.fault(error, "listing container groups"))?;
-        let mut volumes = groups.iter().flat_map(|group| &group.properties.volumes);
-        Ok(volumes.any(|volume| volume.azure_file.as_ref().is_some_and(|file| file.share_name == share)))
+        let volumes = groups.iter().flat_map(|group| &group.properties.volumes);
+        let mounted: BTreeSet<&str> =
+            volumes.filter_map(|volume| Some(volume.azure_file.as_ref()?.share_name.as_str())).collect();
+        let (kept, free): (BTreeSet<_>, BTreeSet<_>) =
+            names.into_iter().partition(|name| mounted.contains(name.as_str()));
+        for name in free {
+            let deleted = site.delete_share(&name, deadline).await;
+            deleted.map_err(|error| site.fault(error, "deleting a share"))?;
+        }
+        Ok(kept)
     }
+}
+
+/// Says which generation a group is of.
+async fn set_tags(site: Site<'_>, converted: &Converted, deadline: Instant) -> Result<(), BackendError> {
+    let set = site.set_tags(&converted.name, &converted.group, deadline).await;
+    set.map_err(|error| site.fault(error, "setting tags"))
 }
 
 /// Whether a share could not be mounted.

@@ -254,10 +254,10 @@ impl Backend for AciBackend {
     async fn prepare(&self, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError> {
         whole(run)?;
         // Whatever a group cannot do is told before any call.
-        self.core.convert(wanted, None, &run.credentials)?;
+        let converted = self.core.convert(wanted, None, &run.credentials)?;
         // Whose the name is, the plan says.
         if self.core.named(&wanted.tenant, run.deadline).await?.is_none() {
-            self.core.has_room(wanted, run).await?;
+            self.core.has_room(&wanted.tenant, &converted, run.deadline).await?;
         }
         Ok(images(wanted))
     }
