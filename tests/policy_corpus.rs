@@ -114,6 +114,7 @@ fn judge(name: &str, compose: &[u8], outcome: &Outcome) -> Result<(), String> {
         undefined: &[],
         publish_host: "127.0.0.1".parse().expect("an address"),
         publish_ports: (20000, 29999),
+        platform: "linux/amd64",
     };
     match (admit(&Profile::Baseline.into(), loaded.project, &ground), outcome) {
         (Ok(admitted), Confined(check)) => {

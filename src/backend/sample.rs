@@ -54,8 +54,13 @@ pub(crate) fn of_project(
     project: Project,
     files: &BTreeSet<ProjectPath>,
 ) -> Result<Deployment, String> {
-    let ground =
-        Ground { files, undefined: &[], publish_host: Ipv4Addr::LOCALHOST.into(), publish_ports: (20000, 29999) };
+    let ground = Ground {
+        files,
+        undefined: &[],
+        publish_host: Ipv4Addr::LOCALHOST.into(),
+        publish_ports: (20000, 29999),
+        platform: "linux/amd64",
+    };
     let admitted = policy::admit(rules, project, &ground).map_err(|refusals| format!("{refusals:?}"))?;
     Ok(Deployment {
         tenant: tenant(),

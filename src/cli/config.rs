@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use super::{fail, print};
 use crate::compose::{self, ComposeError, Document, Files, LoadInput, Loaded};
 use crate::config::{self, ConfigError};
-use crate::domain::{ProjectName, ProjectPath, Subdomain};
+use crate::domain::{ProjectName, ProjectPath, Subdomain, own_platform};
 use crate::policy::{self, Ground};
 
 #[derive(Debug, Args)]
@@ -117,7 +117,8 @@ fn project(arguments: &ConfigArguments) -> Result<(String, Vec<String>), Command
         files: if arguments.policy.is_some() { &request } else { &Disk },
         profiles: &profiles,
         project: &name,
-        names_the_project: false,
+        // For an agent the tenant is what it is asked for, and a file that says otherwise is refused.
+        names_the_project: arguments.policy.is_some() && arguments.project_name.is_some(),
         directory: &directory,
     })?;
     let (project, warnings) = match &arguments.policy {
@@ -143,8 +144,10 @@ fn judged(
     let tenant = loaded.project.name.as_str().strip_prefix("q8-").and_then(|name| Subdomain::parse(name).ok());
     let rules = tenant.map_or_else(|| rules.of_any(), |tenant| rules.of(&tenant));
     let (publish_host, publish_ports) = config::publish_range(std::env::vars_os())?;
+    let platform = own_platform();
     let files = files_below(Path::new(&loaded.project.directory));
-    let ground = Ground { files: &files, undefined: &loaded.undefined, publish_host, publish_ports };
+    let ground =
+        Ground { files: &files, undefined: &loaded.undefined, publish_host, publish_ports, platform: &platform };
     let demand = policy::demand(&loaded.project, &rules.defaults);
     let locations = loaded.locations;
     let first = documents.first().map_or("compose.yaml", |document| document.name);
@@ -311,6 +314,9 @@ mod tests {
         assert!(judged(many, "baseline").unwrap_err().to_string().contains("limits.containers: 61 of at most 60"));
         let outside = "services:\n  a: {image: x, env_file: /etc/hostname}\n";
         assert!(judged(outside, "baseline").unwrap_err().to_string().contains("services.a.env_file"));
+        let named = |name: &str| format!("name: {name}\n{good}");
+        assert!(judged(&named("q8-acme"), "baseline").is_ok());
+        assert!(judged(&named("q8-victim"), "baseline").unwrap_err().to_string().contains("compose.yaml:1:7: name: "));
         assert!(judged(good, "lax").unwrap_err().to_string().contains("Q8_AGENT_POLICY must be baseline"));
     }
 }

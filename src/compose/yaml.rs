@@ -233,6 +233,10 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 let merge_tag = merge_tag(tag.as_deref());
                 let tag = tag.as_deref().filter(|_| merge_tag.is_none());
+                // The engine ends a text at the first, or does not start the container.
+                if text.contains('\0') {
+                    return Err(Fault::new(place.location, "a text cannot have a NUL in it"));
+                }
                 let (style, is_merge) = style_of(style, &text, tag, place.location)?;
                 let node = Arc::new(Node::scalar(place, &text, style).tagged(merge_tag));
                 self.budget.spend(node.size, place.location)?;

@@ -137,7 +137,7 @@ fn is_registry(host: &str) -> bool {
         Some((host, port)) => (host, Some(port)),
         None => (host, None),
     };
-    port.is_none_or(|port| (1..=5).contains(&port.len()) && port.bytes().all(|c| c.is_ascii_digit()))
+    port.is_none_or(|port| port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0))
         && host.split('.').all(|label| {
             !label.is_empty()
                 && !label.starts_with('-')
@@ -261,6 +261,9 @@ mod tests {
             "a..b",
             "a\n",
             "host:port/x",
+            "host:0/x",
+            "host:65536/x",
+            "host:+80/x",
             "sha256:",
             "sha256:5d0be4",
             &format!("sha256:{}", "f".repeat(64)),

@@ -13,6 +13,7 @@ mod limits;
 mod names;
 mod operation;
 mod path;
+pub(crate) mod platform;
 mod status;
 mod tenant;
 
@@ -29,6 +30,7 @@ pub use operation::{
     Outcome, RepeatKey,
 };
 pub use path::ProjectPath;
+pub use platform::{is_native, own_platform};
 pub use status::{
     ContainerStatus, Endpoint, Exit, Health, ImageInfo, ServiceState, ServiceStatus, StackStatus, TenantState, WaitsFor,
 };

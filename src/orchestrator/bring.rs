@@ -48,7 +48,7 @@ impl Orchestrator {
 
     /// What a provision wants, of whom.
     pub(super) async fn provision_draft(&self, op: &Op, request: ProvisionRequest) -> Result<(Record, Wanted), Error> {
-        let run = op.run(self.credentials(request.registry_auth.clone()));
+        let run = op.run(self.credentials(&request.subdomain, request.registry_auth.clone()));
         self.draft(request, run).await
     }
 
@@ -112,7 +112,7 @@ impl Orchestrator {
         if request.pull {
             spec.pinned_images.clear();
         }
-        let mut run = op.run(self.credentials(request.registry_auth));
+        let mut run = op.run(self.credentials(op.tenant(), request.registry_auth));
         run.pull = request.pull;
         run.only = (!request.services.is_empty()).then_some(request.services);
         let expect_plan = request.expect_plan;
@@ -134,7 +134,7 @@ impl Orchestrator {
         let tenant = record.subdomain.clone();
         let stored = self.disk(move |fs| fs.generation(&tenant, previous)).await?;
         let spec = TenantSpec { pinned_images: stored.images, ..stored.spec };
-        let run = op.run(self.credentials(Vec::new()));
+        let run = op.run(self.credentials(op.tenant(), Vec::new()));
         let wanted = Wanted { kind: OperationKind::Rollback, spec, run, adopt: false, expect_plan: None };
         self.bring(op, record, wanted).await
     }
@@ -154,7 +154,7 @@ impl Orchestrator {
         let (tenant, generation) = (record.subdomain.clone(), record.generation);
         let stored = self.disk(move |fs| fs.generation(&tenant, generation)).await?;
         let spec = TenantSpec { pinned_images: stored.images, ..stored.spec };
-        let run = op.run(self.credentials(Vec::new()));
+        let run = op.run(self.credentials(op.tenant(), Vec::new()));
         let wanted = Wanted { kind: OperationKind::Update, spec, run, adopt: false, expect_plan: None };
         self.bring(op, record, wanted).await?;
         self.live_record(op.tenant()).await
@@ -434,9 +434,11 @@ impl Orchestrator {
         }
     }
 
-    /// The request's credentials, and the host's for a registry that the request does not name.
-    fn credentials(&self, mut asked: Vec<RegistryAuth>) -> Vec<RegistryAuth> {
-        if let Some(host) = &self.inner.settings.registry
+    /// The request's credentials, and the host's for a registry that the request does not name, if the policy lends them.
+    pub(super) fn credentials(&self, tenant: &Subdomain, mut asked: Vec<RegistryAuth>) -> Vec<RegistryAuth> {
+        let settings = &self.inner.settings;
+        if let Some(host) = &settings.registry
+            && settings.policy.of(tenant).host_credentials
             && asked.iter().all(|auth| auth.registry != host.registry)
         {
             asked.push(host.clone());

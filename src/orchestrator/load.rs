@@ -9,7 +9,9 @@ use super::error::LocatedRefusal;
 use super::{Error, Orchestrator};
 use crate::backend::{Deployment, TenantRef};
 use crate::compose::{self, Document, Files, LoadInput};
-use crate::domain::{Demand, DesiredState, FileContent, Generation, ProjectName, ProjectPath, Subdomain, TenantSpec};
+use crate::domain::{
+    Demand, DesiredState, FileContent, Generation, ProjectName, ProjectPath, Subdomain, TenantSpec, own_platform,
+};
 use crate::policy::{self, Admitted, Ground, Refusal};
 use crate::tenant_fs::Record;
 
@@ -18,6 +20,9 @@ const COMPOSE_FILE: &str = "compose.yaml";
 
 /// Where a tenant's ports are published that has an address of its own: tenants share none.
 const ELSEWHERE: (IpAddr, (u16, u16)) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), (1, u16::MAX));
+
+/// What Azure runs (Container Instances have no other).
+const PLATFORM_ELSEWHERE: &str = "linux/amd64";
 
 /// How many specifications are remembered, each with its files. Status needs none of them.
 const REMEMBERED: usize = 16;
@@ -110,12 +115,13 @@ impl Orchestrator {
         let files: BTreeSet<ProjectPath> = spec.files.keys().cloned().collect();
         let settings = &self.inner.settings;
         let rules = settings.policy.of(&spec.subdomain);
-        let (publish_host, publish_ports) = if spec.placement.backend.is_on_this_host() {
-            (settings.publish_host, settings.publish_ports)
+        let here = own_platform();
+        let ((publish_host, publish_ports), platform) = if spec.placement.backend.is_on_this_host() {
+            ((settings.publish_host, settings.publish_ports), here.as_str())
         } else {
-            ELSEWHERE
+            (ELSEWHERE, PLATFORM_ELSEWHERE)
         };
-        let ground = Ground { files: &files, undefined: &loaded.undefined, publish_host, publish_ports };
+        let ground = Ground { files: &files, undefined: &loaded.undefined, publish_host, publish_ports, platform };
         let demand = policy::demand(&loaded.project, &rules.defaults);
         let mut warnings = loaded.warnings;
         let locations = loaded.locations;
@@ -188,7 +194,8 @@ impl Orchestrator {
     /// A keyed hash of the rules that a tenant's containers are confined by, and of the agent that reads them.
     pub(super) fn rules(&self, tenant: &Subdomain) -> String {
         let settings = &self.inner.settings;
-        let policy::TenantRules { profile, registries: _, grants, limits: _, defaults } = settings.policy.of(tenant);
+        let policy::TenantRules { profile, registries: _, host_credentials: _, grants, limits: _, defaults } =
+            settings.policy.of(tenant);
         let text =
             format!("{profile:?} {grants:?} {defaults:?} {} {:?}", settings.publish_host, settings.publish_ports);
         self.inner.key.hash(&[b"rules", env!("CARGO_PKG_VERSION").as_bytes(), text.as_bytes()])

@@ -234,3 +234,27 @@ async fn what_todays_policy_refuses_is_not_started_again() {
     house.update("services: {web: {image: x}}").await;
     house.orchestrator.start(&acme(), None).await.unwrap();
 }
+
+/// The host's own registry credentials serve the tenants that the policy lends them to, and nobody's instead of their own.
+#[tokio::test]
+async fn the_policy_says_who_pulls_with_the_hosts_credentials() {
+    let root = tempfile::tempdir().unwrap();
+    let policy = root.path().join("policy.toml");
+    std::fs::write(&policy, "host_credentials = false\n[tenants.acme]\nhost_credentials = true\n").unwrap();
+    let mut config = House::config_under(&root.path().join("tenants"), policy.to_str().unwrap());
+    let auth = |user: &str, registry: &str| RegistryAuth {
+        registry: registry.to_owned(),
+        username: user.to_owned(),
+        password: String::from("canary").into(),
+    };
+    config.registry = Some(auth("host", "registry.example"));
+    let orchestrator = Orchestrator::open(&config, std::sync::Arc::default()).await.unwrap();
+    let users = |tenant: &str, asked: Vec<RegistryAuth>| {
+        let tenant = Subdomain::parse(tenant).unwrap();
+        orchestrator.credentials(&tenant, asked).into_iter().map(|auth| auth.username).collect::<Vec<_>>()
+    };
+    assert_eq!(users("acme", Vec::new()), ["host"]);
+    assert_eq!(users("acme", vec![auth("own", "registry.example")]), ["own"]);
+    assert_eq!(users("other", Vec::new()), [""; 0]);
+    assert_eq!(users("other", vec![auth("own", "registry.example")]), ["own"]);
+}

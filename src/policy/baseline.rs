@@ -4,7 +4,7 @@
 use super::verdict::Verdict;
 use super::{Ground, TenantRules, binds, images, inside, labels, network, objects, privileges, usage};
 use crate::compose::{BlkioConfig, Deploy, Hook, MountSource, Project, PullPolicy, Service, VolumesFromSource};
-use crate::domain::ServiceName;
+use crate::domain::{ServiceName, is_native};
 
 pub(super) fn judge(rules: &TenantRules, project: &Project, ground: &Ground<'_>, verdict: &mut Verdict) {
     let Project {
@@ -52,7 +52,7 @@ fn judge_service(
         profiles: _,
         attach: _,
         pull_policy,
-        platform: _,
+        platform,
         // Becomes an alias.
         container_name: _,
         scale: _,
@@ -126,6 +126,13 @@ fn judge_service(
 
     verdict.refuse_if(build.is_some(), at("build"), "build", BUILD);
     verdict.refuse_if(*pull_policy == Some(PullPolicy::Build), at("pull_policy"), "build", BUILD);
+    // Foreign programs run in an emulator, if there is one: the host's, with rights that it got for that.
+    verdict.refuse_if(
+        platform.as_ref().is_some_and(|platform| !is_native(platform, ground.platform)),
+        at("platform"),
+        "platform",
+        ground.platform,
+    );
     for attribute in foreign.keys() {
         verdict.refuse(at(attribute), "foreign", NOT_HERE);
     }

@@ -3,6 +3,7 @@
 //! ```toml
 //! profile = "baseline"                      # where it starts from: baseline, restricted or trusted
 //! registries = ["ghcr.io", "10.0.0.9:5000"] # only these; without it: all but loopback, IP and single-label hosts
+//! host_credentials = false                  # whether tenants pull with DOCKER_REGISTRY_*; without it: all do
 //!
 //! [grants]                                  # beyond the profile
 //! capabilities = ["SYS_PTRACE"]
@@ -24,7 +25,7 @@
 //! [host]                                    # what the tenants may not have
 //! reserve_memory = "1GiB"
 //!
-//! [tenants.acme]                            # for one tenant; profile, registries, grants and limits
+//! [tenants.acme]                            # for one tenant; profile, registries, host_credentials, grants and limits
 //! profile = "trusted"
 //! ```
 
@@ -60,6 +61,7 @@ struct File {
     #[serde(default = "baseline")]
     profile: Profile,
     registries: Option<Vec<String>>,
+    host_credentials: Option<bool>,
     #[serde(default)]
     grants: GrantsText,
     #[serde(default)]
@@ -81,6 +83,7 @@ fn baseline() -> Profile {
 struct TenantText {
     profile: Option<Profile>,
     registries: Option<Vec<String>>,
+    host_credentials: Option<bool>,
     #[serde(default)]
     grants: GrantsText,
     #[serde(default)]
@@ -153,6 +156,7 @@ pub(super) fn parse(text: &str) -> Result<Rules, PolicyFileError> {
         let own = OfTenant {
             profile: own.profile,
             registries: registries(&key, own.registries.as_deref())?,
+            host_credentials: own.host_credentials,
             grants: grants(&format!("{key}.grants"), &own.grants)?,
             limits: limits(&format!("{key}.limits"), &own.limits)?,
         };
@@ -161,6 +165,7 @@ pub(super) fn parse(text: &str) -> Result<Rules, PolicyFileError> {
     Ok(Rules {
         profile: file.profile,
         registries: registries("", file.registries.as_deref())?,
+        host_credentials: file.host_credentials.unwrap_or(true),
         grants: grants("grants", &file.grants)?,
         limits: limits("limits", &file.limits)?,
         defaults: defaults(&file.defaults)?,

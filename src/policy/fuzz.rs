@@ -10,6 +10,7 @@ const FILES: &[&str] = &[
     r#"
 profile = "baseline"
 registries = ["docker.io", "127.0.0.1:5000", "ghcr.io"]
+host_credentials = false
 [grants]
 capabilities = ["cap_sys_ptrace", "NET_RAW"]
 binds = ["/srv/media", "/srv/inbox:rw", "/opt/tenants"]
@@ -117,7 +118,7 @@ fn fuzz_policy_files() {
 
 /// What other rooms rely on, whatever the file says.
 fn is_sound(rules: &TenantRules) {
-    let TenantRules { profile: _, registries, grants, limits: _, defaults: _ } = rules;
+    let TenantRules { profile: _, registries, host_credentials: _, grants, limits: _, defaults: _ } = rules;
     for host in registries.iter().flatten() {
         assert!(!host.is_empty() && *host == host.to_ascii_lowercase() && !host.contains('/'), "{host}");
     }

@@ -35,8 +35,14 @@ fn is_public(registry: &str) -> bool {
     host.contains('.')
         && !number
         && host.parse::<IpAddr>().is_err()
-        && !matches!(last, "localhost" | "localdomain" | "local" | "internal")
+        && !PRIVATE.contains(&last)
+        && !host.ends_with(".home.arpa")
 }
+
+/// Top-level names that are never a public registry's: reserved (RFC 6761, RFC 6762, RFC 8375), kept out of the root by ICANN
+/// ("name collision", `internal` since 2024), or common on private networks.
+const PRIVATE: &[&str] =
+    &["corp", "home", "internal", "intranet", "invalid", "lan", "local", "localdomain", "localhost", "private"];
 
 #[cfg(test)]
 mod tests {
@@ -61,6 +67,10 @@ mod tests {
             "metadata.google.internal",
             "host.docker.internal:5000",
             "printer.local",
+            "nas.lan",
+            "git.corp:5000",
+            "registry.home.arpa",
+            "x.intranet",
         ] {
             assert!(!is_public(bad), "{bad}");
         }

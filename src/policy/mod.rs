@@ -76,6 +76,8 @@ pub struct Ground<'a> {
     pub publish_host: IpAddr,
     /// The host ports that a fixed one must be among and from which a port without one gets its own, both ends included.
     pub publish_ports: (u16, u16),
+    /// What its programs run on without an emulator, such as `linux/amd64`.
+    pub platform: &'a str,
 }
 
 /// One refused attribute.

@@ -5,14 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::verdict::Verdict;
 use super::{Grants, Ground};
-use crate::compose::{NetworkMode, PortMapping, Project, ServiceNetwork};
+use crate::compose::{NetworkMode, PortMapping, Project, Protocol, ServiceNetwork};
 use crate::domain::ObjectKey;
 
-/// Azure's host agent, reachable from every virtual machine; it hands out the machine's credentials.
-const AZURE_WIRE_SERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+/// Where clouds hand out a machine's credentials, besides 169.254.169.254: Azure, Alibaba, Oracle.
+const METADATA_V4: &[Ipv4Addr] =
+    &[Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
 
-/// The metadata service of AWS over IPv6.
-const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// Likewise AWS and Google.
+const METADATA_V6: &[Ipv6Addr] =
+    &[Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
 
 pub(super) fn judge_mode(project: &Project, field: &str, mode: Option<&NetworkMode>, verdict: &mut Verdict) {
     let confined = match mode {
@@ -71,8 +73,10 @@ pub(super) fn judge_ports(
 ) {
     let (low, high) = ground.publish_ports;
     for (index, port) in ports.iter().enumerate() {
-        let PortMapping { target: _, protocol: _, host_ip, published: _, name: _, mode: _, app_protocol: _ } = port;
+        let PortMapping { target: _, protocol, host_ip, published: _, name: _, mode: _, app_protocol: _ } = port;
         let field = format!("{field}.ports[{index}]");
+        // The first SCTP port loads a module into the host's kernel.
+        verdict.refuse_if(*protocol == Protocol::Sctp, field.as_str(), "port-protocol", "tcp or udp");
         let allowed = host_ip.is_none_or(|address| {
             address.is_loopback() || address == ground.publish_host || grants.publish_hosts.contains(&address)
         });
@@ -112,17 +116,27 @@ pub(super) fn judge_extra_hosts(field: &str, hosts: &BTreeMap<String, Vec<String
 /// from relying on addresses that the host's firewall closes.
 fn is_reachable(text: &str) -> bool {
     let Ok(address) = text.parse::<IpAddr>() else { return false };
-    match address.to_canonical() {
-        IpAddr::V4(address) => !address.is_link_local() && address != AZURE_WIRE_SERVER,
-        IpAddr::V6(address) => !address.is_unicast_link_local() && address != AWS_METADATA,
+    match plain(address) {
+        IpAddr::V4(address) => !address.is_link_local() && !METADATA_V4.contains(&address),
+        IpAddr::V6(address) => !address.is_unicast_link_local() && !METADATA_V6.contains(&address),
     }
+}
+
+/// The IPv4 address that an IPv6 address is a way of writing: mapped, compatible (RFC 4291, 2.5.5), or behind the well-known
+/// prefix of a translator (RFC 6052, 2.1).
+fn plain(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    let [.., a, b, c, d] = v6.octets();
+    // `::` and `::1` are addresses of their own.
+    let is_one = matches!(v6.to_bits() >> 32, 0 | 0xffff | 0x0064_ff9b_0000_0000_0000_0000) && v6.to_bits() > 1;
+    if is_one { IpAddr::V4(Ipv4Addr::new(a, b, c, d)) } else { address }
 }
 
 /// The engine asks these from the container's network, or from the host's own for a loopback address.
 pub(super) fn judge_dns(field: &str, servers: &[String], verdict: &mut Verdict) {
     for (index, server) in servers.iter().enumerate() {
         let public = server.parse::<IpAddr>().is_ok_and(|address| {
-            let address = address.to_canonical();
+            let address = plain(address);
             !address.is_loopback() && !address.is_unspecified() && !address.is_multicast() && is_reachable(server)
         });
         verdict.refuse_if(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::binds::is_request_file;
 use super::verdict::Verdict;
 use super::{Grants, Ground, labels};
-use crate::compose::{FileObject, FileSource, Network, Project, Volume};
+use crate::compose::{FileObject, FileSource, Ipam, Network, Project, Volume};
 use crate::domain::{ObjectKey, ObjectName};
 
 /// What baseline says about networks and volumes.
@@ -38,7 +38,11 @@ pub(super) fn judge_baseline(grants: &Grants, project: &Project, verdict: &mut V
         );
         // Addresses that the agent has not given: neither its own door nor the firewall knows them.
         verdict.refuse_if(*enable_ipv6 == Some(true), format!("{field}.enable_ipv6"), "ipv6", "false");
-        let own_addresses = ipam.as_ref().is_some_and(|ipam| *ipam != crate::compose::Ipam::default());
+        // Its `default` is what the agent uses, too.
+        let own_addresses = ipam.as_ref().is_some_and(|ipam| {
+            let Ipam { driver, options, config } = ipam;
+            !options.is_empty() || !config.is_empty() || driver.as_ref().is_some_and(|driver| driver != "default")
+        });
         verdict.refuse_if(own_addresses, format!("{field}.ipam"), "ipam", "none: the agent gives out the subnets");
         labels::judge_reserved(&field, labels, grants, verdict);
     }

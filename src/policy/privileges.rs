@@ -64,6 +64,11 @@ const LOG_FILE_BYTES: u64 = 64 << 10;
 /// The most that the engine may hold back of one container's log, in bytes.
 const LOG_BUFFER: u64 = 4 << 20;
 
+/// The most bytes of a tag or a pattern of a log.
+const LOG_TEXT: usize = 256;
+/// What a tag may name between `{{` and `}}` (Docker documentation, "Customize log driver output").
+const TAG_FIELDS: &[&str] = &["ID", "FullID", "Name", "ImageID", "ImageFullID", "ImageName", "DaemonName"];
+
 /// A capability in capitals and without its `CAP_`, as the engine compares them.
 pub(super) fn capability_name(text: &str) -> String {
     let upper = text.to_ascii_uppercase();
@@ -154,6 +159,20 @@ pub(super) fn judge_logging(field: &str, logging: Option<&Logging>, defaults: &D
         "logging-mode",
         "blocking or non-blocking",
     );
+    verdict.refuse_if(
+        !given("tag").is_none_or(is_plain_tag),
+        at("tag"),
+        "logging-tag",
+        "at most 256 bytes of text, and {{.ID}}, {{.FullID}}, {{.Name}}, {{.ImageID}}, {{.ImageFullID}}, {{.ImageName}}, {{.DaemonName}}",
+    );
+    for option in ["env-regex", "labels-regex"] {
+        verdict.refuse_if(
+            given(option).is_some_and(|pattern| pattern.len() > LOG_TEXT),
+            at(option),
+            "logging-pattern",
+            "at most 256 bytes: the engine compiles it",
+        );
+    }
     let buffer = given("max-buffer-size").map_or(Some(0), size);
     verdict.refuse_if(
         buffer.is_none_or(|bytes| bytes > LOG_BUFFER),
@@ -161,4 +180,19 @@ pub(super) fn judge_logging(field: &str, logging: Option<&Logging>, defaults: &D
         "logging-size",
         "at most 4m: the buffer is the engine's memory",
     );
+}
+
+/// Whether a tag has nothing but names in it. It is a template of Go's, and the engine itself runs it: `{{pad "x" 2000000000 0}}`
+/// would take two gigabytes of its memory.
+fn is_plain_tag(tag: &str) -> bool {
+    let mut rest = tag;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let Some((name, behind)) = after.split_once("}}") else { return false };
+        let known = name.trim_matches(' ').strip_prefix('.').is_some_and(|name| TAG_FIELDS.contains(&name));
+        if !known || before.contains("}}") {
+            return false;
+        }
+        rest = behind;
+    }
+    tag.len() <= LOG_TEXT && !rest.contains("}}")
 }

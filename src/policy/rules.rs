@@ -128,6 +128,7 @@ fn scaled(amount: u64, factor: f64) -> u64 {
 pub struct Rules {
     pub(super) profile: Profile,
     pub(super) registries: Option<BTreeSet<String>>,
+    pub(super) host_credentials: bool,
     pub(super) grants: Grants,
     pub(super) limits: Limits,
     pub(super) defaults: Defaults,
@@ -140,6 +141,7 @@ pub struct Rules {
 pub(super) struct OfTenant {
     pub(super) profile: Option<Profile>,
     pub(super) registries: Option<BTreeSet<String>>,
+    pub(super) host_credentials: Option<bool>,
     pub(super) grants: Grants,
     pub(super) limits: Limits,
 }
@@ -151,6 +153,8 @@ pub struct TenantRules {
     pub profile: Profile,
     /// The registries that images may come from; none: any but loopback, IP addresses and single-label hosts.
     pub registries: Option<BTreeSet<String>>,
+    /// Whether its images are pulled with the host's own registry credentials where its request has none.
+    pub host_credentials: bool,
     /// What is allowed beyond the profile.
     pub grants: Grants,
     /// The most that it may have.
@@ -164,6 +168,7 @@ impl From<Profile> for Rules {
         Self {
             profile,
             registries: None,
+            host_credentials: true,
             grants: Grants::default(),
             limits: Limits::default(),
             defaults: Defaults::default(),
@@ -228,6 +233,7 @@ impl Rules {
         TenantRules {
             profile,
             registries,
+            host_credentials: own.host_credentials.unwrap_or(self.host_credentials),
             grants: self.grants.clone().extended(&own.grants),
             limits: own.limits.or(self.limits).or(default),
             defaults: self.defaults,

@@ -151,6 +151,7 @@ fn admit_under(rules: &TenantRules, project: Project) -> Result<Admitted, Vec<Re
             undefined: &[],
             publish_host: "10.0.0.5".parse().unwrap(),
             publish_ports: (20000, 29999),
+            platform: "linux/amd64",
         },
     )
 }
@@ -252,6 +253,9 @@ const REFUSED: &[Case] = &[
     (Baseline, |p| web(p).runtime = Some(text("runc")), "services.web.runtime runtime"),
     (Baseline, |p| web(p).group_add = texts(&["docker"]), "services.web.group_add[0] group-add"),
     (Baseline, |p| web(p).annotations = map(&[("run.oci.x", "1")]), "services.web.annotations.run.oci.x annotations"),
+    (Baseline, |p| web(p).platform = Some(text("linux/s390x")), "services.web.platform platform"),
+    (Baseline, |p| web(p).platform = Some(text("windows/amd64")), "services.web.platform platform"),
+    (Baseline, |p| web(p).platform = Some(text("../x")), "services.web.platform platform"),
     (Baseline, |p| web(p).pid = Some(NamespaceMode::Host), "services.web.pid host-namespace"),
     (Baseline, |p| web(p).pid = Some(NamespaceMode::Container(text("x"))), "services.web.pid host-namespace"),
     (Baseline, |p| web(p).pid = Some(NamespaceMode::Service(service_name("gone"))), "services.web.pid host-namespace"),
@@ -298,6 +302,53 @@ const REFUSED: &[Case] = &[
     (Baseline, |p| log_to(p, "local", &[("mode", "non-blockin")]), "services.web.logging.options.mode logging-mode"),
     (Baseline, |p| log_to(p, "local", &[("max-size", "+1m")]), "services.web.logging.options.max-size logging-size"),
     (Baseline, |p| log_to(p, "local", &[("max-size", "1mi")]), "services.web.logging.options.max-size logging-size"),
+    (
+        Baseline,
+        |p| log_to(p, "json-file", &[("tag", "{{pad \"x\" 2000000000 0}}")]),
+        "services.web.logging.options.tag logging-tag",
+    ),
+    (
+        Baseline,
+        |p| log_to(p, "json-file", &[("tag", "{{printf \"%1000000d\" 1}}")]),
+        "services.web.logging.options.tag logging-tag",
+    ),
+    (
+        Baseline,
+        |p| log_to(p, "json-file", &[("tag", "{{define \"x\"}}{{template \"x\"}}{{end}}{{template \"x\"}}")]),
+        "services.web.logging.options.tag logging-tag",
+    ),
+    (
+        Baseline,
+        |p| log_to(p, "json-file", &[("tag", "{{range .ContainerEnv}}{{.}}{{end}}")]),
+        "services.web.logging.options.tag logging-tag",
+    ),
+    (
+        Baseline,
+        |p| log_to(p, "json-file", &[("tag", "{{.ContainerEnv}}")]),
+        "services.web.logging.options.tag logging-tag",
+    ),
+    (
+        Baseline,
+        |p| log_to(p, "json-file", &[("tag", "{{.Name | json}}")]),
+        "services.web.logging.options.tag logging-tag",
+    ),
+    (Baseline, |p| log_to(p, "json-file", &[("tag", "{{- .Name -}}")]), "services.web.logging.options.tag logging-tag"),
+    (Baseline, |p| log_to(p, "json-file", &[("tag", "{{.Name")]), "services.web.logging.options.tag logging-tag"),
+    (Baseline, |p| log_to(p, "json-file", &[("tag", "{{.Name}}}}")]), "services.web.logging.options.tag logging-tag"),
+    (Baseline, |p| log_to(p, "json-file", &[("tag", "}}{{.Name}}")]), "services.web.logging.options.tag logging-tag"),
+    (Baseline, |p| log_to(p, "json-file", &[("tag", "{{/* */}}")]), "services.web.logging.options.tag logging-tag"),
+    (Baseline, |p| log_to(p, "json-file", &[("tag", "{{}}")]), "services.web.logging.options.tag logging-tag"),
+    (Baseline, |p| log_to(p, "local", &[("tag", &"x".repeat(257))]), "services.web.logging.options.tag logging-tag"),
+    (
+        Baseline,
+        |p| log_to(p, "local", &[("env-regex", &"x".repeat(257))]),
+        "services.web.logging.options.env-regex logging-pattern",
+    ),
+    (
+        Baseline,
+        |p| log_to(p, "local", &[("labels-regex", &"x".repeat(257))]),
+        "services.web.logging.options.labels-regex logging-pattern",
+    ),
     // What all share.
     (Baseline, |p| web(p).resources.pids = Some(-1), "services.web.pids_limit unlimited"),
     (Baseline, |p| web(p).resources.memory = Some(-1), "services.web.mem_limit unlimited"),
@@ -347,6 +398,8 @@ const REFUSED: &[Case] = &[
     ),
     (Baseline, |p| web(p).stop_signal = Some(text("SIGCONT")), "services.web.stop_signal stop-signal"),
     (Baseline, |p| web(p).stop_signal = Some(text("18")), "services.web.stop_signal stop-signal"),
+    (Baseline, |p| web(p).stop_signal = Some(text("SIGRTMIN+16")), "services.web.stop_signal stop-signal"),
+    (Baseline, |p| web(p).stop_signal = Some(text("RTMAX+1")), "services.web.stop_signal stop-signal"),
     (
         Baseline,
         |p| web(p).stop_grace_period = Some(std::time::Duration::from_hours(1)),
@@ -358,6 +411,11 @@ const REFUSED: &[Case] = &[
     // The network.
     (Baseline, |p| web(p).dns = texts(&["8.8.8.8", "127.0.0.1"]), "services.web.dns[1] dns"),
     (Baseline, |p| web(p).dns = texts(&["169.254.169.254"]), "services.web.dns[0] dns"),
+    (Baseline, |p| web(p).dns = texts(&["100.100.100.200"]), "services.web.dns[0] dns"),
+    (Baseline, |p| web(p).dns = texts(&["64:ff9b::7f00:1"]), "services.web.dns[0] dns"),
+    (Baseline, |p| web(p).dns = texts(&["::127.0.0.1"]), "services.web.dns[0] dns"),
+    (Baseline, |p| web(p).dns = texts(&["::1"]), "services.web.dns[0] dns"),
+    (Baseline, |p| web(p).dns = texts(&["::"]), "services.web.dns[0] dns"),
     (Baseline, |p| web(p).dns = texts(&["resolver"]), "services.web.dns[0] dns"),
     (Baseline, |p| web(p).hostname = Some(text("a b")), "services.web.hostname hostname"),
     (Baseline, |p| port_on(p, 8080), "services.web.ports[0] host-port"),
@@ -410,6 +468,11 @@ const REFUSED: &[Case] = &[
     (Baseline, |p| extra_host(p, &["168.63.129.16"]), "services.web.extra_hosts.meta extra-hosts"),
     (Baseline, |p| extra_host(p, &["[fe80::1]"]), "services.web.extra_hosts.meta extra-hosts"),
     (Baseline, |p| extra_host(p, &["fd00:ec2::254"]), "services.web.extra_hosts.meta extra-hosts"),
+    (Baseline, |p| extra_host(p, &["100.100.100.200"]), "services.web.extra_hosts.meta extra-hosts"),
+    (Baseline, |p| extra_host(p, &["192.0.0.192"]), "services.web.extra_hosts.meta extra-hosts"),
+    (Baseline, |p| extra_host(p, &["fd20:ce::254"]), "services.web.extra_hosts.meta extra-hosts"),
+    (Baseline, |p| extra_host(p, &["64:ff9b::a9fe:a9fe"]), "services.web.extra_hosts.meta extra-hosts"),
+    (Baseline, |p| extra_host(p, &["::169.254.169.254"]), "services.web.extra_hosts.meta extra-hosts"),
     // Binds.
     (Both, |p| bind(p, "/", Some(true)), "services.web.volumes[0] bind-agent"),
     (Both, |p| bind(p, "/opt", Some(true)), "services.web.volumes[0] bind-agent"),
@@ -469,6 +532,12 @@ const REFUSED: &[Case] = &[
         },
         "networks.default.ipam ipam",
     ),
+    (
+        Baseline,
+        |p| network(p).ipam = Some(Ipam { driver: Some(text("x")), ..Ipam::default() }),
+        "networks.default.ipam ipam",
+    ),
+    (Baseline, |p| web(p).ports.push(PortMapping::of(80, Protocol::Sctp)), "services.web.ports[0] port-protocol"),
     (
         Both,
         |p| {
@@ -531,6 +600,8 @@ const ACCEPTED: &[fn(&mut Project)] = &[
     |p| web(p).sysctls = map(&[("net.ipv4.ip_unprivileged_port_start", "0")]),
     |p| log_to(p, "json-file", &[("max-size", "1m"), ("max-file", "2")]),
     |p| log_to(p, "local", &[("max-size", "50m"), ("max-file", "5")]),
+    |p| log_to(p, "json-file", &[("tag", "{{.ImageName}}/{{ .Name }}/{{.ID}}")]),
+    |p| log_to(p, "json-file", &[("tag", "web {of} %m"), ("env-regex", "^(A|B)_"), ("labels-regex", "^app")]),
     |p| web(p).resources.cpu_shares = Some(512),
     |p| {
         web(p).resources.memory = Some(1 << 30);
@@ -547,6 +618,7 @@ const ACCEPTED: &[fn(&mut Project)] = &[
     |p| check_every(p, std::time::Duration::from_millis(500)),
     |p| check_every(p, std::time::Duration::ZERO),
     |p| web(p).stop_signal = Some(text("SIGRTMIN+3")),
+    |p| web(p).stop_signal = Some(text("RTMAX-14")),
     |p| web(p).stop_signal = Some(text("quit")),
     |p| web(p).stop_grace_period = Some(std::time::Duration::from_secs(90)),
     |p| image(p, "ghcr.io/acme/web:1"),
@@ -563,6 +635,7 @@ const ACCEPTED: &[fn(&mut Project)] = &[
     |p| port(p, Some("::1")),
     |p| port(p, Some("10.0.0.5")),
     |p| extra_host(p, &["10.1.1.1", "2001:db8::1"]),
+    |p| extra_host(p, &["::1", "::", "64:ff9b::101:101", "100.100.100.1"]),
     |p| bind(p, "data", None),
     |p| bind(p, "data/db", Some(false)),
     |p| bind(p, "conf/site.conf", Some(true)),
@@ -584,6 +657,7 @@ const ACCEPTED: &[fn(&mut Project)] = &[
     |p| network(p).driver = Some(text("bridge")),
     |p| network(p).internal = true,
     |p| network(p).ipam = Some(Ipam::default()),
+    |p| network(p).ipam = Some(Ipam { driver: Some(text("default")), ..Ipam::default() }),
     |p| web(p).labels = map(&[("app.caddy", "x"), ("com.example.docker", "x")]),
     |p| web(p).platform = Some(text("linux/amd64")),
 ];
@@ -745,6 +819,7 @@ fn on_a_network_of_others_a_service_has_no_name_that_could_be_anothers() {
         undefined: &[],
         publish_host: "10.0.0.5".parse().unwrap(),
         publish_ports: (20000, 29999),
+        platform: "linux/amd64",
     };
     let admitted = admit(&rules, asked, &ground).unwrap();
     let web = &admitted.project.project().services["web"];
@@ -788,6 +863,7 @@ fn restricted_wants_a_user_and_takes_everything_else() {
         undefined: &texts(&["TAG"]),
         publish_host: "10.0.0.5".parse().unwrap(),
         publish_ports: (20000, 29999),
+        platform: "linux/amd64",
     };
     let refusals = admit(&Profile::Restricted.into(), asked.clone(), &ground).unwrap_err();
     assert_eq!((refusals[0].field.as_str(), refusals[0].rule), ("variables.TAG", "undefined-variable"));
@@ -800,6 +876,7 @@ fn grants_reach_as_far_as_they_say() {
     let rules = Rules::parse(
         r#"
 registries = ["docker.io", "127.0.0.1:5000"]
+host_credentials = false
 [grants]
 capabilities = ["cap_sys_ptrace", "NET_RAW"]
 binds = ["/srv/media", "/srv/inbox:rw", "/opt/tenants"]
@@ -811,6 +888,7 @@ sysctls = ["net.core.somaxconn"]
 [tenants.other]
 profile = "trusted"
 registries = ["ghcr.io"]
+host_credentials = true
 [tenants.other.grants]
 capabilities = ["ALL"]
 "#,
@@ -866,6 +944,8 @@ capabilities = ["ALL"]
     assert_eq!(other.profile, Profile::Trusted);
     assert!(other.grants.capabilities.contains("ALL") && other.grants.capabilities.contains("SYS_PTRACE"));
     assert_eq!(other.registries.unwrap().len(), 3);
+    assert!(other.host_credentials && !rules_of("acme").host_credentials);
+    assert!(Rules::parse("").unwrap().of_any().host_credentials, "without a word all tenants pull with them");
 
     // What was granted is not dropped again; what is mounted read-only has a word about it.
     let mut asked = project();

@@ -218,13 +218,22 @@ pub(super) fn judge_healthcheck(field: &str, check: Option<&Healthcheck>, verdic
     }
 }
 
+/// `RTMIN`, `RTMIN+1` to `RTMIN+15`, `RTMAX-14` to `RTMAX-1`, `RTMAX`, as the engine knows them.
+fn is_real_time(name: &str) -> bool {
+    let steps = |text: &str, most: u8| {
+        text.parse::<u8>().is_ok_and(|steps| (1..=most).contains(&steps)) && !text.starts_with(['+', '0'])
+    };
+    matches!(name, "RTMIN" | "RTMAX")
+        || name.strip_prefix("RTMIN+").is_some_and(|text| steps(text, 15))
+        || name.strip_prefix("RTMAX-").is_some_and(|text| steps(text, 14))
+}
+
 pub(super) fn judge_stop(field: &str, signal: Option<&str>, grace: Option<Duration>, verdict: &mut Verdict) {
     let ends = |signal: &str| {
         let upper = signal.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
         STOP_SIGNALS.contains(&name)
-            || name.starts_with("RTMIN")
-            || name.starts_with("RTMAX")
+            || is_real_time(name)
             || signal
                 .parse::<u32>()
                 .is_ok_and(|number| STOP_SIGNAL_NUMBERS.contains(&number) || (34..=64).contains(&number))

@@ -74,6 +74,7 @@ fn what_breaks_no_rule_is_accepted() {
             publish_host: "127.0.0.1".parse().expect("an address"),
             // Documents publish what they like; which ports a host gives is its own affair.
             publish_ports: (1, 65535),
+            platform: "linux/amd64",
         };
         let refusals = admit(&Profile::Baseline.into(), loaded.project, &ground).err().unwrap_or_default();
         let told: BTreeSet<String> =

@@ -228,6 +228,7 @@ impl World {
             undefined: &[],
             publish_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             publish_ports: (20000, 29999),
+            platform: "linux/amd64",
         };
         let admitted = policy::admit(&Profile::Trusted.into(), loaded.project, &ground)
             .unwrap_or_else(|refusals| panic!("{refusals:?}\n{text}"));

@@ -14,6 +14,7 @@ mod knowing;
 mod leftovers;
 mod managed_by_labels;
 mod neighbours;
+mod platforms;
 mod pulls;
 mod quotas;
 mod stats;

@@ -10,6 +10,9 @@ mod support;
 #[path = "../e2e_faults/scene.rs"]
 mod scene;
 
+mod own_only;
+mod stricter;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -23,6 +26,9 @@ use scene::{PROVISION, SLEEPS, Tree, UPDATE, assert_same, containers, objects, p
 use support::agent::{Agent, Options};
 use support::engine::Engine;
 use support::{eventually, unique};
+
+/// Longer than an agent takes to end.
+const LONG_STOP: Duration = Duration::from_secs(30);
 
 const SECRET: &str = "a-canary-of-the-host";
 

@@ -76,12 +76,17 @@ fn json_of(path: &str) -> Value {
     serde_json::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// The platform of the recording engine.
+const HOST: &str = "linux/amd64";
+
 /// Everything that a document was brought up with.
 struct Case {
     text: String,
     files: BTreeMap<ProjectPath, FileContent>,
     variables: BTreeMap<String, String>,
     profiles: BTreeSet<String>,
+    /// What the policy takes the engine's host for.
+    host: String,
 }
 
 impl Files for Case {
@@ -107,6 +112,7 @@ impl Case {
             files: BTreeMap::new(),
             variables: BTreeMap::new(),
             profiles: BTreeSet::new(),
+            host: HOST.to_owned(),
         };
         // What the corpus' author had on disk, and in the environment, without saying so in the index.
         let on_disk = [("s1.txt", "1"), ("short.cfg", "c"), ("x/f", ""), ("y/f", ""), ("inc/d/f", "")];
@@ -129,7 +135,8 @@ impl Case {
     /// A case of a few lines.
     fn of(text: &str) -> Self {
         let files = BTreeMap::new();
-        Self { text: text.to_owned(), files, variables: BTreeMap::new(), profiles: BTreeSet::new() }
+        let (variables, profiles) = (BTreeMap::new(), BTreeSet::new());
+        Self { text: text.to_owned(), files, variables, profiles, host: HOST.to_owned() }
     }
 
     fn deployment(&self, project: &str, profile: Profile) -> Result<Deployment, Vec<Refusal>> {
@@ -147,6 +154,7 @@ impl Case {
             undefined: &[],
             publish_host: Ipv4Addr::LOCALHOST.into(),
             publish_ports: (20000, 29999),
+            platform: &self.host,
         };
         let project = loaded.unwrap_or_else(|error| panic!("{error}")).project;
         Ok(Deployment {
@@ -466,14 +474,16 @@ async fn another_tenants_platform_is_not_this_ones() {
     up(&recorder, &of(ONE_SERVICE, Profile::Trusted)).await.expect("as docker compose does it");
     assert!(!asked(&recorder).iter().any(|call| call.contains("images")));
 
-    // A stranger names no platform that needs an emulator.
+    // A stranger names no platform that needs an emulator, whatever the policy takes the engine's host for.
     for (platform, runs) in
         [("linux/arm64", false), ("linux/386", false), ("linux/amd64", true), ("linux/amd64/v2", true)]
     {
         let text = format!("services: {{web: {{image: x, platform: {platform}}}}}");
         let recorder = Recorder::start("1.45", &[]);
         recorder.images(json!({"Variant": "v2"}), json!({}));
-        let result = up(&recorder, &of(&text, Profile::Baseline)).await;
+        let case = Case { host: platform.to_owned(), ..Case::of(&text) };
+        let deployment = case.deployment("q8-acme", Profile::Baseline).expect("an admitted project");
+        let result = up(&recorder, &deployment).await;
         match result {
             Ok(()) => assert!(runs, "{platform}"),
             Err(refused) => {

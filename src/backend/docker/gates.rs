@@ -1,9 +1,10 @@
 //! What an engine is too old for, refused by its field before anything is touched, or left out with a warning. An old
 //! engine does not complain about a member of a request that it does not know: it leaves it out without a word.
 
-use super::{convert, platform};
+use super::convert;
 use crate::backend::{BackendError, Deployment};
 use crate::compose::{MountSource, Service};
+use crate::domain::is_native;
 
 /// A version of the Engine API, such as (1, 41).
 pub(super) type ApiVersion = (u32, u32);
@@ -30,7 +31,7 @@ pub(super) fn check(wanted: &Deployment, api: ApiVersion, host: Option<&str>) ->
     for (name, service) in &project.services {
         // Foreign programs run in an emulator, if there is one: the host's, with rights that it got for that.
         if let (true, Some(asked), Some(host)) = (wanted.project.is_confined(), &service.platform, host)
-            && !platform::is_native(asked, host)
+            && !is_native(asked, host)
         {
             return Err(BackendError::Unsupported {
                 field: format!("services.{name}.platform"),

@@ -86,6 +86,8 @@ fn refusals_say_where_and_why() {
         ("a: *nope\n", 1, 4, "not defined"),
         ("a: &x [1, *x]\n", 1, 11, "inside what it names"),
         ("[a]: b\n", 1, 1, "key must be a string"),
+        ("a: [b, \"x\\0y\"]\n", 1, 8, "a text cannot have a NUL in it"),
+        ("\"a\\0\": b\n", 1, 1, "a text cannot have a NUL in it"),
         ("{a: b}: c\n", 1, 1, "key must be a string"),
         ("a: {<<: 5}\n", 1, 5, "mapping or a list of mappings"),
         ("a: &a {}\nb: {<<: *a, <<: *a}\n", 2, 13, "second time"),

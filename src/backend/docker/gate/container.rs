@@ -73,6 +73,11 @@ const LOG_BYTES: u64 = 256 << 20;
 /// Bytes of a log in the engine's memory.
 const LOG_BUFFER: u64 = 4 << 20;
 
+/// What a log's tag may take from its container (Docker documentation, "Customize log driver output").
+const TAG_FIELDS: &[&str] = &[".DaemonName", ".FullID", ".ID", ".ImageFullID", ".ImageID", ".ImageName", ".Name"];
+/// Bytes of a tag or a pattern: the engine reads them as programs.
+const LOG_TEXT: usize = 256;
+
 /// Everybody's weight (Engine API `CpuShares`).
 const CPU_SHARES: i64 = 1024;
 /// The shortest time between two healthchecks.
@@ -82,9 +87,14 @@ const REQUEST: usize = 2 << 20;
 /// Seconds that a container may take to stop.
 const STOP_TIMEOUT: i64 = 300;
 
-/// Addresses at which clouds give the machine's credentials away, besides the link-local one.
-const AZURE_WIRE_SERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
-const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// Addresses at which clouds give the machine's credentials away, besides the link-local one: Azure, Alibaba, Oracle; AWS, Google.
+const METADATA: &[IpAddr] = &[
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+];
 
 #[allow(clippy::ref_option, reason = "the engine's structures are taken apart by reference")]
 pub(super) fn is_empty<T>(list: &Option<Vec<T>>) -> bool {
@@ -130,10 +140,12 @@ fn bytes(text: &str) -> Option<u64> {
 
 /// Whether a container may be told of this address: not the host's own, and none where a cloud gives credentials away.
 fn is_public(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => !address.is_link_local() && address != AZURE_WIRE_SERVER,
-        IpAddr::V6(address) => !address.is_unicast_link_local() && address != AWS_METADATA,
-    }
+    let address = address.to_canonical();
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !link_local && !METADATA.contains(&address)
 }
 
 /// Each check is a process. Of what the image says the engine has taken what the request left open.
@@ -507,6 +519,22 @@ pub(super) fn judge_defaults(host: &HostConfig) -> Verdict {
         at("LogConfig.Config.mode"),
         "blocking or non-blocking",
     )?;
+    for option in ["tag", "env-regex", "labels-regex"] {
+        let short = options.get(option).is_none_or(|text| text.len() <= LOG_TEXT);
+        demand(short, at(&format!("LogConfig.Config.{option}")), "at most 256 bytes")?;
+    }
+    // Go's templates can loop, and ask for as much memory as they like.
+    let plain = options.get("tag").is_none_or(|tag| {
+        let mut pieces = tag.split("{{");
+        let first = pieces.next().unwrap_or_default();
+        !first.contains("}}")
+            && pieces.all(|piece| {
+                piece
+                    .split_once("}}")
+                    .is_some_and(|(field, text)| TAG_FIELDS.contains(&field.trim_matches(' ')) && !text.contains("}}"))
+            })
+    });
+    demand(plain, at("LogConfig.Config.tag"), "text and names such as {{.Name}}")?;
     let buffer = options.get("max-buffer-size").map_or(Some(0), |text| bytes(text));
     demand(buffer.is_some_and(|size| size <= LOG_BUFFER), at("LogConfig.Config.max-buffer-size"), "at most 4 MiB")
 }
