@@ -139,6 +139,8 @@ fn ways(victim: &str, host: &Path) -> Vec<Way> {
         in_service("g04", "stop_grace_period: 100000h".to_owned(), "services.a.stop_grace_period"),
         in_service("f35", "network_mode: host".to_owned(), "services.a.network_mode"),
         in_service("f36", "pid: host".to_owned(), "services.a.pid"),
+        in_service("e26", format!("ipc: 'container:q8-{victim}-db-1'"), "services.a.ipc"),
+        in_service("g10", "sysctls: {kernel.core_pattern: '|/x'}".to_owned(), "services.a.sysctls.kernel.core_pattern"),
         in_service("g02", "volumes: ['./:/app']".to_owned(), "services.a.volumes[0]"),
         in_service("g02", "volumes: ['./compose.yaml:/c:ro']".to_owned(), "services.a.volumes[0]"),
         in_service("g07", format!("volumes: ['{host}/not-there:/h']"), "services.a.volumes[0]"),

@@ -91,7 +91,8 @@ async fn what_was_made_under_laxer_rules_is_confined_before_it_starts_again() {
     let host = host_config(engine, &agent, &runs, "a-1").await;
     assert_eq!((&host["ReadonlyRootfs"], &host["CapDrop"]), (&json!(true), &json!(["ALL"])), "{host}");
 
-    for name in [&runs, &halted, &wide] {
-        purge(&agent, engine, name).await;
+    for name in [&runs, &halted] {
+        act(&agent, "teardown", &format!("{name}?purge=true")).await.expect(200);
     }
+    purge(&agent, engine, &wide).await;
 }
