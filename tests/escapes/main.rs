@@ -124,6 +124,12 @@ fn ways(victim: &str, host: &Path) -> Vec<Way> {
             "logging: {driver: syslog, options: {syslog-address: 'tcp://127.0.0.1:15514'}}".to_owned(),
             "services.a.logging.driver",
         ),
+        // Two gigabytes of the engine's own memory: it runs tags as templates.
+        in_service(
+            "tag",
+            "logging: {options: {tag: '{{pad \"x\" 2000000000 0}}'}}".to_owned(),
+            "services.a.logging.options.tag",
+        ),
         in_service("e19", "labels: {traefik.enable: 'true'}".to_owned(), "services.a.labels.traefik.enable"),
         in_service("e19", format!("labels: {{dev.q8.tenant: {victim}}}"), "services.a.labels.dev.q8.tenant"),
         in_service("e21", "shm_size: 20g".to_owned(), "services.a.shm_size"),
