@@ -28,7 +28,7 @@ pub(super) struct ConfigArguments {
     /// The project's name; without it, the variable `COMPOSE_PROJECT_NAME`, the file's `name`, or that of its directory.
     #[arg(short, long, value_name = "NAME")]
     project_name: Option<String>,
-    /// A profile to activate, or * for all; may repeat. The variable `COMPOSE_PROFILES` adds to them.
+    /// A profile to activate, or * for all; may repeat. Without it, those of the variable `COMPOSE_PROFILES`.
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
     /// Judge it as an agent with this policy would, and print it as it would run: baseline, restricted, trusted, or the path
@@ -106,9 +106,10 @@ fn project(arguments: &ConfigArguments) -> Result<(String, Vec<String>), Command
             },
         },
     };
-    let also = variables.get("COMPOSE_PROFILES").map(String::as_str).unwrap_or_default();
-    let also = also.split(',').filter(|profile| !profile.is_empty()).map(str::to_owned);
-    let profiles: BTreeSet<String> = arguments.profile.iter().cloned().chain(also).collect();
+    let default = variables.get("COMPOSE_PROFILES").map(String::as_str).unwrap_or_default();
+    let default = default.split(',').map(str::trim).filter(|profile| !profile.is_empty()).map(str::to_owned);
+    let profiles: BTreeSet<String> =
+        if arguments.profile.is_empty() { default.collect() } else { arguments.profile.iter().cloned().collect() };
     // What an agent is asked to judge comes with its files: nothing else is there for it.
     let request = RequestDisk { directory: &directory };
     let loaded = compose::load(&LoadInput {

@@ -61,6 +61,10 @@ impl<'a> Assembly<'a> {
     ) -> Result<Arc<Node>> {
         let mut merged: Option<Arc<Node>> = None;
         for document in documents {
+            // An override in which everything is commented out changes nothing.
+            if merged.is_some() && yaml::is_blank(document.bytes) {
+                continue;
+            }
             let source = Source {
                 name: document.name.to_owned(),
                 directory: directory.to_owned(),

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::model::{MountSource, Network, Project, Service, ServiceNetwork};
 use super::{ComposeError, Locations};
 use crate::domain::{ObjectKey, ObjectName, ServiceName};
@@ -83,6 +85,22 @@ fn check(project: &Project) -> Result<(), Broken> {
             }
             if let Some(other) = container_names.insert(container, name) {
                 return Err(broken("container_name", format!("service `{other}` has the same one")));
+            }
+        }
+        if let Some(build) = &service.build {
+            let missing =
+                build_secrets(service).find(|key| !project.secrets.keys().any(|other| other.as_str() == *key));
+            if missing.is_some() {
+                return Err(broken("build.secrets", "names one that is not under the top-level `secrets`".to_owned()));
+            }
+            if build.get("dockerfile").is_some() && build.get("dockerfile_inline").is_some() {
+                return Err(broken("build.dockerfile_inline", "cannot be used together with `dockerfile`".to_owned()));
+            }
+            let platforms = build.get("platforms").and_then(Value::as_array).filter(|platforms| !platforms.is_empty());
+            if let (Some(platforms), Some(platform)) = (platforms, &service.platform)
+                && !platforms.iter().any(|one| one == platform)
+            {
+                return Err(broken("build.platforms", "must have the service's `platform`".to_owned()));
             }
         }
         let in_memory: BTreeSet<String> = service.tmpfs.iter().map(|tmpfs| super::paths::clean(&tmpfs.path)).collect();

@@ -57,7 +57,7 @@ impl Resolver<'_, '_> {
     /// A service with everything that it extends. `chain` are the services that led here.
     fn service(&mut self, services: &Arc<Node>, entry: &Entry, chain: &mut Vec<Key>) -> Result<Arc<Node>> {
         let field = format!("services.{}.extends", entry.key);
-        let Some(extends) = entry.value.get("extends").filter(|extends| !extends.value.is_null()) else {
+        let Some(extends) = entry.value.get("extends") else {
             return Ok(without_extends(&entry.value));
         };
         let place = extends.spot();

@@ -258,7 +258,8 @@ impl<'p> Field<'p> {
     /// A string or a number, as text.
     pub(super) fn text_or_number(&self) -> Result<Cow<'p, str>> {
         match self.as_scalar().map(|scalar| (scalar.resolve(), scalar)) {
-            Some((Resolved::Text(_) | Resolved::Int(_) | Resolved::Float(_), scalar)) => {
+            // A date is what YAML makes of some strings; it is given on as docker compose prints it.
+            Some((Resolved::Text(_) | Resolved::Int(_) | Resolved::Float(_) | Resolved::Time(_), scalar)) => {
                 Ok(scalar.as_text().unwrap_or_default())
             }
             _ => Err(self.expected("a string or a number")),
@@ -278,6 +279,15 @@ impl<'p> Field<'p> {
             _ => None,
         };
         number.ok_or_else(|| self.error("must be a whole number"))
+    }
+
+    /// A whole number that no string may stand for: the schema has it so, and docker compose casts no variable for it.
+    pub(super) fn plain_integer(&self) -> Result<i64> {
+        match self.as_scalar().map(Scalar::resolve) {
+            Some(Resolved::Int(number)) => i64::try_from(number).ok(),
+            _ => None,
+        }
+        .ok_or_else(|| self.error("must be a whole number, without quotes"))
     }
 
     /// A whole number from 0.
@@ -309,6 +319,14 @@ impl<'p> Field<'p> {
             _ => None,
         };
         truth.ok_or_else(|| self.error("must be true or false"))
+    }
+
+    /// A boolean that no string may stand for: the schema has it so, and docker compose casts no variable for it.
+    pub(super) fn plain_boolean(&self) -> Result<bool> {
+        match self.as_scalar().map(Scalar::resolve) {
+            Some(Resolved::Bool(truth)) => Ok(truth),
+            _ => Err(self.error("must be true or false, without quotes")),
+        }
     }
 
     /// A duration.
@@ -355,6 +373,25 @@ impl<'p> Field<'p> {
         Ok(texts)
     }
 
+    /// A list of strings in which none may stand twice (`uniqueItems` of the schema).
+    pub(super) fn distinct_texts(&self) -> Result<Vec<String>> {
+        self.distinct()?;
+        self.texts()
+    }
+
+    /// Refuses a list with the same string twice.
+    pub(super) fn distinct(&self) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        for item in self.items()? {
+            if let Some(scalar) = item.as_scalar()
+                && !seen.insert((matches!(scalar.resolve(), Resolved::Text(_)), &*scalar.text))
+            {
+                return Err(item.error("stands in the list twice"));
+            }
+        }
+        Ok(())
+    }
+
     /// A string or a list of strings.
     pub(super) fn text_or_texts(&self) -> Result<Vec<String>> {
         if self.is_sequence() { self.texts() } else { Ok(vec![self.text()?.to_owned()]) }
@@ -393,9 +430,7 @@ impl<'p> Field<'p> {
 
     /// `{a: b}` with strings and numbers.
     pub(super) fn options(&self) -> Result<BTreeMap<String, String>> {
-        self.entries()?
-            .map(|entry| Ok((entry.key().to_owned(), entry.value()?.map(Cow::into_owned).unwrap_or_default())))
-            .collect()
+        self.entries()?.map(|entry| Ok((entry.key().to_owned(), entry.text_or_number()?.into_owned()))).collect()
     }
 
     /// A name made by its own parser.

@@ -32,6 +32,8 @@ enum Rule {
     Pairs,
     /// A string or a list: appended.
     List,
+    /// A string or a list: what is not there yet is appended.
+    Set,
     /// Names, or a mapping from names to details: by name.
     Names,
     /// A mapping from hosts to addresses, or a list of `host:address`: every address counts.
@@ -48,6 +50,11 @@ fn rule(path: &[Arc<str>]) -> Rule {
     let path: Vec<&str> = path.iter().map(|step| &**step).collect();
     match path[..] {
         [extension] if extension.starts_with("x-") => Rule::Replace,
+        // A variable or label without a value says something too: it takes the other one's place.
+        ["services", _, "annotations" | "environment" | "labels" | "sysctls", _]
+        | ["services", _, "build", "additional_contexts" | "args" | "labels", _]
+        | ["services", _, "deploy", "labels", _]
+        | ["networks" | "volumes" | "configs" | "secrets", _, "labels", _] => Rule::Replace,
         ["services", _, "command" | "entrypoint" | "provider"]
         | ["services", _, "healthcheck", "test"]
         | ["services", _, "ulimits", _] => Rule::Replace,
@@ -55,7 +62,10 @@ fn rule(path: &[Arc<str>]) -> Rule {
         | ["services", _, "build", "additional_contexts" | "args" | "labels"]
         | ["services", _, "deploy", "labels"]
         | ["networks" | "volumes" | "configs" | "secrets", _, "labels"] => Rule::Pairs,
-        ["services", _, "dns" | "dns_opt" | "dns_search" | "env_file" | "label_file" | "tmpfs"] => Rule::List,
+        ["services", _, "dns" | "dns_opt" | "dns_search" | "label_file" | "tmpfs"] => Rule::List,
+        ["services", _, "env_file"]
+        | ["services", _, "device_cgroup_rules" | "external_links" | "group_add" | "security_opt" | "volumes_from"]
+        | ["services", _, "build", "platforms" | "tags"] => Rule::Set,
         ["services", _, "depends_on" | "models" | "networks"] => Rule::Names,
         ["services", _, "extra_hosts"] | ["services", _, "build", "extra_hosts"] => Rule::Hosts,
         ["services", _, "build"] => Rule::Build,
@@ -128,6 +138,10 @@ impl Merger {
             }
             Rule::Hosts => self.sequences(&hosts(base), &hosts(over)),
             Rule::List => self.sequences(&list(base), &list(over)),
+            Rule::Set => {
+                let base = list(base);
+                self.sequences(&base, &without(&list(over), &base))
+            }
             Rule::Build => self.mappings(&context(base), &context(over)),
             Rule::Pools => self.pools(base, over),
             Rule::Logging if differs(base, over, "driver") => Ok(Arc::clone(over)),
@@ -137,6 +151,8 @@ impl Merger {
                 (Value::Scalar(_), Value::Scalar(_)) => Ok(Arc::clone(over)),
                 // A reader that takes both forms says what it thinks of them; here one of them must be wrong.
                 (Value::Scalar(_), _) => Ok(Arc::clone(over)),
+                // What an extension means is its author's own business.
+                _ if self.path.iter().any(|step| step.starts_with("x-")) => Ok(Arc::clone(over)),
                 _ => Err(self.mismatch(base, over)),
             },
         }
@@ -261,9 +277,10 @@ fn names(node: &Arc<Node>, condition: bool) -> Arc<Node> {
     for item in items {
         let Some(text) = item.text() else { return Arc::clone(node) };
         let value = if condition {
-            let started =
-                Entry { key: "condition".into(), place: item.place, value: scalar(item.place, "service_started") };
-            Arc::new(Node::mapping(item.place, vec![started]))
+            let entry = |key: &str, value| Entry { key: key.into(), place: item.place, value };
+            let required = Arc::new(Node::scalar(item.place, "true", Style::Plain));
+            let started = entry("condition", scalar(item.place, "service_started"));
+            Arc::new(Node::mapping(item.place, vec![started, entry("required", required)]))
         } else {
             Arc::new(Node::scalar(item.place, "", Style::Plain))
         };
@@ -286,6 +303,18 @@ fn hosts(node: &Arc<Node>) -> Arc<Node> {
         }
     }
     Arc::new(Node::sequence(node.place, items))
+}
+
+/// A list without the strings that another one has.
+fn without(node: &Arc<Node>, other: &Node) -> Arc<Node> {
+    let (Some(items), Some(others)) = (node.items(), other.items()) else { return Arc::clone(node) };
+    let text = |item: &Arc<Node>| match &item.value {
+        Value::Scalar(scalar) => scalar.as_text().map(std::borrow::Cow::into_owned),
+        _ => None,
+    };
+    let known: std::collections::HashSet<String> = others.iter().filter_map(text).collect();
+    let is_new = |item: &&Arc<Node>| text(item).is_none_or(|text| !known.contains(&text));
+    Arc::new(Node::sequence(node.place, items.iter().filter(is_new).cloned().collect()))
 }
 
 /// `x` as `[x]`.

@@ -51,6 +51,7 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, WordsError> {
             '&' => return Err(WordsError::ShellSyntax("&")),
             '|' => return Err(WordsError::ShellSyntax("|")),
             ';' => return Err(WordsError::ShellSyntax(";")),
+            '(' => return Err(WordsError::ShellSyntax("(")),
             '<' => return Err(WordsError::ShellSyntax("<")),
             '>' => return Err(WordsError::ShellSyntax(">")),
             '`' => return Err(WordsError::ShellSyntax("`")),
@@ -93,6 +94,8 @@ mod tests {
             ("a &", "&"),
             ("`a`", "`"),
             ("a $(b)", "$("),
+            ("a (b)", "("),
+            ("a(b)", "("),
         ] {
             assert_eq!(split(text), Err(WordsError::ShellSyntax(syntax)), "{text}");
         }

@@ -11,7 +11,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::error::{ComposeError, Location};
 use super::node::{Entry, MergeTag, Node, Place, Size, Style};
-use super::scalar::Resolved;
+use super::scalar::{self, Resolved};
 
 /// Bytes of text.
 const MAX_TEXT: usize = 1 << 20;
@@ -69,6 +69,11 @@ fn trees(bytes: &[u8], file: u16) -> Result<Vec<Arc<Node>>, Fault> {
         return Err(Fault::new(start, "the file is empty; a Compose file has at least `services`"));
     }
     Ok(builder.roots)
+}
+
+/// Whether a text has nothing but empty lines and comments.
+pub(super) fn is_blank(bytes: &[u8]) -> bool {
+    bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).all(|line| line.is_empty() || line.starts_with(b"#"))
 }
 
 fn scan_fault(error: &ScanError, end: Location) -> Fault {
@@ -393,7 +398,17 @@ fn style_of(style: ScalarStyle, text: &str, tag: Option<&Tag>, at: Location) -> 
         None => Ok((if plain { Style::Plain } else { Style::Quoted }, plain && text == "<<")),
         Some(tag) if tag.handle == CORE => match tag.suffix.as_str() {
             "str" => Ok((Style::Quoted, false)),
-            "int" | "float" | "bool" | "null" => Ok((Style::Plain, false)),
+            kind @ ("int" | "float" | "bool" | "null") => {
+                let fits = match scalar::resolve(text) {
+                    Resolved::Null => kind == "null",
+                    Resolved::Bool(_) => kind == "bool",
+                    Resolved::Int(_) => kind == "int" || kind == "float",
+                    Resolved::Float(_) => kind == "float",
+                    Resolved::Time(_) | Resolved::Text(_) => false,
+                };
+                let reason = "is not what its tag says";
+                if fits { Ok((Style::Plain, false)) } else { Err(Fault::new(at, reason)) }
+            }
             "merge" => Ok((Style::Plain, text == "<<")),
             _ => Err(unknown_tag(at)),
         },

@@ -44,6 +44,7 @@ pub(super) fn judge_memberships(field: &str, networks: &BTreeMap<ObjectKey, Serv
             priority: _,
             gw_priority: _,
             interface_name,
+            is_mapping: _,
         } = membership;
         let at = |attribute: &str| format!("{field}.networks.{key}.{attribute}");
         let plain = |name: &String| {

@@ -5,6 +5,7 @@
 #![recursion_limit = "256"]
 
 mod baseline;
+mod differential;
 mod documents;
 mod vectors;
 

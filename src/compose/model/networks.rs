@@ -105,6 +105,9 @@ pub struct ServiceNetwork {
     pub gw_priority: i64,
     /// The interface's name in the container (Engine API 1.49).
     pub interface_name: Option<String>,
+    /// Whether it is written as a mapping, if an empty one: only for printing.
+    #[serde(skip)]
+    pub is_mapping: bool,
 }
 
 /// A top-level network.

@@ -146,10 +146,11 @@ pub(super) fn number(number: f64) -> Value {
     }
 }
 
-/// Billionths as the number they stand for.
+/// Billionths as the number they stand for, in the precision in which docker compose keeps it.
 fn nano(nanos: Option<i64>) -> Option<Value> {
     let text = |nanos: i64| format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
-    nanos.map(|nanos| text(nanos).parse().map_or(Value::Null, number))
+    let single = |nanos: i64| text(nanos).parse::<f32>().ok()?.to_string().parse().ok();
+    nanos.map(|nanos| single(nanos).map_or(Value::Null, number))
 }
 
 /// A size, which is printed as a string.

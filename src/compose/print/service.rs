@@ -285,9 +285,9 @@ fn deploy(deploy: &Deploy, scale: Option<u32>) -> Value {
 fn update_config(config: &UpdateConfig) -> Value {
     let mut m = Members::new();
     m.set_given("parallelism", config.parallelism);
-    m.set_given("delay", config.delay.map(duration));
+    m.set_given("delay", config.delay.filter(|delay| !delay.is_zero()).map(duration));
     m.set_given("failure_action", config.failure_action.map(|action| json!(action)));
-    m.set_given("monitor", config.monitor.map(duration));
+    m.set_given("monitor", config.monitor.filter(|monitor| !monitor.is_zero()).map(duration));
     m.set_given("max_failure_ratio", config.max_failure_ratio.clone());
     m.set_given("order", config.order.map(|order| json!(order)));
     m.into()
@@ -362,7 +362,7 @@ fn namespace(mode: &NamespaceMode) -> String {
 }
 
 fn membership(network: &ServiceNetwork) -> Value {
-    if *network == ServiceNetwork::default() {
+    if !network.is_mapping {
         return Value::Null;
     }
     let mut m = Members::new();
@@ -405,7 +405,7 @@ fn mount(mount: &Mount) -> Value {
             ("bind", Some(source.clone()))
         }
         MountSource::Tmpfs { size, mode } => {
-            options.set_given("size", size.map(|size| size.to_string()));
+            options.set_given("size", size.filter(|&size| size > 0).map(|size| size.to_string()));
             options.set_given("mode", *mode);
             ("tmpfs", None)
         }

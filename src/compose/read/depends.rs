@@ -25,6 +25,7 @@ pub(super) fn depends_on(
     dependencies: &mut Dependencies,
 ) -> Result<(), ComposeError> {
     if field.is_sequence() {
+        field.distinct()?;
         for item in field.items()? {
             let started = Dependency { condition: Condition::ServiceStarted, restart: false, required: true };
             depend(&item, item.text()?, started, enabled, dependencies)?;
@@ -52,7 +53,7 @@ pub(super) fn depends_on(
                     };
                 }
                 "restart" => dependency.restart = attribute.boolean()?,
-                "required" => dependency.required = attribute.boolean()?,
+                "required" => dependency.required = attribute.plain_boolean()?,
                 _ => return Err(attribute.unknown(&["condition", "restart", "required"])),
             }
         }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::foreign::{self, Shape};
-use super::resources::{amount, device_requests, nano_cpus, pids};
+use super::resources::{device_requests, nano_cpus, pids, quoted_amount};
 use crate::compose::error::ComposeError;
 use crate::compose::field::Field;
 use crate::compose::model::{
@@ -82,7 +82,7 @@ fn limits(field: &Field<'_>) -> Result<DeployLimits, ComposeError> {
     for attribute in field.attributes()? {
         match attribute.key() {
             "cpus" => limits.nano_cpus = nano_cpus(&attribute)?,
-            "memory" => limits.memory = amount(&attribute)?,
+            "memory" => limits.memory = quoted_amount(&attribute)?,
             "pids" => limits.pids = pids(&attribute)?,
             _ => return Err(attribute.unknown(&["cpus", "memory", "pids"])),
         }
@@ -98,7 +98,7 @@ fn reservations(field: &Field<'_>) -> Result<DeployReservations, ComposeError> {
                 reservations.nano_cpus = nano_cpus(&attribute)?;
                 attribute.ignored();
             }
-            "memory" => reservations.memory = amount(&attribute)?,
+            "memory" => reservations.memory = quoted_amount(&attribute)?,
             "devices" => reservations.devices = device_requests(&attribute)?,
             "generic_resources" => {
                 attribute.ignored();

@@ -1,6 +1,6 @@
 //! `environment` and `env_file` of a service (Compose Specification, "environment").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::compose::env_file;
 use crate::compose::error::ComposeError;
@@ -24,10 +24,25 @@ pub(super) fn environment(field: &Field<'_>) -> Result<BTreeMap<String, Option<S
 pub(super) fn env_files(field: &Field<'_>) -> Result<BTreeMap<String, Option<String>>, ComposeError> {
     let mut variables = BTreeMap::new();
     if field.is_sequence() {
+        // Of a file that is named twice the later entry counts, in the earlier one's place.
+        let mut files: Vec<Field<'_>> = Vec::new();
+        let mut by_path: HashMap<String, usize> = HashMap::new();
         for item in field.items()? {
-            env_file(&item, &mut variables)?;
+            let path = item.get("path").unwrap_or(item);
+            let path = path.text().unwrap_or_default();
+            if let Some(&at) = by_path.get(path) {
+                files[at] = item;
+            } else {
+                by_path.insert(path.to_owned(), files.len());
+                files.push(item);
+            }
+        }
+        for item in &files {
+            env_file(item, &mut variables)?;
         }
     } else {
+        // One file is a path; only an item of a list may be a mapping.
+        field.some_text()?;
         env_file(field, &mut variables)?;
     }
     Ok(variables)

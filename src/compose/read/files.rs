@@ -77,7 +77,7 @@ fn reference(item: &Field<'_>, kind: Kind, enabled: bool) -> Result<FileReferenc
 }
 
 fn owner(field: &Field<'_>) -> Result<u32, ComposeError> {
-    field.text_or_number()?.parse().map_err(|_| field.error("must be a numeric id"))
+    field.text()?.parse().map_err(|_| field.error("must be a numeric id"))
 }
 
 fn source_key(field: &Field<'_>, kind: Kind, enabled: bool) -> Result<ObjectKey, ComposeError> {

@@ -82,7 +82,7 @@ const BUILD: Shape = Shape::Fields(&[
     ("sbom", Shape::TextOrNumber),
     ("secrets", Shape::Named("source", &FILE)),
     ("shm_size", Shape::Bytes),
-    ("ssh", Shape::Texts),
+    ("ssh", Shape::List(&Shape::Text)),
     ("tags", Shape::List(&Shape::Text)),
     ("target", Shape::Text),
     ("ulimits", Shape::Ulimits),
@@ -155,6 +155,9 @@ pub(super) fn build(field: &Field<'_>) -> Result<Value, ComposeError> {
 pub(super) fn of_service(field: &Field<'_>, shape: &Shape) -> Result<Value, ComposeError> {
     let mut value = read(field, shape)?;
     if field.key() == "develop" {
+        for item in field.get("watch").iter().flat_map(|watch| watch.items().ok()).flatten() {
+            check_watch(&item)?;
+        }
         for watch in value.get_mut("watch").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(members) = watch.as_object_mut() {
                 members.entry("exec").or_insert_with(|| json!({ "command": null }));
@@ -162,6 +165,22 @@ pub(super) fn of_service(field: &Field<'_>, shape: &Shape) -> Result<Value, Comp
         }
     }
     Ok(value)
+}
+
+/// What to watch, what then is done, and where files go that are copied.
+fn check_watch(item: &Field<'_>) -> Result<(), ComposeError> {
+    const ACTIONS: &[&str] = &["rebuild", "restart", "sync", "sync+exec", "sync+restart"];
+    let action = item.get("action").ok_or_else(|| item.error("has no `action`"))?;
+    if !ACTIONS.contains(&action.text()?) {
+        return Err(action.error(format!("must be one of {}", ACTIONS.join(", "))));
+    }
+    if item.get("path").is_none() {
+        return Err(item.error("has no `path`"));
+    }
+    if action.text()?.starts_with("sync") && item.get("target").is_none() {
+        return Err(item.error("has no `target`, the path in the container that files are copied to"));
+    }
+    Ok(())
 }
 
 /// The shape of an attribute.
@@ -177,7 +196,7 @@ pub(super) fn read(field: &Field<'_>, shape: &Shape) -> Result<Value, ComposeErr
         Shape::Int => field.integer()?.into(),
         Shape::Number => print::number(field.number()?),
         Shape::Bool => field.boolean()?.into(),
-        Shape::Bytes => amount(field)?.unwrap_or(0).to_string().into(),
+        Shape::Bytes => amount(field)?.map(|bytes| bytes.to_string()).unwrap_or_default().into(),
         Shape::Path => path(field, field.some_text()?).into(),
         Shape::Command => command(field)?,
         Shape::Texts => field.text_or_texts()?.into(),
@@ -223,7 +242,7 @@ pub(super) fn read(field: &Field<'_>, shape: &Shape) -> Result<Value, ComposeErr
                 };
                 let value = read(&attribute, shape)?;
                 // What is off or empty is not printed.
-                if value != json!(false) && value != json!("") {
+                if ![json!(false), json!(""), json!([]), json!({})].contains(&value) {
                     members.insert(attribute.key().to_owned(), value);
                 }
             }
@@ -254,7 +273,8 @@ pub(super) fn anything(field: &Field<'_>) -> Value {
 }
 
 fn path(field: &Field<'_>, path: &str) -> String {
-    let is_address = path.contains("://") || path.starts_with("git@") || path.starts_with("service:");
+    let is_address =
+        path.contains("://") || ["git@", "github.com/", "service:"].iter().any(|start| path.starts_with(start));
     if is_address { path.to_owned() } else { field.absolute(path) }
 }
 

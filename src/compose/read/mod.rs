@@ -98,7 +98,10 @@ pub(super) fn project(root: &Field<'_>) -> Result<Project, ComposeError> {
             key if key.starts_with("x-") => {
                 project.extensions.insert(key.to_owned(), foreign::anything(&section));
             }
-            "version" => section.warn("is obsolete and ignored; leave it out"),
+            "version" => {
+                section.text()?;
+                section.warn("is obsolete and ignored; leave it out");
+            }
             "name" => {
                 if section.text()? != input.project.as_str() && input.names_the_project {
                     let reason = format!("must be `{}` or left out: the host names the project", input.project);
@@ -146,7 +149,7 @@ fn real_name(
     external: bool,
 ) -> Result<crate::domain::ObjectName, ComposeError> {
     let parse = crate::domain::ObjectName::parse;
-    match explicit {
+    match explicit.filter(|name| name.text() != Ok("")) {
         Some(name) => name.parsed(parse),
         None if external => object.parsed_key(parse),
         None => parse(&format!("{}_{}", object.cx.input.project, object.key()))
@@ -181,6 +184,11 @@ fn is_external(object: &Field<'_>) -> Result<(bool, Option<String>), ComposeErro
         }
     }
     field.warn("with a name inside is obsolete: write `external: true` and `name` beside it");
+    if let (Some(inner), Some(outer)) = (&name, object.get("name"))
+        && outer.text() != Ok(inner)
+    {
+        return Err(outer.error("says something else than `external.name`: leave that one out"));
+    }
     Ok((true, name))
 }
 

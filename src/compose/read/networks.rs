@@ -16,6 +16,7 @@ pub(super) fn of_service(
 ) -> Result<BTreeMap<ObjectKey, ServiceNetwork>, ComposeError> {
     let mut networks = BTreeMap::new();
     if field.is_sequence() {
+        field.distinct()?;
         for item in field.items()? {
             networks.insert(network_key(&item, item.text()?, enabled)?, ServiceNetwork::default());
         }
@@ -53,7 +54,7 @@ const MEMBERSHIP: &[&str] = &[
 ];
 
 fn membership(entry: &Field<'_>) -> Result<ServiceNetwork, ComposeError> {
-    let mut network = ServiceNetwork::default();
+    let mut network = ServiceNetwork { is_mapping: true, ..ServiceNetwork::default() };
     for attribute in entry.attributes()? {
         match attribute.key() {
             "aliases" => network.aliases = attribute.texts()?,
@@ -62,8 +63,8 @@ fn membership(entry: &Field<'_>) -> Result<ServiceNetwork, ComposeError> {
             "link_local_ips" => network.link_local_ips = attribute.texts()?,
             "mac_address" => network.mac_address = Some(attribute.some_text()?.to_owned()),
             "driver_opts" => network.driver_opts = attribute.options()?,
-            "priority" => network.priority = attribute.integer()?,
-            "gw_priority" => network.gw_priority = attribute.integer()?,
+            "priority" => network.priority = attribute.plain_integer()?,
+            "gw_priority" => network.gw_priority = attribute.plain_integer()?,
             "interface_name" => network.interface_name = Some(attribute.some_text()?.to_owned()),
             _ => return Err(attribute.unknown(MEMBERSHIP)),
         }
@@ -135,7 +136,7 @@ fn network(entry: &Field<'_>) -> Result<Network, ComposeError> {
         }
         match attribute.key() {
             "name" | "external" => {}
-            "driver" => network.driver = Some(attribute.some_text()?.to_owned()),
+            "driver" => network.driver = attribute.optional_text()?,
             "driver_opts" => network.driver_opts = attribute.options()?,
             "internal" => network.internal = attribute.boolean()?,
             "attachable" => network.attachable = attribute.boolean()?,

@@ -41,9 +41,9 @@ fn parse_port(text: &str) -> Result<Vec<PortMapping>, PortError> {
     let (host_ip, published) = match before {
         None => (None, None),
         Some(before) => {
-            let (address, published) =
-                before.rsplit_once(':').map_or((None, before), |(address, port)| (Some(address), port));
-            (address.map(parse_address).transpose()?, published_range(published, address.is_some())?)
+            let (address, published) = before.rsplit_once(':').unwrap_or(("", before));
+            let address = if address.is_empty() { None } else { Some(parse_address(address)?) };
+            (address, published_range(published)?)
         }
     };
     mappings(target, protocol, host_ip, published)
@@ -98,9 +98,9 @@ fn range(text: &str, error: PortError) -> Result<(u16, u16), PortError> {
     if first <= last { Ok((first, last)) } else { Err(error) }
 }
 
-/// A host port or range; nothing between two colons is any free port.
-fn published_range(text: &str, may_be_empty: bool) -> Result<Option<(u16, u16)>, PortError> {
-    if text.is_empty() && may_be_empty {
+/// A host port or range; nothing before a colon is any free port.
+fn published_range(text: &str) -> Result<Option<(u16, u16)>, PortError> {
+    if text.is_empty() {
         return Ok(None);
     }
     range(text, PortError::Published).map(Some)
@@ -152,7 +152,7 @@ fn long(item: &Field<'_>) -> Result<Vec<PortMapping>, ComposeError> {
                 let target = u16::try_from(attribute.integer()?).ok().filter(|&target| target > 0);
                 port.target = target.ok_or_else(|| attribute.error("must be a port from 1 to 65535"))?;
             }
-            "published" => port.published = published_range(&attribute.text_or_number()?, true).map_err(refuse)?,
+            "published" => port.published = published_range(&attribute.text_or_number()?).map_err(refuse)?,
             "protocol" => port.protocol = self::protocol(attribute.text()?).map_err(refuse)?,
             "host_ip" => {
                 let text = attribute.text()?;

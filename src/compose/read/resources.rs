@@ -19,6 +19,12 @@ pub(super) fn amount(field: &Field<'_>) -> Result<Option<i64>, ComposeError> {
     Ok(Some(field.bytes()?).filter(|&bytes| bytes != 0))
 }
 
+/// Bytes where the schema has a string only: a number is refused, as by docker compose.
+pub(super) fn quoted_amount(field: &Field<'_>) -> Result<Option<i64>, ComposeError> {
+    field.text()?;
+    amount(field)
+}
+
 /// A number of processes; 0 is no limit.
 pub(super) fn pids(field: &Field<'_>) -> Result<Option<i64>, ComposeError> {
     Ok(Some(field.integer()?).filter(|&pids| pids != 0))
@@ -101,7 +107,7 @@ fn device_request(item: &Field<'_>) -> Result<DeviceRequest, ComposeError> {
     let mut request = DeviceRequest::default();
     for attribute in item.attributes()? {
         match attribute.key() {
-            "capabilities" => request.capabilities = attribute.texts()?,
+            "capabilities" => request.capabilities = attribute.distinct_texts()?,
             "driver" => request.driver = Some(attribute.text()?.to_owned()),
             "count" => {
                 let all = attribute.text() == Ok("all");
@@ -140,6 +146,9 @@ pub(super) fn devices(field: &Field<'_>) -> Result<Vec<String>, ComposeError> {
             let mut parts = item.some_text()?.splitn(3, ':').map(str::to_owned);
             (source, target) = (parts.next(), parts.next());
             permissions = parts.next().unwrap_or(permissions);
+            if permissions.contains(':') {
+                return Err(item.error("has too many colons: write source[:target[:permissions]], or the long syntax"));
+            }
         }
         let source = source.ok_or_else(|| item.error("has no `source`"))?;
         let target = target.unwrap_or_else(|| source.clone());

@@ -156,6 +156,7 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
             "read_only" => s.read_only = a.boolean()?,
             "stop_signal" => s.stop_signal = a.optional_text()?,
             "stop_grace_period" => s.stop_grace_period = Some(a.duration()?),
+            "restart" if a.text() == Ok("") => {}
             "restart" => s.restart = Some(restart(a)?),
             "post_start" => s.post_start = hooks::hooks(a)?,
             "pre_stop" => s.pre_stop = hooks::hooks(a)?,
@@ -165,6 +166,7 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
 
             "ports" => s.ports = ports::ports(a)?,
             "expose" => s.expose = ports::expose(a)?,
+            "network_mode" if a.text() == Ok("") => {}
             "network_mode" => s.network_mode = Some(networks::mode(a)?),
             "networks" => s.networks = networks::of_service(a, enabled)?,
             "mac_address" => s.mac_address = a.optional_text()?,
@@ -188,7 +190,7 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
             "cpu_period" => s.resources.cpu_period = Some(resources::cpu_time(a)?),
             "cpu_rt_period" => s.resources.cpu_rt_period = Some(resources::cpu_time(a)?),
             "cpu_rt_runtime" => s.resources.cpu_rt_runtime = Some(resources::cpu_time(a)?),
-            "cpu_count" => s.resources.cpu_count = Some(a.integer()?),
+            "cpu_count" => s.resources.cpu_count = Some(a.count()?.into()),
             "cpu_percent" => s.resources.cpu_percent = Some(hundredths(a)?),
             "cpuset" => s.resources.cpuset = a.optional_text()?,
             "mem_limit" => s.resources.memory = resources::amount(a)?,
@@ -205,7 +207,7 @@ pub(super) fn read(field: &Field<'_>, name: &ServiceName) -> Result<Option<Servi
             "privileged" => s.privileged = a.boolean()?,
             "cap_add" => s.cap_add = a.texts()?,
             "cap_drop" => s.cap_drop = a.texts()?,
-            "security_opt" => s.security_opt = a.texts()?,
+            "security_opt" => s.security_opt = a.distinct_texts()?,
             "devices" => s.devices = resources::devices(a)?,
             "device_cgroup_rules" => s.device_cgroup_rules = a.texts()?,
             "gpus" => s.gpus = resources::gpus(a)?,
@@ -316,6 +318,7 @@ pub(super) fn command(field: &Field<'_>) -> Result<Option<Vec<String>>, ComposeE
 }
 
 fn group_add(field: &Field<'_>) -> Result<Vec<String>, ComposeError> {
+    field.distinct()?;
     let mut groups: Vec<String> = Vec::new();
     let mut seen = BTreeSet::new();
     for item in field.items()? {
@@ -331,7 +334,7 @@ fn restart(field: &Field<'_>) -> Result<RestartPolicy, ComposeError> {
     let text = field.text()?;
     let (name, attempts) = text.split_once(':').map_or((text, None), |(name, attempts)| (name, Some(attempts)));
     match (name, attempts) {
-        ("" | "no", None) => Ok(RestartPolicy::No),
+        ("no", None) => Ok(RestartPolicy::No),
         ("always", None) => Ok(RestartPolicy::Always),
         ("unless-stopped", None) => Ok(RestartPolicy::UnlessStopped),
         ("on-failure", None) => Ok(RestartPolicy::OnFailure(None)),
@@ -358,6 +361,7 @@ pub(super) fn extra_hosts(field: &Field<'_>) -> Result<BTreeMap<String, Vec<Stri
         Ok(())
     };
     if field.is_sequence() {
+        field.distinct()?;
         for item in field.items()? {
             let text = item.text()?;
             let (host, address) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or((text, ""));
@@ -379,10 +383,10 @@ pub(super) fn extra_hosts(field: &Field<'_>) -> Result<BTreeMap<String, Vec<Stri
 #[allow(clippy::cast_possible_truncation, reason = "the range is checked")]
 fn hundredths(field: &Field<'_>) -> Result<i64, ComposeError> {
     let percent = field.number()?;
-    if (0.0..=1e9).contains(&percent) {
+    if (0.0..=100.0).contains(&percent) {
         Ok((percent * 100.0).round() as i64)
     } else {
-        Err(field.error("must be a percentage"))
+        Err(field.error("must be a percentage from 0 to 100"))
     }
 }
 
@@ -390,12 +394,21 @@ fn logging(field: &Field<'_>) -> Result<Logging, ComposeError> {
     let mut logging = Logging { driver: None, options: BTreeMap::new() };
     for attribute in field.attributes()? {
         match attribute.key() {
-            "driver" => logging.driver = Some(attribute.some_text()?.to_owned()),
-            "options" => logging.options = attribute.options()?,
+            "driver" => logging.driver = attribute.optional_text()?,
+            "options" => logging.options = log_options(&attribute)?,
             _ => return Err(attribute.unknown(&["driver", "options"])),
         }
     }
     Ok(logging)
+}
+
+/// Options of a logging driver: strings and numbers, nothing is an empty one.
+fn log_options(field: &Field<'_>) -> Result<BTreeMap<String, String>, ComposeError> {
+    let option = |entry: Field<'_>| {
+        let value = if entry.is_null() { String::new() } else { entry.text_or_number()?.into_owned() };
+        Ok((entry.key().to_owned(), value))
+    };
+    field.entries()?.map(option).collect()
 }
 
 /// One of the words, `service:NAME` or `container:NAME`; empty is the default.

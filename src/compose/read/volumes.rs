@@ -256,15 +256,19 @@ fn tmpfs_options(field: &Field<'_>, mount: &mut Long) -> Result<(), ComposeError
     Ok(())
 }
 
-/// The attribute `tmpfs`: a path, or `path:options`, or a list of them. Of two on one path the engine takes the later one.
+/// The attribute `tmpfs`: a path, or `path:options`, or a list of them. Of two on one path the later one counts, in the
+/// earlier one's place.
 pub(super) fn tmpfs(field: &Field<'_>) -> Result<Vec<TmpfsMount>, ComposeError> {
     let mut all: Vec<TmpfsMount> = Vec::new();
-    let mut seen = BTreeSet::new();
+    let mut by_path: HashMap<String, usize> = HashMap::new();
     for text in field.text_or_texts()? {
         let (path, options) = text.split_once(':').unwrap_or((&text, ""));
         let mount = TmpfsMount { path: path.to_owned(), options: options.to_owned() };
         container_path(field, path)?;
-        if seen.insert(text.clone()) {
+        if let Some(&at) = by_path.get(path) {
+            all[at] = mount;
+        } else {
+            by_path.insert(path.to_owned(), all.len());
             all.push(mount);
         }
     }
@@ -317,7 +321,7 @@ fn volume(entry: &Field<'_>, has_attributes: bool) -> Result<Volume, ComposeErro
         for attribute in entry.attributes()? {
             match attribute.key() {
                 "name" | "external" => {}
-                "driver" => volume.driver = Some(attribute.some_text()?.to_owned()),
+                "driver" => volume.driver = attribute.optional_text()?,
                 "driver_opts" => volume.driver_opts = attribute.options()?,
                 "labels" => volume.labels = attribute.pairs()?,
                 _ => return Err(attribute.unknown(&["name", "external", "driver", "driver_opts", "labels"])),

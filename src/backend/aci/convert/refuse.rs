@@ -300,6 +300,7 @@ fn membership(field: &str, membership: &ServiceNetwork, warnings: &mut Vec<Strin
         priority: _,
         gw_priority: _,
         interface_name,
+        is_mapping: _,
     } = membership;
     let no = [
         (ipv4_address.is_some(), "ipv4_address", "Azure gives the addresses"),
