@@ -136,7 +136,10 @@ impl Merger {
                 let condition = self.path.last().is_some_and(|step| &**step == "depends_on");
                 self.mappings(&names(base, condition), &names(over, condition))
             }
-            Rule::Hosts => self.sequences(&hosts(base), &hosts(over)),
+            Rule::Hosts => {
+                let base = hosts(base);
+                self.sequences(&base, &without(&hosts(over), &base))
+            }
             Rule::List => self.sequences(&list(base), &list(over)),
             Rule::Set => {
                 let base = list(base);

@@ -183,8 +183,8 @@ fn ulimit(project: &mut Project, name: &str, limit: i64) {
     web(project).ulimits.insert(text(name), Ulimit { soft: limit, hard: limit, is_single: true });
 }
 
-fn expose(project: &mut Project, ports: (u16, u16)) {
-    web(project).expose.push(Exposed { text: text("x"), ports, protocol: Protocol::Tcp });
+fn expose(project: &mut Project, ports: impl Into<Option<(u16, u16)>>) {
+    web(project).expose.push(Exposed { text: text("x"), ports: ports.into(), protocol: Protocol::Tcp });
 }
 
 fn weight(project: &mut Project, weight: u16) {
@@ -273,6 +273,7 @@ const REFUSED: &[Case] = &[
     (Baseline, |p| log_to(p, "local", &[("max-file", "21")]), "services.web.logging.options.max-file logging-size"),
     (Baseline, |p| log_to(p, "local", &[("max-size", "1")]), "services.web.logging.options.max-size logging-size"),
     (Baseline, |p| expose(p, (1, 257)), "services.web.expose expose"),
+    (Both, |p| expose(p, None), "services.web.expose[0] expose-port"),
     (
         Baseline,
         |p| {

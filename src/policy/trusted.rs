@@ -1,7 +1,7 @@
 //! The rules for stacks of the operator's own: what would break the agent's bookkeeping, and what cannot be done.
 
 use super::verdict::Verdict;
-use super::{Ground, binds, labels, objects};
+use super::{Ground, binds, labels, objects, usage};
 use crate::compose::{MountSource, Project};
 
 /// Attributes without a meaning on a Linux host: docker compose passes over them too.
@@ -23,6 +23,7 @@ pub(super) fn judge(project: &Project, ground: &Ground<'_>, verdict: &mut Verdic
             }
         }
         labels::judge(&field, &service.labels, labels::OWNERSHIP, verdict);
+        usage::judge_exposed_ports(&field, &service.expose, verdict);
         for (at, mount) in service.mounts.iter().enumerate() {
             let foreign = matches!(mount.source, MountSource::Foreign { .. });
             verdict.refuse_if(foreign, format!("{field}.volumes[{at}]"), "mount-type", CANNOT);

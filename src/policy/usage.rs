@@ -155,7 +155,7 @@ pub(super) fn judge_tmpfs(field: &str, mounts: &[TmpfsMount], verdict: &mut Verd
 }
 
 /// Exposed ports of one container: the engine tells all of them whenever containers are listed.
-const EXPOSED: u32 = 256;
+const EXPOSED: usize = 256;
 /// Bytes of one service's labels, for the same reason.
 const LABEL_BYTES: usize = 64 << 10;
 /// References to configs and secrets in one project, and bytes of the files that are written for them.
@@ -163,13 +163,25 @@ const REFERENCES: usize = 200;
 const REFERENCE_BYTES: usize = 64 << 20;
 
 pub(super) fn judge_exposed(field: &str, exposed: &[Exposed], verdict: &mut Verdict) {
-    let ports: u32 = exposed.iter().map(|one| u32::from(one.ports.1.saturating_sub(one.ports.0)) + 1).sum();
+    judge_exposed_ports(field, exposed, verdict);
+    let ports: usize = exposed.iter().map(Exposed::count).sum();
     verdict.refuse_if(
         ports > EXPOSED,
         format!("{field}.expose"),
         "expose",
         "256 ports in all: they need not be exposed",
     );
+}
+
+/// No engine and no group has a port of another kind, whoever asks for it.
+pub(super) fn judge_exposed_ports(field: &str, exposed: &[Exposed], verdict: &mut Verdict) {
+    for (at, _) in exposed.iter().enumerate().filter(|(_, one)| one.ports.is_none()) {
+        verdict.refuse(
+            format!("{field}.expose[{at}]"),
+            "expose-port",
+            "PORT or FIRST-LAST from 1 to 65535, /tcp, /udp or /sctp",
+        );
+    }
 }
 
 pub(super) fn judge_labels(field: &str, labels: &BTreeMap<String, String>, verdict: &mut Verdict) {

@@ -18,6 +18,18 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     document
 });
 
+/// Headers that say nothing of the API.
+const USUAL: &[&str] = &[
+    "allow",
+    "cache-control",
+    "connection",
+    "content-length",
+    "content-type",
+    "date",
+    "transfer-encoding",
+    "x-content-type-options",
+];
+
 /// Objects with described members have no others. Where schemas are combined, the parts stay open.
 fn close(schema: &mut Value) {
     match schema {
@@ -65,6 +77,11 @@ pub(crate) fn check(method: &Method, path: &str, answer: &Answer) {
     let Some(response) = operation["responses"].get(status.to_string()) else {
         panic!("{method} {path}: the document does not know status {status}: {}", answer.text());
     };
+    for name in answer.headers.keys().filter(|name| !USUAL.contains(&name.as_str())) {
+        let known =
+            response["headers"].as_object().expect("headers").keys().any(|told| name == told.to_lowercase().as_str());
+        assert!(known, "{method} {path}: status {status} has no header {name} in the document");
+    }
     if answer.bytes.is_empty() && response.get("content").is_none_or(|content| content == &json!({})) {
         return;
     }

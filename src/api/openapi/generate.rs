@@ -89,13 +89,12 @@ fn document() -> Value {
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "headers": {"X-Request-Id": {
-                "description": "Names the request in the agent's log; a client may choose it.",
-                "schema": {"type": "string"},
-            }},
+            "headers": HEADERS.iter().map(|(name, about)| {
+                ((*name).to_owned(), json!({"description": about, "schema": {"type": "string"}}))
+            }).collect::<Map<_, _>>(),
             "responses": {"Error": {
                 "description": "What went wrong. The text may change, the code does not.",
-                "headers": {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}},
+                "headers": headers(["X-Request-Id"]),
                 "content": {"application/json": {"schema": error, "example": {
                     "error": "there is no tenant acme", "code": "NOT_FOUND",
                     "request_id": "01a217a6-8dd5-77d7-9e69-c09e82148a7f", "retryable": false,
@@ -104,6 +103,39 @@ fn document() -> Value {
             "schemas": schemas.0.take_definitions(true),
         },
     })
+}
+
+/// The headers of answers, besides those that every HTTP answer has, and what they say.
+const HEADERS: &[(&str, &str)] = &[
+    ("X-Request-Id", "Names the request in the agent's log; a client may choose it."),
+    ("X-Operation-Id", "The operation that the answer is about, if one was begun."),
+    ("Idempotency-Replayed", "`true`: the answer of an earlier request with the same Idempotency-Key."),
+    ("Location", "Where the operation is to be asked for."),
+    ("Preference-Applied", "`respond-async`: the answer did not wait for the operation's end."),
+    ("ETag", "A weak tag of what is said, its age excepted; for If-None-Match."),
+    ("Retry-After", "Seconds after which the request may succeed."),
+    ("WWW-Authenticate", "`Bearer`."),
+];
+
+fn headers(names: impl IntoIterator<Item = &'static str>) -> Value {
+    let reference = |name| json!({"$ref": format!("#/components/headers/{name}")});
+    names.into_iter().map(|name| (name.to_owned(), reference(name))).collect::<Map<_, _>>().into()
+}
+
+/// What an answer of this status can have. `parameters` are the request's headers, which say what kind of operation it is.
+fn headers_of(parameters: &[&str], status: u16) -> Value {
+    let mut names = vec!["X-Request-Id"];
+    if parameters.contains(&"Idempotency-Key") {
+        names.extend(["X-Operation-Id", "Idempotency-Replayed"]);
+    }
+    match status {
+        202 => names.extend(["Location", "Preference-Applied"]),
+        200 | 304 if parameters.contains(&"If-None-Match") => names.push("ETag"),
+        401 => names.push("WWW-Authenticate"),
+        409 | 429 | 503 | 507 => names.push("Retry-After"),
+        _ => {}
+    }
+    headers(names)
 }
 
 fn operation_object(route: &Route, operation: Operation, schemas: &mut Schemas) -> Value {
@@ -120,6 +152,7 @@ fn operation_object(route: &Route, operation: Operation, schemas: &mut Schemas) 
             "example": ID,
         }));
     }
+    let asked: Vec<&str> = operation.headers.iter().map(|header| header.name).collect();
     for (place, group) in [("query", operation.query), ("header", operation.headers)] {
         parameters.extend(group.into_iter().map(|parameter| {
             json!({
@@ -127,7 +160,6 @@ fn operation_object(route: &Route, operation: Operation, schemas: &mut Schemas) 
             })
         }));
     }
-    let with_id = json!({"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}});
     let mut responses: BTreeMap<String, Value> = BTreeMap::new();
     for Answer { status, about, shapes } in operation.answers {
         let content: Map<String, Value> = shapes
@@ -144,7 +176,8 @@ fn operation_object(route: &Route, operation: Operation, schemas: &mut Schemas) 
                 (shape.media.to_owned(), body)
             })
             .collect();
-        responses.insert(status.to_string(), json!({"description": about, "headers": with_id, "content": content}));
+        let headers = headers_of(&asked, status);
+        responses.insert(status.to_string(), json!({"description": about, "headers": headers, "content": content}));
     }
     let mut by_status: BTreeMap<u16, BTreeSet<String>> = BTreeMap::new();
     for code in codes_of(route, operation.method, operation.body.is_some(), &operation.codes) {
@@ -154,7 +187,7 @@ fn operation_object(route: &Route, operation: Operation, schemas: &mut Schemas) 
     for (status, codes) in by_status {
         let told: Vec<&str> = codes.iter().map(String::as_str).collect();
         let error = json!({
-            "description": told.join(", "), "headers": with_id,
+            "description": told.join(", "), "headers": headers_of(&asked, status),
             "content": {"application/json": {"schema": {
                 "allOf": [schemas.of::<ErrorBody<'_>>(), {"properties": {"code": {"enum": codes}}}]
             }}},

@@ -64,10 +64,22 @@ impl PortMapping {
 pub struct Exposed {
     /// As written, such as `8000-8010/udp`.
     pub text: String,
-    /// First and last port.
-    pub ports: (u16, u16),
+    /// First and last port. None: the text names none, which loads, and no host runs it (`policy`).
+    pub ports: Option<(u16, u16)>,
     /// The protocol.
     pub protocol: Protocol,
+}
+
+impl Exposed {
+    /// How many ports these are.
+    pub fn count(&self) -> usize {
+        self.ports.map_or(0, |(first, last)| usize::from(last.saturating_sub(first)) + 1)
+    }
+
+    /// Each of them.
+    pub fn each(&self) -> impl Iterator<Item = u16> {
+        self.ports.into_iter().flat_map(|(first, last)| first..=last)
+    }
 }
 
 /// Compose Specification, `network_mode`.

@@ -106,17 +106,15 @@ fn published_range(text: &str) -> Result<Option<(u16, u16)>, PortError> {
     range(text, PortError::Published).map(Some)
 }
 
-/// Reads `80`, `8000-8010` or `53/udp`.
-fn parse_expose(text: &str) -> Result<Exposed, PortError> {
+/// Reads `80`, `8000-8010` or `53/udp`; and, as docker compose does, whatever else is written.
+fn parse_expose(text: &str) -> Exposed {
     let (ports, protocol) = match text.split_once('/') {
-        Some((ports, name)) => (ports, self::protocol(name)?),
-        None => (text, Protocol::Tcp),
+        Some((ports, name)) => (ports, self::protocol(name)),
+        None => (text, Ok(Protocol::Tcp)),
     };
-    let ports = range(ports, PortError::Target)?;
-    if ports.0 == 0 {
-        return Err(PortError::Target);
-    }
-    Ok(Exposed { text: text.to_owned(), ports, protocol })
+    let range = range(ports, PortError::Target).ok().filter(|&(first, _)| first > 0);
+    let ports = range.filter(|_| protocol.is_ok());
+    Exposed { text: text.to_owned(), ports, protocol: protocol.unwrap_or(Protocol::Tcp) }
 }
 
 /// The attribute `ports`. A mapping that is there twice counts once.
@@ -185,9 +183,8 @@ pub(super) fn expose(field: &Field<'_>) -> Result<Vec<Exposed>, ComposeError> {
     let mut all: Vec<Exposed> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for item in field.items()? {
-        let refuse = |error: PortError| item.error(error.to_string());
-        let exposed = parse_expose(&item.text_or_number()?).map_err(refuse)?;
-        item.spend_ports(usize::from(exposed.ports.1 - exposed.ports.0) + 1)?;
+        let exposed = parse_expose(&item.text_or_number()?);
+        item.spend_ports(exposed.count().max(1))?;
         if seen.insert(exposed.text.clone()) {
             all.push(exposed);
         }

@@ -86,9 +86,9 @@ fn judge_listeners(services: &Services<'_>) -> Result<(), BackendError> {
             let field = format!("services.{name}.ports[{at}]");
             (field, (port.target, port.target), port.protocol)
         });
-        let exposed = service.expose.iter().enumerate().map(|(at, exposed)| {
+        let exposed = service.expose.iter().enumerate().filter_map(|(at, exposed)| {
             let field = format!("services.{name}.expose[{at}]");
-            (field, exposed.ports, exposed.protocol)
+            Some((field, exposed.ports?, exposed.protocol))
         });
         for (field, (first, last), protocol) in ports.chain(exposed) {
             if protocol == Protocol::Sctp {

@@ -29,7 +29,7 @@ use super::gates::{API_1_44, ApiVersion};
 use super::{labels, leases};
 use crate::backend::deployment::seccomp_file;
 use crate::backend::{BackendError, Deployment, Instead};
-use crate::compose::{Healthcheck, Service};
+use crate::compose::{Exposed, Healthcheck, Service};
 use crate::domain::{ContainerId, ContainerName, ServiceName};
 
 /// What the request depends on besides the service itself.
@@ -73,9 +73,8 @@ pub(super) fn size(deployment: &Deployment, service: &Service) -> usize {
     let profiles = service.security_opt.iter().filter_map(|option| seccomp_file(option));
     let profiles = profiles.filter_map(|path| deployment.request_file(path)).map(|bytes| 2 * bytes.len());
     let said = profiles.fold(said, usize::saturating_add);
-    let exposed = service.expose.iter().map(|exposed| usize::from(exposed.ports.1.saturating_sub(exposed.ports.0)) + 1);
     // `"65535/tcp":{},`
-    let exposed = exposed.fold(0_usize, usize::saturating_add).saturating_mul(16);
+    let exposed = service.expose.iter().map(Exposed::count).fold(0_usize, usize::saturating_add).saturating_mul(16);
     // On each network three names for each container of the linked service; a network mode is one network.
     let links = service.links.iter().map(|link| {
         let containers = project.services.get(&link.service).map_or(0, |other| other.replicas() as usize);
@@ -140,9 +139,10 @@ pub(super) fn container(
 /// `port/protocol` of everything that is published or exposed.
 fn exposed_ports(service: &Service) -> Vec<String> {
     let published = service.ports.iter().map(|port| format!("{}/{}", port.target, port.protocol.as_str()));
-    let exposed = service.expose.iter().flat_map(|exposed| {
-        (exposed.ports.0..=exposed.ports.1).map(|port| format!("{port}/{}", exposed.protocol.as_str()))
-    });
+    let exposed = service
+        .expose
+        .iter()
+        .flat_map(|exposed| exposed.each().map(|port| format!("{port}/{}", exposed.protocol.as_str())));
     let mut all: Vec<String> = published.chain(exposed).collect();
     all.sort();
     all.dedup();
