@@ -136,3 +136,27 @@ impl<E: Endpoints> Front<E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::size_of;
+
+    use super::*;
+    use crate::api::handlers::Handlers;
+
+    /// hyper moves the future of each request; those of all routes together in it made each answer slower.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        fn sizes<'a, A: Future, B: Future>(
+            _: impl Fn(&'a Handlers, Route, Call) -> A,
+            _: impl Fn(&'a Front<Handlers>, Request<Incoming>, IpAddr, Arc<Exchange>) -> B,
+        ) -> (usize, usize) {
+            (size_of::<A>(), size_of::<B>())
+        }
+        let (call, serve) = sizes(
+            |handlers, route, call| handlers.call(route, call),
+            |front, request, peer, exchange| front.serve(request, None, peer, exchange),
+        );
+        assert!(call < 2048 && serve < 4096, "{call} and {serve} bytes");
+    }
+}

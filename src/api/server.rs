@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -113,7 +113,7 @@ async fn connection<E: Endpoints>(
     stop: CancellationToken,
 ) {
     keep_alive(&stream);
-    let socket = Socket::new(stream, Arc::clone(&exchange), limits.head_time, limits.stall_time);
+    let socket = Socket::new(stream, Arc::clone(&exchange), &limits);
     let gate = Gate::new(socket, Arc::clone(&exchange), limits.half_close_time);
     let talking = Arc::clone(&exchange);
     let service = service_fn(move |request| {
@@ -122,8 +122,6 @@ async fn connection<E: Endpoints>(
         async move { Ok::<_, Infallible>(front.serve(request, refusal, peer.ip(), exchange).await) }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.idle_time)
         .max_headers(MAX_HEADERS)
         // The buffer alone is no limit: it may grow beyond its maximum by what one read brings.
         .max_header_size(MAX_HEAD)

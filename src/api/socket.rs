@@ -1,8 +1,8 @@
 //! A TCP stream with the deadlines that hyper does not have.
 //!
-//! hyper's own `header_read_timeout` starts when the previous answer has been sent, so it is the deadline of an idle
-//! connection. Here are the others: a request's head must be complete soon after its first byte, and a reader must take
-//! something now and then.
+//! A connection without a request is closed after a while, a request's head must be complete soon after its first byte, and
+//! a reader must take something now and then. hyper's `header_read_timeout` could do the first, with a new timer for each
+//! request.
 
 use std::io;
 use std::pin::Pin;
@@ -11,8 +11,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::Limits;
 use super::wire::Exchange;
 
 /// How long and how much a refused client may go on sending while it has not read the refusal.
@@ -26,6 +27,7 @@ pub(super) struct Socket<S> {
     /// How many requests there had been when a head was last waited for.
     requests: u64,
     head: Timer,
+    idle: Idle,
     stall: Timer,
     linger: Timer,
     lingered: usize,
@@ -35,41 +37,68 @@ pub(super) struct Socket<S> {
 /// A deadline that may be running.
 pub(super) struct Timer {
     limit: Duration,
-    running: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Instant>,
+    /// Made when something has to be waited for: most deadlines are met at once.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// How long a connection may stay without a request.
+struct Idle {
+    limit: Duration,
+    /// Set anew only after it has rung, whatever has been going on until then.
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    fn new(limit: Duration) -> Self {
+        Self { limit, alarm: Box::pin(sleep(limit)) }
+    }
+
+    /// Whether it has been too long. If not, the task is woken when it may be.
+    fn is_over(&mut self, exchange: &Exchange, context: &mut Context<'_>) -> bool {
+        while self.alarm.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            let since = if exchange.is_busy() { now } else { exchange.idle_since() };
+            if since + self.limit <= now {
+                return true;
+            }
+            self.alarm.as_mut().reset(since + self.limit);
+        }
+        false
+    }
 }
 
 impl Timer {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, running: None }
+        Self { limit, deadline: None, alarm: None }
     }
 
     pub(super) fn start(&mut self) {
-        if self.running.is_none() {
-            self.running = Some(Box::pin(sleep(self.limit)));
+        if self.deadline.is_none() {
+            self.deadline = Some(Instant::now() + self.limit);
         }
     }
 
     fn stop(&mut self) {
-        self.running = None;
+        self.deadline = None;
+        self.alarm = None;
     }
 
     /// Whether it is over. Not over, or not running: the task is woken when it will be.
     pub(super) fn is_over(&mut self, context: &mut Context<'_>) -> bool {
-        self.running.as_mut().is_some_and(|sleep| sleep.as_mut().poll(context).is_ready())
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.running.as_ref().map(|sleep| sleep.deadline())
+        let Some(deadline) = self.deadline else { return false };
+        self.alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(context).is_ready()
     }
 }
 
 impl<S> Socket<S> {
     /// The first head is due from now on.
-    pub(super) fn new(stream: S, exchange: Arc<Exchange>, head: Duration, stall: Duration) -> Self {
-        let mut head = Timer::new(head);
+    pub(super) fn new(stream: S, exchange: Arc<Exchange>, limits: &Limits) -> Self {
+        let mut head = Timer::new(limits.head_time);
         head.start();
-        let (stall, linger) = (Timer::new(stall), Timer::new(LINGER_TIME));
-        Self { stream, exchange, requests: 0, head, stall, linger, lingered: 0, shut: false }
+        let (idle, stall) = (Idle::new(limits.idle_time), Timer::new(limits.stall_time));
+        let linger = Timer::new(LINGER_TIME);
+        Self { stream, exchange, requests: 0, head, idle, stall, linger, lingered: 0, shut: false }
     }
 }
 
@@ -93,6 +122,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
                 tracing::debug!("a request's head did not arrive in time");
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
+            Poll::Pending if this.idle.is_over(&this.exchange, context) => {
+                tracing::debug!("a connection was idle for too long");
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -106,7 +139,7 @@ impl<S> Socket<S> {
         }
         self.stall.start();
         if self.stall.is_over(context) {
-            tracing::debug!(deadline = ?self.stall.deadline(), "a client took nothing for too long");
+            tracing::debug!(limit = ?self.stall.limit, "a client took nothing for too long");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending

@@ -49,7 +49,7 @@ impl Orchestrator {
         };
         for record in unread {
             // Its line says that it cannot be read.
-            let _ = self.shape(&record).await;
+            let _ = Box::pin(self.shape(&record)).await;
         }
         let mut oldest = Instant::now();
         let mut lines: Vec<(Subdomain, Bytes, [u8; 16])> = Vec::with_capacity(self.inner.mirror.tenants.len());
@@ -101,7 +101,7 @@ impl Orchestrator {
         if !fresh && let Some(text) = self.at_once(tenant) {
             return Ok(text);
         }
-        let known = tokio::time::timeout(ANSWER, self.know(tenant, fresh)).await;
+        let known = tokio::time::timeout(ANSWER, Box::pin(self.know(tenant, fresh))).await;
         let unheld = known.map_err(|_| BackendError::Unavailable)??;
         let operation = self.inner.operations.current(tenant);
         let write = |entry: &mut Entry| {

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -48,14 +49,15 @@ impl Handlers {
     }
 
     /// An answer that only reads: an engine that hangs must not hang its readers.
-    async fn reading<T>(
+    fn reading<T>(
         &self,
         work: impl Future<Output = Result<T, orchestrator::Error>> + Send,
-    ) -> Result<T, ApiError> {
-        match timeout(self.limits.read_time, work).await {
+    ) -> impl Future<Output = Result<T, ApiError>> + Send {
+        // Not `async`: that would hold the work twice, as its argument and where it waits for it.
+        timeout(self.limits.read_time, work).map(|ended| match ended {
             Ok(result) => Ok(result?),
             Err(_) => Err(ApiError::new(ErrorCode::BackendUnavailable, "the backend does not answer")),
-        }
+        })
     }
 }
 
@@ -67,8 +69,21 @@ impl Endpoints for Handlers {
 
     async fn call(&self, route: Route, call: Call) -> Result<Answer, ApiError> {
         match route {
-            Route::Health => self.health(&call).await,
+            // What a Main Server asks every second is answered from memory, in futures of some hundred bytes.
             Route::Live => self.live(&call),
+            Route::Status(tenant) => self.status(&tenant, &call).await,
+            Route::Tenants => self.tenants(&call).await,
+            Route::SystemStats => self.system_stats(&call).await,
+            // The others' are up to a hundred times as large, and a request's future is moved several times.
+            other => Box::pin(self.call_rarer(other, call)).await,
+        }
+    }
+}
+
+impl Handlers {
+    async fn call_rarer(&self, route: Route, call: Call) -> Result<Answer, ApiError> {
+        match route {
+            Route::Health => self.health(&call).await,
             Route::Ready => self.ready(&call).await,
             Route::Provision => self.provision(call).await,
             Route::Update => self.update(call).await,
@@ -80,19 +95,17 @@ impl Endpoints for Handlers {
             Route::OperationEvents(id) => self.operation_events(id, &call).await,
             Route::CancelOperation(id) => self.cancel_operation(id, &call).await,
             Route::Plan => self.plan(call).await,
-            Route::Tenants => self.tenants(&call).await,
-            Route::Status(tenant) => self.status(&tenant, &call).await,
             Route::Logs(tenant) => self.logs(&tenant, &call).await,
             Route::Images(tenant) => self.images(&tenant, &call).await,
             Route::TenantStats(tenant) => self.tenant_stats(&tenant, &call).await,
             Route::Info => self.info(&call).await,
-            Route::SystemStats => self.system_stats(&call).await,
             Route::Metrics => self.metrics(&call).await,
             Route::Events => self.events(&call),
             Route::Cordon => self.cordon(call).await,
             Route::Uncordon => self.uncordon(&call).await,
             Route::Prune => self.prune(call).await,
             Route::OpenApi => self.openapi(&call),
+            Route::Live | Route::Status(_) | Route::Tenants | Route::SystemStats => Err(ApiError::internal()),
         }
     }
 }

@@ -69,7 +69,7 @@ impl Handlers {
     pub(super) async fn status(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {
         let Status { fresh, compose_lines } = query::status(call.query.as_deref())?;
         if let Some(Lines { all }) = compose_lines {
-            let lines = self.reading(self.orchestrator.compose_lines(tenant, all)).await?;
+            let lines = Box::pin(self.reading(self.orchestrator.compose_lines(tenant, all))).await?;
             return Ok(respond::with_type(StatusCode::OK, "application/x-ndjson", Full::new(lines).boxed_unsync()));
         }
         let status = self.reading(self.orchestrator.status_text(tenant, fresh)).await?;

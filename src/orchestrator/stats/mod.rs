@@ -137,7 +137,7 @@ impl Orchestrator {
                 }
                 snapshot
             }
-            _ => self.refresh().await,
+            _ => Box::pin(self.refresh()).await,
         }
     }
 
