@@ -310,7 +310,7 @@ impl Entry {
             (state(&self.record, operation, &services), None)
         };
         let reasons = lost.into_iter().chain(of_services).collect();
-        Some(View { state, reasons, services })
+        Some(View { state, services, reasons })
     }
 
     /// Tells the feed what is otherwise than it was told. The first time there is nothing to compare with.

@@ -35,17 +35,17 @@ impl Core {
     pub(super) async fn start(&self, deployment: &Deployment, run: &Run) -> Result<(), BackendError> {
         // One that was removed by hand is made anew; so is what was changed meanwhile.
         let deployment = Deployment { desired: crate::domain::DesiredState::Running, ..deployment.clone() };
-        self.apply(&deployment, run).await
+        Box::pin(self.apply(&deployment, run)).await
     }
 
     pub(super) async fn restart(&self, deployment: &Deployment, run: &Run) -> Result<(), BackendError> {
         let site = self.site(&deployment.tenant)?;
         match self.group(&deployment.tenant, run.deadline).await? {
             Some(group) if !is_stopped(&group) => {}
-            _ => return self.start(deployment, run).await,
+            _ => return Box::pin(self.start(deployment, run)).await,
         }
         self.restart_group(site, &deployment.tenant, run.deadline).await?;
-        self.start(deployment, run).await
+        Box::pin(self.start(deployment, run)).await
     }
 
     /// `POST restart`, until the group is on its way no more. Gives it back as it is then.

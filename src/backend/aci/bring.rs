@@ -32,7 +32,7 @@ impl Core {
         let credentials = self.credentials_for(wanted, run);
         let converted = self.convert(wanted, live.as_ref(), &credentials)?;
         still_allowed(wanted, live.as_ref(), &converted)?;
-        let bringing = self.bring(wanted, live.as_ref(), converted, &credentials, run);
+        let bringing = Box::pin(self.bring(wanted, live.as_ref(), converted, &credentials, run));
         tokio::select! {
             brought = bringing => brought,
             () = run.cancel.cancelled() => Err(BackendError::Cancelled),
@@ -138,12 +138,11 @@ impl Core {
         let looks = Looks::begin(site.arm, run.deadline);
         let (mut told, mut probation) = (0, None::<(Instant, Duration)>);
         loop {
-            let group = match seen.take() {
-                Some(group) => group,
-                None => {
-                    let found = self.group(&wanted.tenant, run.deadline).await?;
-                    found.ok_or_else(|| BackendError::Refused { message: "the group has gone".to_owned() })?
-                }
+            let group = if let Some(group) = seen.take() {
+                group
+            } else {
+                let found = self.group(&wanted.tenant, run.deadline).await?;
+                found.ok_or_else(|| BackendError::Refused { message: "the group has gone".to_owned() })?
             };
             told = tell(&group, told, &run.progress);
             if let Some(failure) = self.failure(site, wanted, converted, &group, run.deadline).await {

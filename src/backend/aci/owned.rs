@@ -11,6 +11,9 @@ use super::{AT_ONCE, Core, names, observed, states};
 use crate::backend::{Adoption, BackendError, Deployment, Owned, OwnedKind, Stray, TenantRef};
 use crate::domain::{ContainerId, Generation, ProjectName, Subdomain};
 
+/// Something that is asked for, and where it is; none when it is not there.
+type Look<'a, T> = BoxFuture<'a, Result<Option<(Site<'a>, T)>, BackendError>>;
+
 /// How much is in a share, if that was asked for.
 pub(super) fn bytes(share: &ShareResource) -> Option<u64> {
     share.properties.share_usage_bytes.and_then(|bytes| u64::try_from(bytes).ok())
@@ -103,8 +106,7 @@ impl Core {
             // It may have gone since it was listed.
             Ok(found.map_err(|error| site.fault(error, "reading a share"))?.map(|share| (site, share)))
         });
-        let sized: Vec<BoxFuture<'_, Result<Option<(Site<'_>, ShareResource)>, BackendError>>> =
-            sized.map(futures::FutureExt::boxed).collect();
+        let sized: Vec<Look<'_, ShareResource>> = sized.map(futures::FutureExt::boxed).collect();
         let sized: Vec<Option<(Site<'_>, ShareResource)>> = stream::iter(sized).buffered(AT_ONCE).try_collect().await?;
         Ok(sized.into_iter().flatten().collect())
     }
@@ -127,7 +129,7 @@ impl Core {
             }
             .boxed()
         });
-        let looks: Vec<BoxFuture<'_, Result<Option<(Site<'_>, ContainerGroup)>, BackendError>>> = looks.collect();
+        let looks: Vec<Look<'_, ContainerGroup>> = looks.collect();
         Ok(try_join_all(looks).await?.into_iter().flatten().collect())
     }
 

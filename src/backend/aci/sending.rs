@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::Core;
 use super::access::is_server_of;
 use super::acts::is_changing;
-use super::arm::{Accepted, ArmError};
+use super::arm::{Accepted, ArmError, Refusal};
 use super::convert::Converted;
 use super::looks::Looks;
 use super::models::{ContainerGroup, Provisioning, Secret};
@@ -173,7 +173,7 @@ impl Core {
         since: jiff::Timestamp,
         deadline: Instant,
     ) -> ArmError {
-        if !error.refusal().is_some_and(|refusal| refusal.is_bare()) {
+        if !error.refusal().is_some_and(Refusal::is_bare) {
             return error;
         }
         let Ok(Some(group)) = site.group(name, deadline).await else { return error };

@@ -50,7 +50,7 @@ impl Core {
             // What was stopped by somebody, or has failed by itself, is not what an undo is about.
             Way::Start | Way::Restart { .. } if undo.is_none() => {}
             Way::Keep | Way::Tags => self.stop(tenant, deadline).await?,
-            _ => self.bring(wanted, live.as_ref(), converted, &credentials, &run).await?,
+            _ => Box::pin(self.bring(wanted, live.as_ref(), converted, &credentials, &run)).await?,
         }
         self.undo_shares(site, tenant, undo, deadline).await
     }
