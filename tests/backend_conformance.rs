@@ -50,6 +50,7 @@ async fn aci() -> (Box<dyn Backend>, World) {
             secret: SECRET.into(),
         },
         prices: None,
+        registry_identities: Vec::new(),
     };
     let mut world = World::new("/opt/tenants");
     let backend = AciBackend::new(world.agent.clone(), &settings, std::sync::Arc::default());

@@ -60,6 +60,11 @@ pub enum BackendError {
         region: String,
         message: String,
     },
+    #[error("the tenant is in region {region}, though no record on this host says so")]
+    Elsewhere {
+        /// The location that it is in.
+        region: String,
+    },
     #[error("{field} cannot be done here: {reason}")]
     Unsupported { field: String, reason: String },
     #[error("service {service} does not exist in this tenant")]
@@ -90,6 +95,7 @@ impl BackendError {
             Self::NameTaken { .. } => ErrorCode::NameTaken,
             Self::PortTaken { .. } => ErrorCode::PortTaken,
             Self::HostFull { .. } | Self::NoCapacity { .. } => ErrorCode::HostFull,
+            Self::Elsewhere { .. } => ErrorCode::PlacementChange,
             Self::Unsupported { .. } => ErrorCode::UnsupportedOnBackend,
             Self::NoSuchService { .. } => ErrorCode::NotFound,
             Self::Unavailable => ErrorCode::BackendUnavailable,
@@ -114,7 +120,7 @@ impl BackendError {
             Self::PortTaken { service, at: Some(at), .. } => Some(format!("services.{service}.ports[{at}]")),
             Self::PortTaken { service, .. } => Some(format!("services.{service}.ports")),
             Self::HostFull { field, .. } => field.clone(),
-            Self::NoCapacity { .. } => Some("placement.region".to_owned()),
+            Self::NoCapacity { .. } | Self::Elsewhere { .. } => Some("placement.region".to_owned()),
             Self::Unsupported { field, .. } => Some(field.clone()),
             _ => None,
         }

@@ -21,6 +21,7 @@ mod rolling;
 #[cfg(test)]
 pub(crate) mod sample;
 mod sightings;
+mod stray;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -40,6 +41,7 @@ pub use owned::{Owned, OwnedKind};
 pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNote, Until, Work};
 pub use progress::{News, Progress, ProgressEvent, StepState, Told};
 pub use sightings::{Ended, Sighting, Sightings};
+pub use stray::Stray;
 pub use usage::{ContainerUsage, Holdings, Used, VolumeSize};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -318,6 +320,12 @@ pub trait Backend: Send + Sync {
 
     /// Removes one of [`Self::owned`], with its data; false when something uses it by now.
     async fn discard(&self, object: &Owned) -> Result<bool, BackendError>;
+
+    /// A tenant of this agent by what its objects say, for one of which no record tells. None where there is none, and on
+    /// backends that are lost together with the records of this host.
+    async fn find(&self, _tenant: &Subdomain) -> Result<Option<Stray>, BackendError> {
+        Ok(None)
+    }
 
     /// The tenant's containers in detail.
     async fn status(&self, tenant: &TenantRef) -> Result<Vec<ObservedContainer>, BackendError>;

@@ -34,4 +34,6 @@ pub struct Owned {
     pub region: Option<String>,
     /// Its size in bytes, where that is known without a search.
     pub bytes: Option<u64>,
+    /// When it was made or last changed, where the backend says so and its host's own records may be older.
+    pub since: Option<jiff::Timestamp>,
 }

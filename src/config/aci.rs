@@ -17,6 +17,8 @@ const AUTHORITY: &str = "https://login.microsoftonline.com";
 const IMDS_ENDPOINT: &str = "http://169.254.169.254";
 /// More locations than Azure has.
 const MOST_REGIONS: usize = 100;
+/// More registries than one host needs.
+const MOST_REGISTRIES: usize = 100;
 
 /// Where in Azure tenants can be placed, and how Azure is spoken to.
 #[derive(Debug, Clone)]
@@ -33,6 +35,17 @@ pub struct AciSettings {
     pub credentials: AciCredentials,
     /// A file with prices, for estimates.
     pub prices: Option<PathBuf>,
+    /// By what groups get at images of registries for which neither the request nor the host has credentials.
+    pub registry_identities: Vec<AciRegistryIdentity>,
+}
+
+/// A registry that lets a managed identity in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AciRegistryIdentity {
+    /// Its host, in lower case.
+    pub registry: String,
+    /// The resource id of a user-assigned identity that may pull there.
+    pub identity: String,
 }
 
 /// One location with what tenants share there.
@@ -111,6 +124,7 @@ pub(super) struct OwnVariables {
     pub(super) arm_endpoint: Option<String>,
     pub(super) imds_endpoint: Option<String>,
     pub(super) prices: Option<String>,
+    pub(super) registry_identities: Option<String>,
 }
 
 /// None when no region is set: what Azure's own variables say may then be meant for somebody else.
@@ -141,8 +155,14 @@ pub(super) fn read(own: OwnVariables, azure: AzureVariables) -> Result<Option<Ac
         values::absolute_directory(&path).ok_or(ConfigError::Invalid { name: "Q8_AGENT_ACI_PRICES", allowed })
     });
     let prices = prices.transpose()?;
+    let registry_identities = own.registry_identities.map_or(Some(Vec::new()), |text| registry_identities(&text));
+    let allowed = "a list of registry=identity, such as \
+                   shop.azurecr.io=/subscriptions/…/providers/Microsoft.ManagedIdentity/userAssignedIdentities/pull, each \
+                   registry once";
+    let registry_identities =
+        registry_identities.ok_or(ConfigError::Invalid { name: "Q8_AGENT_ACI_REGISTRY_IDENTITIES", allowed })?;
     let credentials = credentials(azure, own.imds_endpoint)?;
-    Ok(Some(AciSettings { subscription, regions, api_version, arm_endpoint, credentials, prices }))
+    Ok(Some(AciSettings { subscription, regions, api_version, arm_endpoint, credentials, prices, registry_identities }))
 }
 
 /// The first kind that is set: a secret, a federated token, the platform's identity, the machine's.
@@ -261,6 +281,41 @@ fn regions(text: &str) -> Option<Vec<AciRegion>> {
     Some(all)
 }
 
+fn registry_identities(text: &str) -> Option<Vec<AciRegistryIdentity>> {
+    let mut all: Vec<AciRegistryIdentity> = Vec::new();
+    for item in text.split(',').map(str::trim) {
+        let (registry, identity) = item.split_once('=')?;
+        let registry = registry.to_ascii_lowercase();
+        let good = is_registry(&registry)
+            && is_user_assigned_identity(identity)
+            && all.iter().all(|other| other.registry != registry)
+            && all.len() < MOST_REGISTRIES;
+        if !good {
+            return None;
+        }
+        all.push(AciRegistryIdentity { registry, identity: identity.to_owned() });
+    }
+    Some(all)
+}
+
+/// A host, without a protocol.
+fn is_registry(text: &str) -> bool {
+    let good = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b':');
+    (1..=253).contains(&text.len()) && text.bytes().all(good) && text.as_bytes()[0].is_ascii_alphanumeric()
+}
+
+/// `/subscriptions/{id}/resourceGroups/{name}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}`; capitals
+/// make no difference there.
+fn is_user_assigned_identity(text: &str) -> bool {
+    let good = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b'(' | b')' | b'/');
+    let parts: Vec<&str> = text.split('/').collect();
+    let &["", subscriptions, _, groups, _, providers, provider, kind, _] = &parts[..] else { return false };
+    let words = [subscriptions, groups, providers, provider, kind].map(str::to_ascii_lowercase);
+    let wanted =
+        ["subscriptions", "resourcegroups", "providers", "microsoft.managedidentity", "userassignedidentities"];
+    text.bytes().all(good) && parts[1..].iter().all(|part| !part.is_empty()) && words == wanted
+}
+
 /// As in requests: the short name of a location, never the one for people.
 fn is_location(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
@@ -334,6 +389,27 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identities_of_a_list() {
+        const PULL: &str =
+            "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/pull";
+        let read = registry_identities(&format!("Shop.azurecr.io={PULL}, ghcr.io={PULL}")).unwrap();
+        assert_eq!(read.iter().map(|one| one.registry.as_str()).collect::<Vec<_>>(), ["shop.azurecr.io", "ghcr.io"]);
+        assert!(read.iter().all(|one| one.identity == PULL));
+        for bad in [
+            String::new(),
+            "shop.azurecr.io".to_owned(),
+            format!("https://shop.azurecr.io={PULL}"),
+            format!("a={PULL},A={PULL}"),
+            format!("a={PULL}/more"),
+            format!("a={}", PULL.replace("/g/", "//")),
+            format!("a={}", PULL.replace("ManagedIdentity", "Storage")),
+            format!("a={PULL}?x"),
+        ] {
+            assert_eq!(registry_identities(&bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn regions_of_a_list() {

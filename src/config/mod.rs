@@ -6,7 +6,7 @@ mod settings;
 mod tokens;
 mod values;
 
-pub use aci::{AciCredentials, AciRegion, AciSettings};
+pub use aci::{AciCredentials, AciRegion, AciRegistryIdentity, AciSettings};
 pub use settings::{SETTINGS, Setting};
 pub use tokens::{MIN_TOKEN_LENGTH, TokenDigest, TokenSources, Tokens};
 pub use values::SubnetPool;
@@ -131,6 +131,7 @@ struct AgentVariables {
     aci_regions: Option<String>,
     aci_api_version: Option<String>,
     aci_prices: Option<String>,
+    aci_registry_identities: Option<String>,
     arm_endpoint: Option<String>,
     imds_endpoint: Option<String>,
 }
@@ -163,6 +164,7 @@ impl Config {
             arm_endpoint: agent.arm_endpoint,
             imds_endpoint: agent.imds_endpoint,
             prices: agent.aci_prices,
+            registry_identities: agent.aci_registry_identities,
         };
         let aci = aci::read(own, azure)?;
         if backend == BackendName::Aci && aci.is_none() {

@@ -76,6 +76,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("Q8_AGENT_IMDS_ENDPOINT", "http://169.254.169.254", "where a virtual machine is given its identity"),
     setting("Q8_AGENT_ACI_API_VERSION", "2025-09-01", "api-version of container groups"),
     setting("Q8_AGENT_ACI_PRICES", "", "file with prices for cost estimates (TOML), absolute"),
+    setting(
+        "Q8_AGENT_ACI_REGISTRY_IDENTITIES",
+        "",
+        "registry=identity,…: user-assigned identities that groups pull by",
+    ),
 ];
 
 /// The setting whose name is nearest to a misspelt one, if any is near.

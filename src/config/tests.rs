@@ -289,6 +289,11 @@ fn half_set_azure_names_the_variable_and_never_the_value() {
         (&[own[0], own[1], ("Q8_AGENT_IMDS_ENDPOINT", "http://10.0.0.1")], "Q8_AGENT_IMDS_ENDPOINT", "link-local"),
         (&[own[0], own[1], ("Q8_AGENT_ACI_API_VERSION", "canary")], "Q8_AGENT_ACI_API_VERSION", "such as 2025-09-01"),
         (&[own[0], own[1], ("Q8_AGENT_ACI_PRICES", "canary.toml")], "Q8_AGENT_ACI_PRICES", "absolute path"),
+        (
+            &[own[0], own[1], ("Q8_AGENT_ACI_REGISTRY_IDENTITIES", "canary")],
+            "Q8_AGENT_ACI_REGISTRY_IDENTITIES",
+            "a list of registry=identity",
+        ),
     ] {
         let text = read_with_token(variables).unwrap_err().to_string();
         assert!(text.contains(name) && text.contains(says), "{text}");

@@ -143,6 +143,9 @@ pub struct Endpoint {
     pub host: String,
     /// The port it is published on.
     pub host_port: u16,
+    /// The address behind `host` where that is a name. It may change while the name stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 /// What a backend knows about a tenant's stack.

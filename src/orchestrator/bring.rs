@@ -8,7 +8,7 @@ use super::load::Loaded;
 use super::operations::Op;
 use super::summary::{self, Shape};
 use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest};
-use crate::backend::{ObservedContainer, Plan, PreStop, ResolvedImages, Run};
+use crate::backend::{BackendError, ObservedContainer, Plan, PreStop, ResolvedImages, Run};
 use crate::domain::{
     Adopted, Demand, DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth,
     Subdomain, TenantSpec,
@@ -39,10 +39,36 @@ impl Orchestrator {
     pub(super) async fn do_provision(&self, op: &Op, request: ProvisionRequest) -> Result<Provisioned, Error> {
         // A plan is one for one region.
         let fallback = request.fallback && request.expect_plan.is_none();
+        let asked = request.placement.as_ref().and_then(|placement| placement.region.clone());
         let (record, wanted) = self.provision_draft(op, request).await?;
-        if fallback && record.generation == Generation::NONE {
-            return self.bring_where_there_is_room(op, record, wanted).await;
+        if record.generation != Generation::NONE {
+            return self.bring(op, record, wanted).await;
         }
+        let brought = if fallback {
+            self.bring_where_there_is_room(op, record.clone(), wanted.clone()).await
+        } else {
+            self.bring(op, record.clone(), wanted.clone()).await
+        };
+        match brought {
+            // Nothing on this host tells of it, but it is there: whoever did not ask for another region means that one.
+            Err(Error::Backend(BackendError::Elsewhere { region })) if fallback || asked.is_none() => {
+                self.bring_in(op, record, wanted, region).await
+            }
+            brought => brought,
+        }
+    }
+
+    /// Brings a tenant up in this region, whichever was meant.
+    async fn bring_in(
+        &self,
+        op: &Op,
+        mut record: Record,
+        mut wanted: Wanted,
+        region: String,
+    ) -> Result<Provisioned, Error> {
+        op.report(&format!("it is in region {region} already"));
+        record.region = Some(region.clone());
+        wanted.spec.placement.region = Some(region);
         self.bring(op, record, wanted).await
     }
 

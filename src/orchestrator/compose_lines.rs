@@ -189,6 +189,7 @@ mod tests {
                 protocol: protocol.to_owned(),
                 host: host.to_owned(),
                 host_port,
+                address: None,
             };
             ports(&all.iter().map(port).collect::<Vec<_>>())
         };

@@ -40,6 +40,8 @@ pub(super) enum Happening {
     Service { service: ServiceName, from: Option<ServiceState>, to: ServiceState, reason: Option<String> },
     /// The health of one of its services is another one.
     Health { service: ServiceName, from: Option<Health>, to: Health },
+    /// A port of it is reached at another address, or under another name, than before.
+    Address { service: ServiceName, port: u16, protocol: String, from: Vec<String>, to: Vec<String> },
     /// A process of it was killed because there was no memory left for it.
     OutOfMemory { service: ServiceName, container: ContainerName },
     /// A container ends again and again.
@@ -63,6 +65,7 @@ impl Happening {
             Self::State { .. } => "tenant_state",
             Self::Service { .. } => "service_state",
             Self::Health { .. } => "service_health",
+            Self::Address { .. } => "address_changed",
             Self::OutOfMemory { .. } => "out_of_memory",
             Self::RestartLoop { .. } => "restart_loop",
             Self::OperationEnded { .. } => "operation_ended",

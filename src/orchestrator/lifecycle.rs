@@ -77,7 +77,21 @@ impl Orchestrator {
     pub(super) async fn do_teardown(&self, op: &Op, purge: bool) -> Result<TornDown, Error> {
         let nothing =
             |kept: Kept| TornDown { status: "torn_down", subdomain: op.tenant().clone(), changed: false, kept };
-        let Some(record) = self.record(op.tenant()).await? else { return Ok(nothing(Kept::default())) };
+        let Some(record) = self.record(op.tenant()).await? else {
+            return match self.stray_of(op).await? {
+                Some((backend, tenant)) => {
+                    op.running().close_to_cancel("what it does is done to its end once it has begun")?;
+                    self.before_effects(op).await?;
+                    let run = op.run(Vec::new());
+                    let removed =
+                        self.timed("remove", self.backend(backend)?.remove(&tenant, None, purge, &run)).await?;
+                    self.inner.mirror.strays.forget(op.tenant());
+                    let kept = Kept { volumes: removed.volumes_kept, ..Kept::default() };
+                    Ok(TornDown { changed: true, ..nothing(kept) })
+                }
+                None => Ok(nothing(Kept::default())),
+            };
+        };
         if record.kept && !purge {
             let (backend, tenant, run) = (self.backend(record.backend)?, self.tenant_ref(&record), op.run(Vec::new()));
             let removed = backend.remove(&tenant, None, false, &run).await?;

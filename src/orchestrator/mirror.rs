@@ -6,7 +6,7 @@
 //!
 //! A status is written once after each change and kept as bytes; only its age is put in for each answer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::deaths::Deaths;
 use super::feed::Happening;
+use super::strays::Strays;
 use super::summary::{self, Shape};
 use super::{TenantLine, TenantStatus};
 use crate::backend::{Ended, ObservedContainer};
@@ -30,9 +31,14 @@ use crate::tenant_fs::Record;
 /// Containers that have gone are remembered for so long: no call of a backend that only reads takes longer.
 const GONE: Duration = Duration::from_secs(30);
 
+/// Why a tenant is not as it should be of which there is no record.
+const LOST: &str = "its record on this host is lost; provision it again under its id, or tear it down";
+
 /// All tenants.
 pub(super) struct Mirror {
     pub(super) tenants: DashMap<Subdomain, Entry>,
+    /// Those of which only a backend still knows.
+    pub(super) strays: Strays,
     pub(super) links: BTreeMap<BackendName, Link>,
 }
 
@@ -93,6 +99,8 @@ pub(super) struct Entry {
     written: Option<Arc<Written>>,
     /// What the feed was last told.
     told: Option<Told>,
+    /// Its record is lost: what is in its place here is what its backend says.
+    pub(super) is_stray: bool,
 }
 
 struct Held {
@@ -104,7 +112,11 @@ struct Held {
 struct Told {
     state: TenantState,
     services: BTreeMap<ServiceName, (ServiceState, Health)>,
+    addresses: Addresses,
 }
+
+/// Names and addresses of each port, by service, port and protocol.
+type Addresses = BTreeMap<(ServiceName, u16, String), BTreeSet<String>>;
 
 /// A tenant as it is told.
 pub(super) struct View {
@@ -141,7 +153,7 @@ impl Mirror {
             let standing = watch::Sender::new(Standing::default());
             (name, Link { standing, wanted: Notify::new(), fresh_for })
         };
-        Self { tenants: DashMap::new(), links: backends.into_iter().map(link).collect() }
+        Self { tenants: DashMap::new(), strays: Strays::default(), links: backends.into_iter().map(link).collect() }
     }
 
     /// Whether what was known of a tenant at a moment counts as known now.
@@ -176,6 +188,7 @@ impl Entry {
             doubted: false,
             written: None,
             told: None,
+            is_stray: false,
         }
     }
 
@@ -288,11 +301,16 @@ impl Entry {
             (true, None) => return None,
             (true, Some(shape)) => summary::services(shape, self.record.desired, self.observed(), operating),
         };
-        let state = state(&self.record, operation, &services);
-        let reasons = services
+        let of_services = services
             .iter()
             .filter_map(|service| Some(format!("service {}: {}", service.name, service.reason.as_deref()?)));
-        Some(View { state, reasons: reasons.collect(), services })
+        let (state, lost) = if self.is_stray {
+            (TenantState::Degraded, Some(LOST.to_owned()))
+        } else {
+            (state(&self.record, operation, &services), None)
+        };
+        let reasons = lost.into_iter().chain(of_services).collect();
+        Some(View { state, services, reasons })
     }
 
     /// Tells the feed what is otherwise than it was told. The first time there is nothing to compare with.
@@ -311,6 +329,24 @@ impl Entry {
         }
         let services = view.services.iter().map(|service| (service.name.clone(), (service.state, service.health)));
         let services: BTreeMap<ServiceName, (ServiceState, Health)> = services.collect();
+        let mut addresses = self.addresses();
+        if let Some(told) = &mut self.told {
+            // What does not run has none, and has the old ones, or others, when it runs again.
+            for (port, before) in std::mem::take(&mut told.addresses) {
+                let Some(now) = addresses.get(&port) else {
+                    addresses.insert(port, before);
+                    continue;
+                };
+                // One more is no change: an address may be known later than its name.
+                if !before.is_subset(now) {
+                    let ((service, port, protocol), to) = (port, now.iter().cloned().collect());
+                    publish(&Happening::Address { service, port, protocol, from: before.into_iter().collect(), to });
+                }
+            }
+        }
+        if !self.record.is_live() {
+            addresses.clear();
+        }
         if let Some(told) = &self.told {
             for service in &view.services {
                 let before = told.services.get(&service.name);
@@ -333,12 +369,26 @@ impl Entry {
                 });
             }
         }
-        self.told = Some(Told { state: view.state, services });
+        self.told = Some(Told { state: view.state, services, addresses });
+    }
+
+    /// Where its ports are reached now.
+    fn addresses(&self) -> Addresses {
+        let mut all = Addresses::new();
+        let own = self.containers.values().filter(|held| held.container.owner == self.record.id);
+        // A port that is not published has no host port.
+        for endpoint in own.flat_map(|held| &held.container.endpoints).filter(|endpoint| endpoint.host_port != 0) {
+            let port = (endpoint.service.clone(), endpoint.port, endpoint.protocol.clone());
+            let known = [Some(&endpoint.host), endpoint.address.as_ref()].into_iter().flatten();
+            all.entry(port).or_default().extend(known.filter(|known| !known.is_empty()).cloned());
+        }
+        all
     }
 
     /// The feed has been told that the tenant is there; everything of it is news from now on.
     pub(super) fn is_new(&mut self) {
-        self.told.get_or_insert(Told { state: TenantState::Pending, services: BTreeMap::new() });
+        let (services, addresses) = (BTreeMap::new(), Addresses::new());
+        self.told.get_or_insert(Told { state: TenantState::Pending, services, addresses });
     }
 
     pub(super) fn status(&self, operation: Option<Operation>, age_ms: u64) -> TenantStatus {

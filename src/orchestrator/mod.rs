@@ -37,6 +37,7 @@ mod recover;
 mod requests;
 mod room;
 mod stats;
+mod strays;
 mod submit;
 mod summary;
 #[cfg(test)]

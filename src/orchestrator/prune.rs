@@ -19,6 +19,8 @@ use crate::tenant_fs::Record;
 /// What is not on this host goes only if an earlier prune, or look, found it left over so long ago: a list from far away may
 /// be older than a record that was written just now, and the records of this host may be older than what is there.
 const SEEN_BEFORE: Duration = Duration::from_secs(60);
+/// Where the backend tells when a thing was made or last changed, it is so old at least.
+const OLD_ENOUGH: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 /// And what was seen longer ago than this was seen too long ago to count.
 const SEEN_AT_ALL: Duration = Duration::from_hours(24);
 
@@ -115,6 +117,8 @@ impl Orchestrator {
             };
             if object.kind == OwnedKind::Volume && !request.volumes.contains(&object.name) {
                 line.note = Some("goes only if `volumes` names it");
+            } else if !request.dry_run && is_young(&object, jiff::Timestamp::now()) {
+                line.note = Some("goes when it is five minutes old: ask again");
             } else if !request.dry_run && !name.is_on_this_host() && !self.inner.left_over.is_due(name, &object.id) {
                 line.note = Some("goes when it has been seen to be left over for a minute: ask again");
             } else if !request.dry_run {
@@ -318,6 +322,11 @@ fn generations(record: &Record) -> impl Iterator<Item = Generation> {
     [Some(record.generation), record.previous].into_iter().flatten().filter(|at| *at != Generation::NONE)
 }
 
+/// Whether its backend says that it was made, or changed, just now. A time that is still to come says so too.
+fn is_young(object: &Owned, now: jiff::Timestamp) -> bool {
+    object.since.is_some_and(|since| now.duration_since(since) < OLD_ENOUGH)
+}
+
 fn kind(kind: OwnedKind) -> LeftOverKind {
     match kind {
         OwnedKind::Container => LeftOverKind::Container,
@@ -330,6 +339,29 @@ fn kind(kind: OwnedKind) -> LeftOverKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_young_by_its_backends_clock_stays() {
+        let now: jiff::Timestamp = "2026-01-01T01:00:00Z".parse().unwrap();
+        for (since, young) in [
+            (None, false),
+            (Some("2026-01-01T00:55:00Z"), false),
+            (Some("2026-01-01T00:55:01Z"), true),
+            (Some("2026-01-01T02:00:00Z"), true),
+        ] {
+            let since = since.map(|since| since.parse().unwrap());
+            let object = Owned {
+                kind: OwnedKind::Container,
+                name: "x".to_owned(),
+                id: "x".to_owned(),
+                tenant: None,
+                region: None,
+                bytes: None,
+                since,
+            };
+            assert_eq!(is_young(&object, now), young, "{since:?}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_elsewhere_goes_when_it_has_been_seen_before() {

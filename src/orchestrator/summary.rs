@@ -39,6 +39,21 @@ impl Shape {
         });
         Self { services: services.collect(), warnings: warnings.to_vec() }
     }
+
+    /// Of a specification that is lost, as far as its containers tell.
+    pub(super) fn of_containers(containers: &[ObservedContainer]) -> Self {
+        let mut counts: BTreeMap<&ServiceName, u32> = BTreeMap::new();
+        for container in containers {
+            *counts.entry(&container.service).or_default() += 1;
+        }
+        let services = counts.into_iter().map(|(name, replicas)| ServiceShape {
+            name: name.clone(),
+            replicas,
+            may_end: true,
+            depends_on: Vec::new(),
+        });
+        Self { services: services.collect(), warnings: Vec::new() }
+    }
 }
 
 /// Each service with its containers. `operating`: something is being brought up, so that services wait for others.

@@ -66,6 +66,14 @@ impl Orchestrator {
             }
             lines.extend(entry.written(operation).map(|written| (tenant, written.line.clone(), written.tag)));
         }
+        for (tenant, mut entry) in self.stray_entries() {
+            let line = if self.is_out_of_sight(&entry) {
+                entry.stale_line(None)
+            } else {
+                entry.written(None).map(|written| written.line.clone())
+            };
+            lines.extend(line.map(|line| (tenant, line.clone(), mirror::tag([&line[..]]))));
+        }
         lines.sort_by(|(a, ..), (b, ..)| a.cmp(b));
         let mut tail = BytesMut::with_capacity(lines.iter().map(|(_, line, _)| line.len() + 1).sum::<usize>() + 16);
         tail.put_slice(b",\"tenants\":[");
@@ -134,14 +142,17 @@ impl Orchestrator {
     }
 
     /// Makes sure that the mirror has the truth about a tenant, or says that nobody has it. A tenant that is on record but
-    /// not in the mirror, because its first provision is under way, is given back.
+    /// not in the mirror, because its first provision is under way, is given back, and so is one whose record is lost.
     async fn know(&self, tenant: &Subdomain, fresh: bool) -> Result<Option<Entry>, Error> {
         let held = self.inner.mirror.tenants.get(tenant).map(|entry| self.is_known(&entry, fresh));
         let record = match held {
             Some(None) => return Ok(None),
             Some(Some(record)) => record,
             None => {
-                let record = self.record(tenant).await?.ok_or_else(|| Error::NoSuchTenant(tenant.clone()))?;
+                let Some(record) = self.record(tenant).await? else {
+                    let stray = self.stray_entry(tenant, fresh).await?;
+                    return stray.map(Some).ok_or_else(|| Error::NoSuchTenant(tenant.clone()));
+                };
                 if !record.is_live() {
                     return Ok(Some(Entry::new(&record)));
                 }
@@ -216,18 +227,21 @@ impl Orchestrator {
 
     /// The images that a tenant's containers were made from.
     pub async fn images(&self, tenant: &Subdomain) -> Result<Vec<ImageInfo>, Error> {
-        let record = self.live_record(tenant).await?;
-        Ok(self.backend(record.backend)?.images(&self.tenant_ref(&record)).await?)
+        let (backend, tenant, _) = self.whereabouts(tenant).await?;
+        Ok(self.backend(backend)?.images(&tenant).await?)
     }
 
     /// The log lines of a tenant.
     pub async fn logs(&self, tenant: &Subdomain, query: &LogQuery) -> Result<LogStream, Error> {
-        let record = self.live_record(tenant).await?;
-        let loaded = self.committed(&record).await?;
-        if let Some(unknown) = query.services.iter().find(|name| loaded.deployment.service(name).is_none()) {
-            return Err(Error::NoSuchService { subdomain: tenant.clone(), service: unknown.clone() });
+        let (backend, reference, record) = self.whereabouts(tenant).await?;
+        // Which services there are nobody knows of one whose record is lost.
+        if let Some(record) = record {
+            let loaded = self.committed(&record).await?;
+            if let Some(unknown) = query.services.iter().find(|name| loaded.deployment.service(name).is_none()) {
+                return Err(Error::NoSuchService { subdomain: tenant.clone(), service: unknown.clone() });
+            }
         }
-        Ok(self.backend(record.backend)?.logs(&self.tenant_ref(&record), query).await?)
+        Ok(self.backend(backend)?.logs(&reference, query).await?)
     }
 
     /// The agent and the machine it runs on.

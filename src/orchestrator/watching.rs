@@ -63,6 +63,9 @@ impl Orchestrator {
                     entry.saw_all(own, as_of);
                     self.tell(&mut entry);
                 }
+                for tenant in of.into_keys().chain(mirror.strays.on(name)) {
+                    self.suspect(name, &tenant);
+                }
                 self.in_step(name, as_of, HashMap::new());
             }
             Sighting::InStep { as_of, behind } => {
@@ -73,12 +76,20 @@ impl Orchestrator {
                 }
             }
             Sighting::Changed { container, as_of } => {
-                self.with(&container.tenant.clone(), |entry| entry.saw(*container, as_of));
+                let tenant = container.tenant.clone();
+                if !self.with(&tenant, |entry| entry.saw(*container, as_of)) {
+                    self.suspect(name, &tenant);
+                }
             }
-            Sighting::Gone { tenant, container, as_of } => self.with(&tenant, |entry| entry.lost(&container, as_of)),
+            Sighting::Gone { tenant, container, as_of } => {
+                if !self.with(&tenant, |entry| entry.lost(&container, as_of)) {
+                    self.suspect(name, &tenant);
+                }
+            }
             Sighting::Ended(ended) => {
                 let lag = jiff::Timestamp::now().duration_since(ended.at);
                 self.inner.metrics.event_lag(Duration::try_from(lag).unwrap_or_default());
+                // Of one that is not here a change is told as well.
                 self.with(&ended.tenant, |entry| entry.ended(&ended));
             }
             Sighting::OutOfMemory { tenant, service, container } => {
@@ -104,12 +115,12 @@ impl Orchestrator {
         }
     }
 
-    /// Changes what is held of a tenant and tells the feed what that makes of it.
-    fn with(&self, tenant: &Subdomain, change: impl FnOnce(&mut Entry)) {
-        if let Some(mut entry) = self.inner.mirror.tenants.get_mut(tenant) {
-            change(&mut entry);
-            self.tell(&mut entry);
-        }
+    /// Changes what is held of a tenant and tells the feed what that makes of it. False when nothing is held of it.
+    fn with(&self, tenant: &Subdomain, change: impl FnOnce(&mut Entry)) -> bool {
+        let Some(mut entry) = self.inner.mirror.tenants.get_mut(tenant) else { return false };
+        change(&mut entry);
+        self.tell(&mut entry);
+        true
     }
 
     fn tell(&self, entry: &mut Entry) {
@@ -131,6 +142,7 @@ impl Orchestrator {
     /// What is on record of a tenant, as it was read or written just now.
     pub(super) fn on_record(&self, record: &Record) {
         let tenant = &record.subdomain;
+        self.inner.mirror.strays.forget(tenant);
         let mut entry = self.inner.mirror.tenants.entry(tenant.clone()).or_insert_with(|| {
             // One that was not there before.
             Entry::new(&Record { generation: crate::domain::Generation::NONE, kept: false, ..record.clone() })

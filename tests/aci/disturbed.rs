@@ -80,12 +80,28 @@ async fn an_operation_that_fails_says_why() {
     for outcome in [
         Outcome::Error { code: "SomethingBroke", message: "the cable was cut" },
         Outcome::Events { name: "Broken", message: "the cable was cut" },
+        Outcome::Silent { name: "Broken", message: "the cable was cut" },
     ] {
         double.outcome(&tenant.group(), Work::Create, outcome);
         let told = tenant.provision(STACK, &json!({})).await.refused(502, "BACKEND_ERROR");
         assert!(told["error"].as_str().is_some_and(|text| text.contains("the cable was cut")), "{told}");
         assert_eq!((double.groups().len(), double.shares().len()), (0, 0));
     }
+    double.assert_clean();
+}
+
+#[tokio::test]
+async fn a_group_that_stays_on_its_way_is_made_anew() {
+    let double = ArmDouble::start().await;
+    let agent = options(&double).env("Q8_AGENT_OPERATION_TIMEOUT", "12s").start().await;
+    let tenant = Tenant::new(&agent, "hangs");
+    tenant.provision(STACK, &json!({})).await.expect(201);
+    tenant.act("stop", "").await.expect(200);
+    double.fault(Rule::new("POST", "*start", Fault::refused(409, "ContainerGroupTransitioning")).always());
+    tenant.act("start", "").await.expect(200);
+    tenant.becomes("running").await;
+    assert_eq!(double.count("DELETE", "*containerGroups*"), 1);
+    assert_eq!((double.groups().len(), double.shares().len()), (1, 1), "the share stays");
     double.assert_clean();
 }
 

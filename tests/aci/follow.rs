@@ -54,9 +54,23 @@ async fn a_container_that_dies_and_a_new_address_are_seen() {
         (status["services"][0]["containers"][0]["restart_count"].as_u64() >= Some(1)).then_some(())
     })
     .await;
+    let mut events = agent.stream("/v1/events", &[]).await;
     double.change_ip("rg-east", &tenant.group());
     let after = tenant.becomes("running").await;
-    assert_eq!(after["endpoints"][0]["host"], before["endpoints"][0]["host"], "the name stays");
+    let (old, new) = (&before["endpoints"][0], &after["endpoints"][0]);
+    assert_eq!(new["host"], old["host"], "the name stays");
+    assert_ne!(new["address"], old["address"]);
+    let mut is_it = false;
+    let told = loop {
+        let line = events.next(PATIENCE).await.expect("the feed goes on");
+        if let (true, Some(data)) = (is_it, line.strip_prefix("data:")) {
+            break serde_json::from_str::<serde_json::Value>(data).expect("JSON");
+        }
+        is_it |= line.starts_with("event:") && line.ends_with("address_changed");
+    };
+    assert_eq!((&told["subdomain"], &told["port"]), (&json!(tenant.name), &json!(80)), "{told}");
+    let (from, to) = (told["from"].to_string(), told["to"].to_string());
+    assert!(from.contains(&old["address"].to_string()) && to.contains(&new["address"].to_string()), "{told}");
     double.assert_clean();
 }
 

@@ -11,6 +11,7 @@ mod crashes;
 mod disturbed;
 mod follow;
 mod life;
+mod lost;
 mod regions;
 
 use std::time::Duration;

@@ -47,6 +47,46 @@ async fn a_full_region_is_named_and_the_next_one_is_taken_if_the_request_allows(
 }
 
 #[tokio::test]
+async fn an_update_that_needs_more_than_there_is_touches_nothing() {
+    let double = ArmDouble::start().await;
+    let agent = options(&double).start().await;
+    let tenant = Tenant::new(&agent, "grows");
+    let sized = |cpus: &str| {
+        STACK.replace(
+            "image: example/web",
+            &format!("image: example/web, deploy: {{resources: {{reservations: {{cpus: '{cpus}'}}}}}}"),
+        )
+    };
+    tenant.provision(&sized("1"), &json!({})).await.expect(201);
+    double.region("eastus", |region| region.cores = 2.0);
+    double.take_requests();
+    let told = tenant.update(&sized("3")).await.refused(409, "HOST_FULL");
+    assert_eq!(told["field"], "placement.region", "{told}");
+    assert!(double.take_requests().iter().all(|heard| heard.method == "GET"), "nothing is written");
+    assert_eq!(tenant.becomes("running").await["generation"], 1);
+    tenant.update(&sized("2")).await.expect(200);
+    tenant.update(&sized("1")).await.expect(200);
+    double.assert_clean();
+}
+
+#[tokio::test]
+async fn two_regions_may_share_a_resource_group() {
+    let double = ArmDouble::start().await;
+    let agent = options(&double).env("Q8_AGENT_ACI_REGIONS", "eastus:rg-east:steast,westeurope:rg-east").start().await;
+    let tenant = Tenant::new(&agent, "shared");
+    tenant.provision(STACK, &json!({"placement": {"backend": "aci", "region": "westeurope"}})).await.expect(201);
+    let status = tenant.becomes("running").await;
+    assert_eq!((&status["region"], double.groups().len()), (&json!("westeurope"), 1));
+    let own = json!({"managed-by": "q8-agent", "q8-agent-id": agent.identity(), "q8-tenant": "left", "q8-id": "1"});
+    double.plant("rg-east", "q8-left", "westeurope", &own);
+    let told = agent.post("/v1/system/prune", &json!({"dry_run": true})).await.expect(200);
+    let objects = told["objects"].as_array().expect("a list");
+    assert_eq!((objects.len(), &objects[0]["region"]), (1, &json!("westeurope")), "once, where it is: {told}");
+    tenant.act("teardown", "?purge=true").await.expect(200);
+    double.assert_clean();
+}
+
+#[tokio::test]
 async fn a_taken_dns_label_becomes_another_one_and_stays_it() {
     let double = ArmDouble::start().await;
     let agent = options(&double).start().await;

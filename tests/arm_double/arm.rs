@@ -133,6 +133,10 @@ impl State {
         if uuid::Uuid::parse_str(call.header("x-ms-client-request-id")).is_err() {
             self.violation(format!("{place}: x-ms-client-request-id is no GUID"));
         }
+        let kind = call.header("content-type").split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            self.violation(format!("{place}: Content-Type is '{kind}'"));
+        }
         let mut names: Vec<&str> = call.query.iter().map(|(name, _)| name.as_str()).collect();
         for name in &names {
             if !PARAMETERS.contains(&name.to_lowercase().as_str()) {

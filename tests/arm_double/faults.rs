@@ -125,6 +125,8 @@ pub(crate) enum Outcome {
     Error { code: &'static str, message: &'static str },
     /// `Failed` without an `error`: only events say why.
     Events { name: &'static str, message: &'static str },
+    /// `Failed` and no more: only the group's own events say why.
+    Silent { name: &'static str, message: &'static str },
     /// Never.
     Stuck,
 }

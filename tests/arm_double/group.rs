@@ -367,7 +367,7 @@ impl Group {
         let (pulling, pulled) = self.pulls();
         match &self.run.fate {
             Fate::Mount(why) if pulling <= now => vec![event(clock, pulling, 1, "FailedMount", why, "Warning")],
-            Fate::Made(Outcome::Events { name, message }) if pulled <= now => {
+            Fate::Made(Outcome::Events { name, message } | Outcome::Silent { name, message }) if pulled <= now => {
                 vec![event(clock, pulled, 1, name, message, "Warning")]
             }
             _ => Vec::new(),

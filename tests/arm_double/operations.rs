@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::clock::{Clock, Millis};
 use super::faults::Outcome;
-use super::group::Fate;
+use super::group::{Fate, Group};
 use super::world::{Form, Key, State, short};
 
 pub(super) struct Operation {
@@ -78,7 +78,8 @@ impl State {
             None => "Creating",
         };
         let group = operation.group.as_ref().and_then(|key| self.groups.get(key));
-        let events = group.filter(|_| !operation.deletes).map(|group| group.events(now, clock)).unwrap_or_default();
+        let says = |group: &&Group| !operation.deletes && !matches!(group.run.fate, Fate::Made(Outcome::Silent { .. }));
+        let events = group.filter(says).map(|group| group.events(now, clock)).unwrap_or_default();
         let mut body = json!({
             "id": operation.resource,
             "status": status,

@@ -177,9 +177,22 @@ impl State {
                 Err(refusal) => refusal,
             },
             ("GET", ["fileservices", "default", "shares"]) => {
+                let known = |word: &str| matches!(word.trim(), "deleted" | "snapshots");
+                if entered.call.parameter("$expand").is_some_and(|expand| !expand.split(',').all(known)) {
+                    self.violation(format!(
+                        "{}: a list of shares has deleted ones and snapshots to expand",
+                        entered.call.target
+                    ));
+                    return Answer::error(400, "InvalidQueryParameterValue", "The value of $expand is invalid.");
+                }
                 let shares = &account.shares;
-                let views =
+                let mut views: Vec<Value> =
                     shares.iter().map(|(share, held)| account.share_view(share, held, false, entered)).collect();
+                if !self.settings.listed_metadata {
+                    for view in &mut views {
+                        view["properties"].as_object_mut().map(|properties| properties.shift_remove("metadata"));
+                    }
+                }
                 self.page(entered, views)
             }
             ("PUT" | "GET" | "PATCH" | "DELETE", ["fileservices", "default", "shares", _]) => {

@@ -96,6 +96,8 @@ pub(crate) struct Settings {
     pub(crate) writes: Vec<(usize, Millis)>,
     /// Status of the refusal of a DNS label that is taken; no public source fixes it.
     pub(crate) taken_status: u16,
+    /// Lists of shares have their metadata. Microsoft's examples have none.
+    pub(crate) listed_metadata: bool,
     /// Sockets send binary messages instead of text.
     pub(crate) binary_sockets: bool,
 }
@@ -112,6 +114,7 @@ impl Default for Settings {
             token_seconds: 3599,
             writes: vec![(100, 300_000), (300, 3_600_000)],
             taken_status: 400,
+            listed_metadata: false,
             binary_sockets: false,
         }
     }

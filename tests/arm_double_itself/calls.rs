@@ -14,6 +14,7 @@ async fn every_call_says_who_it_is_and_which_version_it_speaks() {
     let violations = scene.double.take_violations();
     assert!(violations.iter().any(|text| text.contains("User-Agent")), "{violations:?}");
     assert!(violations.iter().any(|text| text.contains("request-id")), "{violations:?}");
+    assert!(violations.iter().any(|text| text.contains("Content-Type")), "{violations:?}");
     let answer = raw(at, "GET", &path, &usual(&scene.token), "").await.expect("an answer");
     refused(&answer, 400, "MissingApiVersionParameter");
     refused(&scene.get(&format!("{}?api-version=2019-12-01", group("a"))).await, 400, "InvalidApiVersionParameter");

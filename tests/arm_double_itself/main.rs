@@ -121,9 +121,6 @@ impl Scene {
 
     async fn try_call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
         let mut headers = usual(&self.token);
-        if body.is_none() {
-            headers.retain(|(name, _)| *name != "content-type");
-        }
         if body.is_none() && ["POST", "PUT", "PATCH"].contains(&method) {
             headers.push(("content-length", "0".to_owned()));
         }

@@ -72,6 +72,11 @@ async fn shares_come_and_go() {
     }
     let list = scene.get(share("").trim_end_matches('/')).await.expect(200);
     assert!(list["nextLink"].is_string(), "{list}");
+    assert!(list["value"][0]["properties"].get("metadata").is_none(), "{list}");
+    let path = share("");
+    let strange = format!("{}?$expand=metadata", path.trim_end_matches('/'));
+    refused(&scene.get(&strange).await, 400, "InvalidQueryParameterValue");
+    assert_eq!(scene.double.take_violations().len(), 1);
     scene.call("DELETE", &share("data"), None).await.expect(200);
     scene.call("DELETE", &share("data"), None).await.expect(204);
     refused(&scene.get(&share("data")).await, 404, "ShareNotFound");

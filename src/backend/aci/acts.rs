@@ -3,20 +3,16 @@
 //! Azure answers at once and the group goes on changing: a call on a group that is still on its way is refused with
 //! `ContainerGroupTransitioning`, which the client waits out. Here what was begun is waited for.
 
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::Core;
+use super::looks::Looks;
 use super::models::{ContainerGroup, GroupState, Provisioning, ShareResource};
 use super::names;
 use super::plan::is_stopped;
 use super::site::{self, Site};
 use super::states;
 use crate::backend::{BackendError, Deployment, Owned, OwnedKind, Removed, Run, TenantRef};
-
-/// The shortest and the longest wait between two looks.
-const LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 impl Core {
     pub(super) async fn stop(&self, tenant: &TenantRef, deadline: Instant) -> Result<(), BackendError> {
@@ -33,31 +29,32 @@ impl Core {
             group.is_none_or(|group| has_ended(group) && !is_changing(group))
         })
         .await
+        .map(drop)
     }
 
     pub(super) async fn start(&self, deployment: &Deployment, run: &Run) -> Result<(), BackendError> {
         // One that was removed by hand is made anew; so is what was changed meanwhile.
         let deployment = Deployment { desired: crate::domain::DesiredState::Running, ..deployment.clone() };
-        self.apply(&deployment, run).await
+        Box::pin(self.apply(&deployment, run)).await
     }
 
     pub(super) async fn restart(&self, deployment: &Deployment, run: &Run) -> Result<(), BackendError> {
         let site = self.site(&deployment.tenant)?;
         match self.group(&deployment.tenant, run.deadline).await? {
             Some(group) if !is_stopped(&group) => {}
-            _ => return self.start(deployment, run).await,
+            _ => return Box::pin(self.start(deployment, run)).await,
         }
         self.restart_group(site, &deployment.tenant, run.deadline).await?;
-        self.start(deployment, run).await
+        Box::pin(self.start(deployment, run)).await
     }
 
-    /// `POST restart`, until the group is on its way no more.
+    /// `POST restart`, until the group is on its way no more. Gives it back as it is then.
     pub(super) async fn restart_group(
         &self,
         site: Site<'_>,
         tenant: &TenantRef,
         deadline: Instant,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Option<ContainerGroup>, BackendError> {
         let name = names::group(tenant.project().as_str());
         let restarted = site.act(&name, "restart", deadline).await;
         let restarted = restarted.map_err(|error| site.fault(error, "restarting the group"))?;
@@ -100,29 +97,32 @@ impl Core {
             let ended = site.arm.wait(&pending, deadline, &mut |_| Ok(())).await;
             ended.map_err(|error| site.fault(error, "deleting the group"))?;
         }
-        let begun = Instant::now();
+        let looks = Looks::begin(site.arm, deadline);
         loop {
             let found = site.group(name, deadline).await;
             if found.map_err(|error| site.fault(error, "waiting for the group to go"))?.is_none() {
                 return Ok(());
             }
-            rest(begun, deadline, "waiting for the group to go").await?;
+            looks.rest("waiting for the group to go").await?;
         }
     }
 
-    /// Looks at a tenant's group until it is so.
+    /// Looks at a tenant's group until it is so. Gives it back as it is then.
     async fn until(
         &self,
         tenant: &TenantRef,
         deadline: Instant,
         doing: &str,
         is_so: impl Fn(Option<&ContainerGroup>) -> bool + Send + Sync,
-    ) -> Result<(), BackendError> {
-        let begun = Instant::now();
-        while !is_so(self.group(tenant, deadline).await?.as_ref()) {
-            rest(begun, deadline, doing).await?;
+    ) -> Result<Option<ContainerGroup>, BackendError> {
+        let looks = Looks::begin(&self.arm, deadline);
+        loop {
+            let group = self.group(tenant, deadline).await?;
+            if is_so(group.as_ref()) {
+                return Ok(group);
+            }
+            looks.rest(doing).await?;
         }
-        Ok(())
     }
 
     /// Removes what is left over; false when a share is mounted.
@@ -165,13 +165,4 @@ pub(super) fn is_changing(group: &ContainerGroup) -> bool {
         group.properties.provisioning_state,
         Some(Provisioning::Pending | Provisioning::Creating | Provisioning::Updating | Provisioning::Deleting)
     )
-}
-
-async fn rest(begun: Instant, deadline: Instant, doing: &str) -> Result<(), BackendError> {
-    let next = Instant::now() + begun.elapsed().mul_f64(0.08).clamp(LOOK.0, LOOK.1);
-    if next > deadline {
-        return Err(BackendError::DeadlineExceeded { step: doing.to_owned(), details: None });
-    }
-    sleep_until(next).await;
-    Ok(())
 }

@@ -38,7 +38,7 @@ async fn listen(core: &Core, tenant: &TenantRef, container: &str, bell: &Notify)
     let group = super::names::group(tenant.project().as_str());
     let deadline = Instant::now() + ASK;
     let attached = site.attach(&group, container, deadline).await?;
-    let stream = site.arm.web_socket(&attached.web_socket_uri, deadline).await?;
+    let stream = site.arm.web_socket(&attached.web_socket_uri, attached.password.expose(), deadline).await?;
     let limits = WebSocketConfig::default().max_message_size(Some(LARGEST)).max_frame_size(Some(LARGEST));
     let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, Some(limits)).await;
     let password = Message::text(attached.password.expose());

@@ -9,9 +9,15 @@
 //! prices    what a group costs per hour, by the operator's table
 //! site      one region: its groups, its shares, the key of its account
 //! fault     what went wrong there -> what the rest of the house says about it
+//! room      whether a region has room for a group
+//! access    by what a group gets at its images
 //! plan      what an apply would do
-//! bring     doing it: shares, then the group, until it is up; putting the committed generation back
+//! bring     doing it: shares, then the group, until it is up
+//! sending   one PUT or start, followed to its end; why it failed
+//! settling  putting the committed generation back
 //! acts      stop, start, restart, removal
+//! looks     how often a group on its way is looked at
+//! owned     what bears this agent's tags, with or without a record
 //! watch     the groups' states by polling, what differs is told
 //! logs      the containers' logs by polling
 //! attach    a web socket that says when there is something new in them
@@ -21,6 +27,7 @@
 //! undoing is sending the committed generation again. What is sent is always made from the accepted specification, because
 //! Azure gives no secret back. Whose a group is, is read from its tags, never from its name.
 
+mod access;
 mod acts;
 mod arm;
 mod attach;
@@ -28,11 +35,16 @@ mod bring;
 mod convert;
 mod fault;
 mod logs;
+mod looks;
 #[allow(dead_code, unused_imports, reason = "the models have every member of the API, used or not")]
 mod models;
 mod names;
+mod owned;
 mod plan;
 mod prices;
+mod room;
+mod sending;
+mod settling;
 mod site;
 mod states;
 mod watch;
@@ -57,9 +69,9 @@ use crate::domain::{AgentId, BackendName, Generation, ImageInfo, RegistryAuth, S
 use crate::telemetry::Metrics;
 
 use super::{
-    Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, ImagePull, Listed,
-    LogQuery, LogStream, ObservedContainer, Owned, OwnedKind, Plan, Removed, ResolvedImage, ResolvedImages, Run,
-    Sightings, Survey, TenantRef, UndoNote, Used, VolumeSize,
+    Adoption, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, ImagePull,
+    Listed, LogQuery, LogStream, ObservedContainer, Owned, Plan, Removed, ResolvedImage, ResolvedImages, Run,
+    Sightings, Stray, Survey, TenantRef, UndoNote, Used, VolumeSize,
 };
 
 /// A question is answered, or given up, within this time.
@@ -139,7 +151,7 @@ impl Core {
     /// about to make one.
     async fn group(&self, tenant: &TenantRef, deadline: Instant) -> Result<Option<ContainerGroup>, BackendError> {
         match self.named(tenant, deadline).await? {
-            Some(group) if !self.is_of(&group, tenant) => {
+            Some(group) if !self.is_of(&group, tenant) && !owned::is_taken_over(&group, tenant) => {
                 let name = names::group(tenant.project().as_str());
                 Err(BackendError::NameTaken { kind: "container group", name })
             }
@@ -181,7 +193,8 @@ impl Core {
     ) -> Result<Converted, BackendError> {
         let site = self.site(&wanted.tenant)?;
         let (location, storage_account) = (&site.region.location, site.region.storage_account.as_deref());
-        convert::convert(wanted, &Ground { location, storage_account, dns_label, credentials })
+        let identities = &self.settings.registry_identities;
+        convert::convert(wanted, &Ground { location, storage_account, dns_label, credentials, identities })
     }
 
     /// The label to ask for when somebody has the tenant's own.
@@ -195,7 +208,8 @@ impl Core {
         let mut all = Vec::new();
         for site in self.sites() {
             let listed = site.groups(deadline).await.map_err(|error| site.fault(error, "listing container groups"))?;
-            all.extend(listed.into_iter().filter(|group| self.is_ours(group)).map(|group| (site, group)));
+            let own = listed.into_iter().filter(|group| self.is_ours(group) && site.is_at(group));
+            all.extend(own.map(|group| (site, group)));
         }
         Ok(all)
     }
@@ -255,10 +269,20 @@ impl Backend for AciBackend {
         whole(run)?;
         // Whatever a group cannot do is told before any call.
         let converted = self.core.convert(wanted, None, &run.credentials)?;
-        // Whose the name is, the plan says.
-        if self.core.named(&wanted.tenant, run.deadline).await?.is_none() {
-            self.core.has_room(&wanted.tenant, &converted, run.deadline).await?;
+        let (tenant, deadline) = (&wanted.tenant, run.deadline);
+        let named = self.core.named(tenant, deadline).await?;
+        let is_own = |group: &ContainerGroup| self.core.is_of(group, tenant) || owned::is_taken_over(group, tenant);
+        if named.as_ref().is_some_and(|group| !is_own(group)) {
+            // Whose the name is, the plan says.
+            return Ok(images(wanted));
         }
+        let is_first = wanted.generation == Generation::NONE.next();
+        let nowhere_else =
+            async { if is_first { self.core.is_nowhere_else(tenant, named.as_ref(), deadline).await } else { Ok(()) } };
+        let room = self.core.has_room(tenant, &converted.group, named.as_ref(), deadline);
+        let (nowhere_else, room) = tokio::join!(nowhere_else, room);
+        nowhere_else?;
+        room?;
         Ok(images(wanted))
     }
 
@@ -271,6 +295,10 @@ impl Backend for AciBackend {
             reason: "pulled by Azure when the group is made",
         });
         Ok(Survey { images: images(wanted), pulls: pulls.collect() })
+    }
+
+    async fn adoptable(&self, wanted: &Deployment) -> Result<Adoption, BackendError> {
+        self.core.adoptable(wanted, soon()).await
     }
 
     async fn plan(&self, wanted: &Deployment, _images: &ResolvedImages, run: &Run) -> Result<Plan, BackendError> {
@@ -345,35 +373,11 @@ impl Backend for AciBackend {
     }
 
     async fn owned(&self, _pulled: &BTreeSet<String>) -> Result<Vec<Owned>, BackendError> {
-        let deadline = Instant::now() + PUT_BACK;
-        let mut all = Vec::new();
-        for (site, group) in self.core.groups(deadline).await? {
-            let Some((tenant, _)) = states::owner(&group) else { continue };
-            let name = group.name.clone().unwrap_or_default();
-            all.push(Owned {
-                kind: OwnedKind::Container,
-                id: site.group_path(&name),
-                name,
-                tenant: Some(tenant),
-                region: Some(site.region.location.clone()),
-                bytes: None,
-            });
-        }
-        for site in self.core.sites() {
-            let shares = site.shares(deadline).await.map_err(|error| site.fault(error, "listing shares"))?;
-            for share in shares.iter().filter(|share| site::is_of_agent(share, &self.core.agent)) {
-                let (Some(own), Some(tenant)) = (&share.name, site::tenant_of(share)) else { continue };
-                all.push(Owned {
-                    kind: OwnedKind::Volume,
-                    id: site.share_path(own),
-                    name: site::volume_of(share).map_or_else(|| own.clone(), |name| name.as_str().to_owned()),
-                    tenant: Some(tenant),
-                    region: Some(site.region.location.clone()),
-                    bytes: share.properties.share_usage_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
-                });
-            }
-        }
-        Ok(all)
+        self.core.owned(Instant::now() + PUT_BACK).await
+    }
+
+    async fn find(&self, tenant: &Subdomain) -> Result<Option<Stray>, BackendError> {
+        self.core.find(tenant, soon()).await
     }
 
     async fn discard(&self, object: &Owned) -> Result<bool, BackendError> {
@@ -433,17 +437,12 @@ impl Backend for AciBackend {
     }
 
     async fn volume_sizes(&self) -> Result<Option<Vec<VolumeSize>>, BackendError> {
-        let mut all = Vec::new();
-        for site in self.core.sites() {
-            let shares = site.shares(soon()).await.map_err(|error| site.fault(error, "listing shares"))?;
-            for share in shares.iter().filter(|share| site::is_of_agent(share, &self.core.agent)) {
-                let bytes = share.properties.share_usage_bytes.and_then(|bytes| u64::try_from(bytes).ok());
-                if let (Some(bytes), Some(name)) = (bytes, site::volume_of(share)) {
-                    all.push(VolumeSize { owner: site::tenant_of(share), name, bytes });
-                }
-            }
-        }
-        Ok(Some(all))
+        let shares = self.core.own_shares(Instant::now() + PUT_BACK).await?;
+        let sizes = shares.iter().filter_map(|(_, share)| {
+            let (bytes, name) = (owned::bytes(share)?, site::volume_of(share)?);
+            Some(VolumeSize { owner: site::tenant_of(share), name, bytes })
+        });
+        Ok(Some(sizes.collect()))
     }
 
     async fn host(&self) -> Result<HostInfo, BackendError> {

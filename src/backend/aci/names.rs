@@ -86,6 +86,12 @@ pub(super) fn share(tenant: &str, volume: &str) -> String {
     SHARE.shorten(volume, &format!("{tenant}/{volume}"))
 }
 
+/// Whether a share may have been named by [`share`]: of others no agent needs to know more.
+pub(super) fn is_share(name: &str) -> bool {
+    let digits = name.rsplit_once('-').map_or("", |(_, digits)| digits);
+    digits.len() + 1 == SUFFIX && digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The DNS label of a subdomain.
 pub(super) fn dns_label(subdomain: &str) -> String {
     LABEL.fit(subdomain)
@@ -148,6 +154,7 @@ mod tests {
         assert_eq!(share("1", "q8-acme_store"), share("1", "q8-acme_store"));
         assert_ne!(share("1", "q8-acme_store"), share("2", "q8-acme_store"));
         assert!(share("1", "q8-acme_store").starts_with("q8-acme-store-"));
+        assert!(is_share(&share("1", "q8-acme_store")) && !is_share("backup") && !is_share("a-0123456z"));
     }
 
     #[test]

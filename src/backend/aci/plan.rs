@@ -1,5 +1,7 @@
 //! What an apply would do with a tenant's group and shares.
 
+use futures::future::try_join_all;
+
 use super::convert::{Change, Converted, change, tags};
 use super::models::{ContainerGroup, GroupState};
 use super::states::{self, Provisioned};
@@ -116,12 +118,12 @@ impl Core {
         let live = self.group(&wanted.tenant, run.deadline).await?;
         let credentials = self.credentials_for(wanted, run);
         let converted = self.convert(wanted, live.as_ref(), &credentials)?;
-        super::bring::still_allowed(wanted, live.as_ref(), &converted)?;
+        super::access::still_allowed(wanted, live.as_ref(), &converted)?;
         let way = way(live.as_ref(), &converted, wanted);
         let mut plan = Plan { warnings: converted.warnings.clone(), ..Plan::default() };
-        for share in &converted.shares {
-            let found = site.share(&share.name, run.deadline).await;
-            let found = found.map_err(|error| site.fault(error, "reading a share"))?;
+        let looks = converted.shares.iter().map(|share| site.share(&share.name, run.deadline));
+        let found = try_join_all(looks).await.map_err(|error| site.fault(error, "reading a share"))?;
+        for (share, found) in converted.shares.iter().zip(found) {
             let asked = Some(i64::from(share.quota_gib));
             let (action, reason) = match &found {
                 None => (Action::Create, "it does not exist"),

@@ -1,5 +1,7 @@
 //! One region as the agent works in it: a resource group with the groups, a storage account with the shares.
 
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 
 use super::arm::{Accepted, Arm, ArmError};
@@ -7,6 +9,7 @@ use super::convert::{Share, tags};
 use super::models::{
     AccountKeys, Attached, Capability, ContainerGroup, Logs, Secret, ShareProperties, ShareResource, TagsPatch, Usage,
 };
+use super::{AT_ONCE, names};
 use crate::config::AciRegion;
 use crate::domain::{AgentId, ObjectName, Subdomain, TenantId};
 
@@ -45,9 +48,15 @@ impl Site<'_> {
         format!("{}/fileServices/default/shares/{name}", self.account_path().unwrap_or_default())
     }
 
+    /// Whether a group is in this region: two may share a resource group.
+    pub(super) fn is_at(&self, group: &ContainerGroup) -> bool {
+        let at = group.location.as_deref().map(names::location);
+        at.is_none_or(|at| at == names::location(&self.region.location))
+    }
+
     /// Whether the resource group can be seen.
     pub(super) async fn is_there(&self, deadline: Instant) -> Result<(), ArmError> {
-        self.arm.get::<serde::de::IgnoredAny>(&self.resource_group(), &[], deadline).await.map(drop)
+        self.arm.head(&self.resource_group(), deadline).await
     }
 
     pub(super) async fn group(&self, name: &str, deadline: Instant) -> Result<Option<ContainerGroup>, ArmError> {
@@ -134,11 +143,33 @@ impl Site<'_> {
         self.arm.get(&self.share_path(name), &[], deadline).await
     }
 
-    /// Every share of the account, whosever it is; none without an account.
+    /// Every share of the account that may be an agent's, with its metadata; none without an account. Lists need not have
+    /// that (Microsoft's own examples do not), so a share whose name is of an agent's making is asked for by itself then,
+    /// and with it comes how full it is.
     pub(super) async fn shares(&self, deadline: Instant) -> Result<Vec<ShareResource>, ArmError> {
         let Some(account) = self.account_path() else { return Ok(Vec::new()) };
         let path = format!("{account}/fileServices/default/shares");
-        self.arm.list(&path, &[("$expand", "metadata")], deadline).await
+        let listed: Vec<ShareResource> = self.arm.list(&path, &[], deadline).await?;
+        let looks = listed.into_iter().map(|share| self.with_metadata(share, deadline).boxed());
+        let looks: Vec<BoxFuture<'_, Result<Option<ShareResource>, ArmError>>> = looks.collect();
+        let found: Vec<Option<ShareResource>> = stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// None when it is not there any more, or cannot be an agent's.
+    async fn with_metadata(&self, share: ShareResource, deadline: Instant) -> Result<Option<ShareResource>, ArmError> {
+        if !share.properties.metadata.is_empty() {
+            return Ok(Some(share));
+        }
+        match share.name.as_deref().filter(|name| names::is_share(name)) {
+            Some(name) => self.sized_share(name, deadline).await,
+            None => Ok(None),
+        }
+    }
+
+    /// A share, and how full it is.
+    pub(super) async fn sized_share(&self, name: &str, deadline: Instant) -> Result<Option<ShareResource>, ArmError> {
+        self.arm.get(&self.share_path(name), &[("$expand", "stats")], deadline).await
     }
 
     pub(super) async fn delete_share(&self, name: &str, deadline: Instant) -> Result<(), ArmError> {

@@ -84,9 +84,22 @@ const FATAL: &[&str] = &["FailedMount", "InaccessibleImage"];
 /// attempt.
 pub(super) fn fatal(group: &ContainerGroup, since: Option<Timestamp>) -> Option<Told<'_>> {
     events(group).into_iter().rev().find(|told| {
-        let at = time(told.event.last_timestamp.as_deref());
         FATAL.iter().any(|name| told.event.name.eq_ignore_ascii_case(name))
-            && since.is_none_or(|since| at.is_none_or(|at| at >= since))
+            && since.is_none_or(|since| is_since(told.event, since))
+    })
+}
+
+/// Whether an event is no older than this; many of its times are of whole seconds.
+fn is_since(event: &Event, since: Timestamp) -> bool {
+    let at = time(event.last_timestamp.as_deref());
+    at.is_none_or(|at| at >= since || (at.subsec_nanosecond() == 0 && at.as_second() >= since.as_second()))
+}
+
+/// The latest warning of those at or after `since`.
+pub(super) fn last_warning(group: &ContainerGroup, since: Timestamp) -> Option<Told<'_>> {
+    events(group).into_iter().rev().find(|told| {
+        let is_warning = told.event.kind.as_deref().is_none_or(|kind| !kind.eq_ignore_ascii_case("normal"));
+        is_warning && is_since(told.event, since)
     })
 }
 
@@ -262,7 +275,9 @@ fn out_of_memory(state: &ContainerState) -> bool {
 fn endpoints(service: &ServiceName, ports: &[ContainerPort], address: Option<&IpAddress>) -> Vec<Endpoint> {
     let Some(address) = address else { return Vec::new() };
     let present = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let Some(host) = present(&address.fqdn).or_else(|| present(&address.ip)) else { return Vec::new() };
+    let (name, ip) = (present(&address.fqdn), present(&address.ip));
+    let Some(host) = name.clone().or_else(|| ip.clone()) else { return Vec::new() };
+    let behind = ip.filter(|_| name.is_some());
     let is_udp = |protocol: &Option<Transport>| *protocol == Some(Transport::Udp);
     let published = ports.iter().filter(|port| {
         address.ports.iter().any(|open| open.port == port.port && is_udp(&open.protocol) == is_udp(&port.protocol))
@@ -273,6 +288,7 @@ fn endpoints(service: &ServiceName, ports: &[ContainerPort], address: Option<&Ip
         protocol: if is_udp(&port.protocol) { "udp" } else { "tcp" }.to_owned(),
         host: host.clone(),
         host_port: port.port,
+        address: behind.clone(),
     };
     published.map(endpoint).collect()
 }

@@ -30,6 +30,7 @@ pub(super) async fn find(
             tenant: Some(tenant),
             region: None,
             bytes: None,
+            since: None,
         })
     });
     let networks = networks.into_iter().filter_map(|network| {
@@ -41,12 +42,13 @@ pub(super) async fn find(
             tenant: Some(tenant),
             region: None,
             bytes: None,
+            since: None,
         })
     });
     let volumes = volumes.into_iter().filter_map(|volume| {
         let tenant = tenant(&volume.labels)?;
         let (kind, id) = (OwnedKind::Volume, volume.name.clone());
-        Some(Owned { kind, name: volume.name, id, tenant: Some(tenant), region: None, bytes: None })
+        Some(Owned { kind, name: volume.name, id, tenant: Some(tenant), region: None, bytes: None, since: None })
     });
     let mut found: Vec<Owned> = containers.chain(networks).chain(volumes).collect();
     found.extend(unused_images(engine, pulled).await?);
@@ -80,7 +82,7 @@ async fn unused_images(engine: &Engine, pulled: &BTreeSet<String>) -> Result<Vec
         let id = found.id?;
         let name = tags.into_iter().next().unwrap_or_else(|| id.clone());
         let bytes = found.size.and_then(|size| u64::try_from(size).ok());
-        Some(Owned { kind: OwnedKind::Image, name, id, tenant: None, region: None, bytes })
+        Some(Owned { kind: OwnedKind::Image, name, id, tenant: None, region: None, bytes, since: None })
     });
     Ok(images.collect())
 }

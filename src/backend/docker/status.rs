@@ -34,6 +34,7 @@ pub(super) fn endpoint(service: &ServiceName, port: PortSummary) -> Endpoint {
         .to_owned(),
         host: port.ip.unwrap_or_default(),
         host_port: port.public_port.unwrap_or(0),
+        address: None,
     }
 }
 
@@ -121,7 +122,7 @@ pub(super) fn inspected(details: &ContainerInspectResponse) -> Option<ObservedCo
             if let (Ok(port), Some(host_port)) = (port.parse(), host_port) {
                 let (service, protocol) = (service.clone(), protocol.to_owned());
                 let host = binding.host_ip.clone().unwrap_or_default();
-                endpoints.push(Endpoint { service, port, protocol, host, host_port });
+                endpoints.push(Endpoint { service, port, protocol, host, host_port, address: None });
             }
         }
     }

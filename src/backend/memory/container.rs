@@ -323,6 +323,7 @@ impl Container {
                     protocol: bound.protocol.as_str().to_owned(),
                     host: bound.host.to_string(),
                     host_port: bound.port,
+                    address: None,
                 })
                 .collect(),
         }

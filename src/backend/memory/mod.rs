@@ -229,6 +229,7 @@ impl Backend for MemoryBackend {
             tenant: Some(owner.subdomain.clone()),
             region: owner.region.clone(),
             bytes: None,
+            since: None,
         };
         let containers = state
             .containers

@@ -64,9 +64,9 @@ impl Call {
         headers.insert(ACCEPT, JSON);
         let id = Uuid::new_v4().to_string();
         headers.insert("x-ms-client-request-id", HeaderValue::try_from(id).expect("an id is hexadecimal"));
-        if self.body.is_some() {
-            headers.insert(CONTENT_TYPE, JSON);
-        } else if self.method == Method::POST {
+        // On calls without a body too, as Azure's own clients send it.
+        headers.insert(CONTENT_TYPE, JSON);
+        if self.body.is_none() && self.method == Method::POST {
             // Azure's front doors want it, and hyper leaves it out when there is no body.
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
@@ -162,7 +162,7 @@ impl Endpoint {
     }
 
     fn lane(&self, method: &Method, path: &str) -> Lane {
-        if *method == Method::GET {
+        if matches!(*method, Method::GET | Method::HEAD) {
             return Lane::Read;
         }
         let path = path.to_ascii_lowercase();
@@ -185,7 +185,7 @@ impl Endpoint {
 
 fn name(method: &Method) -> &'static str {
     match *method {
-        Method::GET => "arm_get",
+        Method::GET | Method::HEAD => "arm_get",
         Method::PUT => "arm_put",
         Method::PATCH => "arm_patch",
         Method::DELETE => "arm_delete",

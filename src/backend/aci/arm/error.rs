@@ -82,6 +82,12 @@ impl Refusal {
         self.status < 300
     }
 
+    /// Whether an operation has said only that it failed. Why, the events of the group may tell.
+    pub(in crate::backend::aci) fn is_bare(&self) -> bool {
+        let has_word = !self.code.is_empty() && !self.code.eq_ignore_ascii_case("failed");
+        self.is_of_operation() && self.events.is_empty() && self.details.is_empty() && !has_word
+    }
+
     /// The codes to decide by, the most telling first.
     pub(in crate::backend::aci) fn codes(&self) -> impl Iterator<Item = &str> {
         let behind = self.details.iter().chain(&self.events).map(|(code, _)| code.as_str());

@@ -25,7 +25,7 @@ mod token;
 mod transport;
 
 pub(super) use error::{ArmError, Refusal};
-pub(super) use operation::Pending;
+pub(super) use operation::{Following, Pending};
 
 use std::sync::Arc;
 
@@ -128,6 +128,12 @@ impl Arm {
             Err(error) if is_absence(&error) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes sure that something is there that has no more to say, such as a resource group.
+    pub(super) async fn head(&self, path: &str, deadline: Instant) -> Result<(), ArmError> {
+        let call = self.shared.endpoint.call(Method::HEAD, path, &[], None)?;
+        self.run::<IgnoredAny>(&call, deadline).await.map(drop)
     }
 
     /// Reads a whole list. One that cannot be read to its end is an error: whoever asks may act on what is not in it.

@@ -19,10 +19,10 @@ use super::transport::Reply;
 use super::{Answer, Arm};
 
 /// The shortest and the longest wait between two looks that no answer asks for.
-const POLL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+const POLL: (Duration, Duration) = (Duration::from_millis(150), Duration::from_secs(10));
 /// The wait as a part of the time that has passed: an end is noticed late by at most so much of it.
-const LATE: f64 = 0.08;
-/// How many looks a second all operations together may take.
+const LATE: f64 = 0.04;
+/// How many looks a second all operations, and all that look at groups, may take together.
 const LOOKS: f64 = 20.0;
 /// How long a resource that was made may not be seen yet.
 const UNSEEN: Duration = Duration::from_secs(30);
@@ -115,12 +115,12 @@ impl Pending {
     }
 }
 
-/// How many operations are being followed.
+/// How much is being looked at again and again: operations, and groups on their way.
 #[derive(Debug, Default)]
 pub(super) struct Followed(AtomicUsize);
 
-/// One of them.
-struct Following<'a>(&'a AtomicUsize);
+/// One that looks.
+pub(in crate::backend::aci) struct Following<'a>(&'a AtomicUsize);
 
 impl Drop for Following<'_> {
     fn drop(&mut self) {
@@ -132,13 +132,6 @@ impl Followed {
     fn one(&self) -> Following<'_> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Following(&self.0)
-    }
-
-    /// The wait before the next look at an operation that has gone on for so long.
-    fn wait(&self, gone: Duration) -> Duration {
-        let number = u32::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        let fair = Duration::from_secs_f64(f64::from(number) / LOOKS);
-        gone.mul_f64(LATE).max(fair).clamp(POLL.0, POLL.1)
     }
 }
 
@@ -154,7 +147,25 @@ enum Look {
     Forgotten,
 }
 
+impl Following<'_> {
+    /// The wait before the next look at something that has gone on for so long.
+    pub(in crate::backend::aci) fn pause(&self, gone: Duration) -> Duration {
+        pause(self.0, gone)
+    }
+}
+
+fn pause(number: &AtomicUsize, gone: Duration) -> Duration {
+    let number = u32::try_from(number.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+    let fair = Duration::from_secs_f64(f64::from(number) / LOOKS);
+    gone.mul_f64(LATE).max(fair).clamp(POLL.0, POLL.1)
+}
+
 impl Arm {
+    /// Whoever looks at something until it has ended asks here how long to wait in between: all of them share the reads.
+    pub(in crate::backend::aci) fn following(&self) -> Following<'_> {
+        self.shared.followed.one()
+    }
+
     /// Waits for the end of an operation. `on_poll` sees every answer in between, and may end the waiting with an error; the
     /// operation then goes on without it. The result of the operation is for the caller to get.
     pub(in crate::backend::aci) async fn wait(
@@ -163,7 +174,7 @@ impl Arm {
         deadline: Instant,
         on_poll: &mut (dyn FnMut(&Value) -> Result<(), ArmError> + Send),
     ) -> Result<(), ArmError> {
-        let _following = self.shared.followed.one();
+        let following = self.following();
         let mut place = pending.place.clone();
         let mut next = pending.after.map_or(pending.begun, |after| pending.begun + after);
         let mut last = "accepted".to_owned();
@@ -172,11 +183,11 @@ impl Arm {
                 return Err(ArmError::Deadline { doing: format!("an operation on {} was {last}", pending.resource) });
             }
             sleep_until(next).await;
-            match self.look(&place, pending, deadline, on_poll).await? {
+            match self.look(&mut place, pending, deadline, on_poll).await? {
                 Look::Done => return Ok(()),
                 Look::Forgotten => place = Place::Resource,
                 Look::GoesOn { state, at, after } => {
-                    let own = self.shared.followed.wait(at.saturating_duration_since(pending.begun));
+                    let own = following.pause(at.saturating_duration_since(pending.begun));
                     next = at + after.filter(|after| !after.is_zero()).unwrap_or(own);
                     last = state;
                 }
@@ -186,19 +197,19 @@ impl Arm {
 
     async fn look(
         &self,
-        place: &Place,
+        place: &mut Place,
         pending: &Pending,
         deadline: Instant,
         on_poll: &mut (dyn FnMut(&Value) -> Result<(), ArmError> + Send),
     ) -> Result<Look, ArmError> {
-        let call = match place {
+        let call = match &*place {
             Place::Status(url) | Place::Location(url) => Call::follow(url.clone(), "arm_poll"),
             Place::Resource => self.shared.endpoint.call(hyper::Method::GET, &pending.resource, &[], None)?,
         };
         let answer: Answer<Value> = match self.run(&call, deadline).await {
             Ok(answer) => answer,
             Err(ArmError::NotFound(refusal)) => {
-                return match (place, pending.goal) {
+                return match (&*place, pending.goal) {
                     (Place::Resource, Goal::There) if pending.begun.elapsed() < UNSEEN => {
                         Ok(Look::GoesOn { state: "not seen yet".to_owned(), at: Instant::now(), after: None })
                     }
@@ -211,8 +222,19 @@ impl Arm {
         };
         let document = answer.body.unwrap_or(Value::Null);
         on_poll(&document)?;
+        // It may have moved.
+        if let Place::Location(_) = place
+            && let Some(next) = endpoint_named(self, &answer.reply)
+        {
+            *place = Place::Location(next);
+        }
         verdict(place, pending.goal, &answer.reply, &document)
     }
+}
+
+/// Where an answer says that its operation is told now.
+fn endpoint_named(arm: &Arm, reply: &Reply) -> Option<Uri> {
+    arm.shared.endpoint.own(reply.headers.get(LOCATION)?.to_str().ok()?)
 }
 
 fn verdict(place: &Place, goal: Goal, reply: &Reply, document: &Value) -> Result<Look, ArmError> {

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use hyper::upgrade::Upgraded;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
@@ -17,11 +19,21 @@ use super::error::ArmError;
 pub(in crate::backend::aci) type Upgrade = TokioIo<Upgraded>;
 
 impl Arm {
-    /// Opens a web socket. No token goes there: its first message is the password that came with the address.
-    pub(in crate::backend::aci) async fn web_socket(&self, url: &str, deadline: Instant) -> Result<Upgrade, ArmError> {
+    /// Opens a web socket. No token goes there, but the password that came with the address: the API's description has it
+    /// as the value of `Authorization`, Azure's own tools send it as the first message, which is left to the caller.
+    pub(in crate::backend::aci) async fn web_socket(
+        &self,
+        url: &str,
+        password: &str,
+        deadline: Instant,
+    ) -> Result<Upgrade, ArmError> {
         let broken = |message: String| ArmError::Unavailable { message: format!("web socket: {message}") };
         let key = generate_key();
-        let request = request(url, &key).ok_or_else(|| broken("no valid address".to_owned()))?;
+        let mut request = request(url, &key).ok_or_else(|| broken("no valid address".to_owned()))?;
+        if let Ok(mut password) = HeaderValue::try_from(password) {
+            password.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, password);
+        }
         let opening = async {
             let answer = self.shared.http.open(request).await.map_err(|error| broken(error.to_string()))?;
             if answer.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -33,12 +33,13 @@ use std::collections::BTreeMap;
 pub(super) use change::{Change, change};
 
 use super::models::{
-    Container, ContainerGroup, ContainerProperties, GroupProperties, InitContainer, InitContainerProperties, OsType,
-    RegistryCredential, Secret,
+    Container, ContainerGroup, ContainerProperties, GroupProperties, Identity, InitContainer, InitContainerProperties,
+    OsType, RegistryCredential, Secret, UserAssignedIdentity,
 };
 use super::names;
 use crate::backend::{BackendError, Deployment};
 use crate::compose::Service;
+use crate::config::AciRegistryIdentity;
 use crate::domain::{ImageRef, ObjectKey, RegistryAuth, ServiceName};
 use secrecy::ExposeSecret as _;
 
@@ -53,6 +54,8 @@ pub(super) struct Ground<'a> {
     pub(super) dns_label: Option<&'a str>,
     /// Chosen by exact host.
     pub(super) credentials: &'a [RegistryAuth],
+    /// For registries that nothing is known for otherwise.
+    pub(super) identities: &'a [AciRegistryIdentity],
 }
 
 /// One share of Azure Files. It must exist before the group.
@@ -189,7 +192,8 @@ pub(super) fn convert(wanted: &Deployment, ground: &Ground<'_>) -> Result<Conver
         ..ContainerGroup::default()
     };
     let hash = hash(wanted, &group);
-    group.properties.image_registry_credentials = credentials(services.values().copied(), ground.credentials);
+    group.properties.image_registry_credentials = credentials(services.values().copied(), ground);
+    group.identity = identity(&group.properties.image_registry_credentials);
     group.tags = tags::of(wanted, &hash, container_names.iter().chain(&init_names))?;
     Ok(Converted {
         name: names::group(project.name.as_str()),
@@ -212,23 +216,40 @@ fn image(wanted: &Deployment, name: &ServiceName, service: &Service) -> String {
     pinned.cloned().unwrap_or_else(|| service.image.as_str().to_owned())
 }
 
-/// The credentials for the registries of these services' images, a registry once.
-fn credentials<'a>(services: impl Iterator<Item = &'a Service>, known: &[RegistryAuth]) -> Vec<RegistryCredential> {
+/// The credentials for the registries of these services' images, a registry once: user and password, else an identity.
+fn credentials<'a>(services: impl Iterator<Item = &'a Service>, ground: &Ground<'_>) -> Vec<RegistryCredential> {
     let mut chosen: BTreeMap<String, RegistryCredential> = BTreeMap::new();
     for service in services {
         let registry = service.image.registry().to_ascii_lowercase();
-        let Some(auth) = known.iter().find(|auth| auth.registry == registry) else { continue };
+        let auth = ground.credentials.iter().find(|auth| auth.registry == registry);
+        let identity = ground.identities.iter().find(|known| known.registry == registry);
+        let by = match (auth, identity) {
+            (Some(auth), _) => RegistryCredential {
+                username: Some(auth.username.clone()),
+                password: Some(auth.password.expose_secret().into()),
+                ..RegistryCredential::default()
+            },
+            (None, Some(known)) => {
+                RegistryCredential { identity: Some(known.identity.clone()), ..RegistryCredential::default() }
+            }
+            (None, None) => continue,
+        };
         // The one name of the Hub that Azure knows.
         let server = if registry == "docker.io" { "index.docker.io".to_owned() } else { registry };
-        let credential = RegistryCredential {
-            server: server.clone(),
-            username: Some(auth.username.clone()),
-            password: Some(auth.password.expose_secret().into()),
-            ..RegistryCredential::default()
-        };
-        chosen.insert(server, credential);
+        chosen.insert(server.clone(), RegistryCredential { server, ..by });
     }
     chosen.into_values().collect()
+}
+
+/// The identities that a group gets its images by; it must have each of them itself.
+fn identity(credentials: &[RegistryCredential]) -> Option<Identity> {
+    let used = credentials.iter().filter_map(|credential| credential.identity.clone());
+    let used: BTreeMap<String, UserAssignedIdentity> = used.map(|id| (id, UserAssignedIdentity::default())).collect();
+    (!used.is_empty()).then(|| Identity {
+        kind: Some("UserAssigned".to_owned()),
+        user_assigned_identities: used,
+        ..Identity::default()
+    })
 }
 
 /// See [`Converted::hash`]. The group has neither tags nor credentials yet.

@@ -44,8 +44,11 @@ pub(super) fn environment(
     for (variable, value) in &service.environment {
         let field = format!("services.{name}.environment.{variable}");
         let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
-        if variable.is_empty() || !variable.bytes().all(word) {
-            return Err(unsupported(field, "names of variables are of letters, digits and _"));
+        if variable.is_empty() || !variable.bytes().all(word) || variable.as_bytes()[0].is_ascii_digit() {
+            return Err(unsupported(
+                field,
+                "names of variables are of letters, digits and _, and no digit comes first",
+            ));
         }
         match value.as_deref() {
             // Never the agent's own.

@@ -164,6 +164,7 @@ pub(super) fn settings(endpoint: &str, credentials: AciCredentials) -> AciSettin
         arm_endpoint: endpoint.to_owned(),
         credentials,
         prices: None,
+        registry_identities: Vec::new(),
     }
 }
 

@@ -172,6 +172,19 @@ async fn absence_is_an_answer_and_a_missing_resource_group_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_no_more_to_say_is_there_or_not() {
+    const PLACE: &str = "/subscriptions/s/resourceGroups/rg-1";
+    let (arm, azure) = azure(|_, count| match count {
+        0 => says(503, &Value::Null),
+        1 => says(204, &Value::Null),
+        _ => says(404, &Value::Null),
+    });
+    arm.head(PLACE, within(60)).await.unwrap();
+    assert!(matches!(arm.head(PLACE, within(60)).await, Err(ArmError::NotFound(_))));
+    assert!(azure.calls.lock().unwrap().iter().all(|call| call.method == hyper::Method::HEAD));
+}
+
+#[tokio::test(start_paused = true)]
 async fn lists_are_read_to_their_end() {
     let (arm, azure) = azure(|seen, _| match seen.url.query().unwrap_or_default() {
         "page=2" => says(200, &json!({"value": [{"name": "b"}], "nextLink": "/next?page=3"})),
@@ -201,5 +214,5 @@ async fn posts_without_a_body_say_so() {
     let stopped = arm.post::<(), IgnoredAny>(&format!("{GROUP}/stop"), None, within(60)).await.unwrap();
     assert!(stopped.pending.is_none() && stopped.body.is_none());
     let calls = azure.calls.lock().unwrap();
-    assert_eq!((calls[0].header("content-length"), calls[0].header("content-type")), ("0", ""));
+    assert_eq!((calls[0].header("content-length"), calls[0].header("content-type")), ("0", "application/json"));
 }

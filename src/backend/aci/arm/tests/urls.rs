@@ -94,6 +94,7 @@ fn only_groups_have_write_limits() {
         (Method::PUT, &elsewhere, Lane::Create(String::new())),
         (Method::POST, &stop, Lane::Write),
         (Method::PUT, "/subscriptions/s/resourcegroups/rg-1", Lane::Write),
+        (Method::HEAD, "/subscriptions/s/resourcegroups/rg-1", Lane::Read),
     ] {
         assert_eq!(endpoint.call(method.clone(), path, &[], None).unwrap().lane, lane, "{method} {path}");
     }

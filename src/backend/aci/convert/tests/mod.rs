@@ -6,14 +6,17 @@ mod refused;
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
+
 use super::{Converted, Ground, convert};
 use crate::backend::aci::models::{ContainerGroup, Secret};
 use crate::backend::{BackendError, Deployment, sample};
+use crate::config::AciRegistryIdentity;
 use crate::domain::{FileContent, ProjectPath, RegistryAuth};
 use crate::policy::Profile;
 
 const GROUND: Ground<'_> =
-    Ground { location: "eastus", storage_account: Some("stacme"), dns_label: None, credentials: &[] };
+    Ground { location: "eastus", storage_account: Some("stacme"), dns_label: None, credentials: &[], identities: &[] };
 
 /// A deployment of this text with these files of the request, each with its content.
 fn deployment(profile: Profile, text: &str, files: &[(&str, &str)]) -> Deployment {
@@ -91,6 +94,31 @@ volumes: {store: {labels: {q8.size: 20GiB}}}
     assert_eq!(share.metadata["q8_volume"], "store");
     assert_eq!(share.metadata["q8_name"], "q8-acme_store");
     assert_eq!(share.metadata["q8_id"], "1");
+}
+
+#[test]
+fn an_identity_stands_in_where_there_are_no_credentials() {
+    let wanted = deployment(
+        Profile::Trusted,
+        "services: {a: {image: shop.azurecr.io/a}, b: {image: shop.azurecr.io/b}, c: {image: ghcr.io/c}, d: {image: d}}",
+        &[],
+    );
+    let id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/pull";
+    let known = |registry: &str| AciRegistryIdentity { registry: registry.to_owned(), identity: id.to_owned() };
+    let identities = [known("shop.azurecr.io"), known("ghcr.io"), known("other.example")];
+    let auth = RegistryAuth { registry: "ghcr.io".into(), username: "u".into(), password: "p".to_owned().into() };
+    let with = convert(&wanted, &Ground { credentials: &[auth], identities: &identities, ..GROUND }).unwrap();
+    let sent = serde_json::to_value(&with.group).unwrap();
+    assert_eq!(
+        sent["properties"]["imageRegistryCredentials"],
+        json!([
+            {"server": "ghcr.io", "username": "u", "password": "p"},
+            {"server": "shop.azurecr.io", "identity": id},
+        ])
+    );
+    assert_eq!(sent["identity"], json!({"type": "UserAssigned", "userAssignedIdentities": {id: {}}}));
+    let without = convert(&wanted, &GROUND).unwrap();
+    assert_eq!((&without.group.identity, &without.hash), (&None, &with.hash), "it is no change of the group");
 }
 
 #[test]
