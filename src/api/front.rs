@@ -153,10 +153,8 @@ mod tests {
         ) -> (usize, usize) {
             (size_of::<A>(), size_of::<B>())
         }
-        let (call, serve) = sizes(
-            |handlers, route, call| handlers.call(route, call),
-            |front, request, peer, exchange| front.serve(request, None, peer, exchange),
-        );
+        let (call, serve) =
+            sizes(Handlers::call, |front, request, peer, exchange| front.serve(request, None, peer, exchange));
         assert!(call < 2048 && serve < 4096, "{call} and {serve} bytes");
     }
 }

@@ -63,8 +63,11 @@ fn rule(path: &[Arc<str>]) -> Rule {
         | ["services", _, "deploy", "labels"]
         | ["networks" | "volumes" | "configs" | "secrets", _, "labels"] => Rule::Pairs,
         ["services", _, "dns" | "dns_opt" | "dns_search" | "label_file" | "tmpfs"] => Rule::List,
-        ["services", _, "env_file"]
-        | ["services", _, "device_cgroup_rules" | "external_links" | "group_add" | "security_opt" | "volumes_from"]
+        [
+            "services",
+            _,
+            "device_cgroup_rules" | "env_file" | "external_links" | "group_add" | "security_opt" | "volumes_from",
+        ]
         | ["services", _, "build", "platforms" | "tags"] => Rule::Set,
         ["services", _, "depends_on" | "models" | "networks"] => Rule::Names,
         ["services", _, "extra_hosts"] | ["services", _, "build", "extra_hosts"] => Rule::Hosts,

@@ -59,26 +59,18 @@ pub(super) fn bytes(text: &str) -> Option<i64> {
     if let Ok(number) = text.parse::<i64>() {
         return (!text.starts_with('+')).then_some(number);
     }
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
-    let power = match unit.trim_end_matches('b').trim_end_matches('i') {
-        "" if unit == "b" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        "p" => 5,
-        _ => return None,
-    };
-    if !matches!(unit.get(usize::from(power > 0)..), Some("" | "b" | "ib")) {
+    let power = ["k", "m", "g", "t", "p"].iter().position(|prefix| unit.starts_with(prefix)).map_or(0, |at| at + 1);
+    if !matches!(&unit[usize::from(power > 0)..], "" | "i" | "b" | "ib") {
         return None;
     }
     if number.starts_with('.') || number.ends_with('.') {
         return None;
     }
     let number: f64 = number.parse().ok()?;
-    to_integer(number * 1024_f64.powi(power))
+    to_integer(number * 1024_f64.powi(i32::try_from(power).ok()?))
 }
 
 /// A number of CPUs in billionths.
@@ -124,9 +116,15 @@ mod tests {
             ("9223372036854775807", Some(i64::MAX)),
             ("-1", Some(-1)),
             ("-1m", None),
-            ("1.5", None),
+            ("1.5", Some(1)),
+            ("1.5k", Some(1536)),
             (".5m", None),
-            ("1ib", None),
+            ("5.", None),
+            ("1.5.5", None),
+            ("1ib", Some(1)),
+            ("1 ", Some(1)),
+            ("1kI", Some(1024)),
+            ("1eb", None),
             ("m", None),
             ("1  m", None),
             ("1bb", None),

@@ -155,7 +155,7 @@ pub(super) fn build(field: &Field<'_>) -> Result<Value, ComposeError> {
 pub(super) fn of_service(field: &Field<'_>, shape: &Shape) -> Result<Value, ComposeError> {
     let mut value = read(field, shape)?;
     if field.key() == "develop" {
-        for item in field.get("watch").iter().flat_map(|watch| watch.items().ok()).flatten() {
+        for item in field.get("watch").iter().filter_map(|watch| watch.items().ok()).flatten() {
             check_watch(&item)?;
         }
         for watch in value.get_mut("watch").and_then(Value::as_array_mut).into_iter().flatten() {
