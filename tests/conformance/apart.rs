@@ -138,7 +138,7 @@ pub(crate) const TABLE: &[Apart] = &[
     is("usage_is_told", NO_NUMBERS, |backend, world| containers_are_told_without_numbers(backend, world).boxed()),
     is("what_works_uses_cpu", NO_NUMBERS, |backend, world| containers_are_told_without_numbers(backend, world).boxed()),
     is("what_is_held_is_told", "images are Azure's; a share's size costs a call", |backend, world| {
-        nothing_is_held(backend, world).boxed()
+        shares_are_held_and_no_images(backend, world).boxed()
     }),
     is("a_watch_tells_every_end", "of the ends between two looks only the last can be seen", |backend, world| {
         a_watch_tells_the_last_end(backend, world).boxed()
@@ -346,13 +346,14 @@ async fn containers_are_told_without_numbers(backend: &dyn Backend, world: &Worl
     assert!(backend.usage(None).await.expect("usage").is_empty());
 }
 
-async fn nothing_is_held(backend: &dyn Backend, world: &World) {
+async fn shares_are_held_and_no_images(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "holds");
     tenant.up(&stack(&[("db", &STORE)], "volumes: {store: {}}\n")).await.expect("it comes up");
     let held = backend.holdings().await.expect("what it holds");
     assert_eq!(held.images, None, "{held:?}");
     let sizes = backend.volume_sizes().await.expect("sizes").unwrap_or_default();
-    assert_eq!(sizes.len(), 0, "{sizes:?}");
+    let told: Vec<_> = sizes.iter().map(|size| (size.owner.as_ref(), size.name.as_str().ends_with("_store"))).collect();
+    assert_eq!(told, [(Some(&tenant.owner.subdomain), true)], "{sizes:?}");
     tenant.purge().await;
 }
 

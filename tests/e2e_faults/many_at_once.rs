@@ -161,7 +161,7 @@ async fn a_client_that_hangs_up_neither_cancels_nor_doubles() {
     let name = unique("gone");
     let body = request(&name, &stack(&[("web", &[SLOW]), ("db", &[SLEEPS])], ""));
     let client = begin(&agent, PROVISION, &body);
-    let first = at_step(&agent, &name, "starting web").await;
+    let first = at_step(&agent, &name, "starting").await;
     client.abort();
     assert!(client.await.is_err(), "it has hung up");
     // A repeat waits for the first one, then there is nothing to do.

@@ -27,6 +27,7 @@ const USUAL: &[&str] = &[
     "content-type",
     "date",
     "transfer-encoding",
+    "x-accel-buffering",
     "x-content-type-options",
 ];
 
