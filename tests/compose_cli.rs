@@ -193,7 +193,7 @@ async fn it_stops_starts_and_restarts() {
 
     // One service: the agent tells the truth about it and about the other one.
     compose.run(&["stop", "web"]);
-    let status = tenant.status().await;
+    let status = agent.get(&format!("/v1/tenants/status/{}?fresh=1", tenant.name)).await.expect(200);
     assert_eq!((&status["state"], &status["desired"]), (&json!("degraded"), &json!("running")), "{status}");
     assert_eq!(states(&status), BTreeMap::from([("db", "healthy"), ("web", "exited")]));
     let listed = compose.ps(&["--all"]);
@@ -206,7 +206,7 @@ async fn it_stops_starts_and_restarts() {
 
     // All, and back by its own means.
     compose.run(&["stop"]);
-    let status = tenant.status().await;
+    let status = agent.get(&format!("/v1/tenants/status/{}?fresh=1", tenant.name)).await.expect(200);
     assert_eq!(status["state"], "failed", "{status}");
     assert_eq!(states(&status), BTreeMap::from([("db", "exited"), ("web", "exited")]));
     compose.run(&["start"]);

@@ -137,7 +137,8 @@ fn is_registry(host: &str) -> bool {
         Some((host, port)) => (host, Some(port)),
         None => (host, None),
     };
-    port.is_none_or(|port| port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0))
+    // One way to write each port: hosts of registries are compared as text.
+    port.is_none_or(|port| port.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == port))
         && host.split('.').all(|label| {
             !label.is_empty()
                 && !label.starts_with('-')
@@ -261,6 +262,7 @@ mod tests {
             "a..b",
             "a\n",
             "host:port/x",
+            "localhost:0005000/a/b:x",
             "host:0/x",
             "host:65536/x",
             "host:+80/x",

@@ -34,7 +34,8 @@ struct Line<'a> {
     networks: String,
     ports: String,
     project: &'a str,
-    publishers: Vec<Publisher<'a>>,
+    /// docker compose writes `null` where there are none.
+    publishers: Option<Vec<Publisher<'a>>>,
     running_for: String,
     service: &'a str,
     size: &'static str,
@@ -102,7 +103,7 @@ fn line<'a>(listed: &'a Listed, project: &'a ProjectName, now: jiff::Timestamp) 
         networks: listed.networks.join(","),
         ports: ports(&listed.ports),
         project: project.as_str(),
-        publishers: publishers.collect(),
+        publishers: Some(publishers.collect()).filter(|all: &Vec<_>| !all.is_empty()),
         running_for: format!("{} ago", ago(now.duration_since(listed.created).as_secs().max(0))),
         service: listed.container.service.as_str(),
         size: "0B",
