@@ -139,15 +139,9 @@ impl Merger {
                 let condition = self.path.last().is_some_and(|step| &**step == "depends_on");
                 self.mappings(&names(base, condition), &names(over, condition))
             }
-            Rule::Hosts => {
-                let base = hosts(base);
-                self.sequences(&base, &without(&hosts(over), &base))
-            }
+            Rule::Hosts => self.union(&hosts(base), &hosts(over)),
             Rule::List => self.sequences(&list(base), &list(over)),
-            Rule::Set => {
-                let base = list(base);
-                self.sequences(&base, &without(&list(over), &base))
-            }
+            Rule::Set => self.union(&list(base), &list(over)),
             Rule::Build => self.mappings(&context(base), &context(over)),
             Rule::Pools => self.pools(base, over),
             Rule::Logging if differs(base, over, "driver") => Ok(Arc::clone(over)),
@@ -192,6 +186,11 @@ impl Merger {
             merged[at] = Entry { key: Arc::clone(&entry.key), place, value };
         }
         Ok(Arc::new(Node::mapping(over.place, merged)))
+    }
+
+    /// A list, and what another has that it has not.
+    fn union(&mut self, base: &Arc<Node>, over: &Arc<Node>) -> Result<Arc<Node>> {
+        self.sequences(base, &without(over, base))
     }
 
     fn sequences(&mut self, base: &Arc<Node>, over: &Arc<Node>) -> Result<Arc<Node>> {

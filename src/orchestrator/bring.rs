@@ -496,7 +496,8 @@ fn volumes_of_images(loaded: &Loaded, images: &ResolvedImages) -> u64 {
     each.fold(0, u64::saturating_add)
 }
 
-fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &Placement) -> Record {
+/// The record of a tenant of which there is none yet.
+pub(super) fn new_record(subdomain: &Subdomain, id: &crate::domain::TenantId, placement: &Placement) -> Record {
     let now = jiff::Timestamp::now();
     Record {
         version: RECORD_VERSION,

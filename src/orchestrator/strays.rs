@@ -11,14 +11,15 @@ use std::sync::Arc;
 use dashmap::{DashMap, DashSet};
 use tokio::time::Instant;
 
+use super::bring::new_record;
 use super::mirror::Entry;
 use super::operations::Op;
 use super::summary::Shape;
 use super::watching::ANSWER;
 use super::{Error, Orchestrator};
 use crate::backend::{BackendError, Stray, TenantRef};
-use crate::domain::{Adopted, BackendName, Demand, DesiredState, Generation, Subdomain};
-use crate::tenant_fs::{RECORD_VERSION, Record};
+use crate::domain::{Adopted, BackendName, Generation, Placement, Subdomain};
+use crate::tenant_fs::Record;
 
 /// Those that are known.
 #[derive(Default)]
@@ -191,25 +192,12 @@ impl Entry {
     fn of_stray(tenant: &Subdomain, found: Found) -> Self {
         let Found { backend, stray, as_of } = found;
         let first = Generation::NONE.next();
+        let placement = Placement { backend, region: stray.region };
         let record = Record {
-            version: RECORD_VERSION,
-            id: stray.id,
-            subdomain: tenant.clone(),
-            backend,
-            region: stray.region,
-            desired: DesiredState::Running,
-            kept: false,
             generation: stray.generation.filter(|generation| *generation != Generation::NONE).unwrap_or(first),
-            previous: None,
-            fingerprint: String::new(),
-            adopted: Adopted::default(),
-            demand: Demand::default(),
-            rules: String::new(),
-            authorised_images: Vec::new(),
             created_at: jiff::Timestamp::UNIX_EPOCH,
             updated_at: jiff::Timestamp::UNIX_EPOCH,
-            last_error: None,
-            operation: None,
+            ..new_record(tenant, &stray.id, &placement)
         };
         let mut entry = Self::new(&record);
         entry.is_stray = true;
