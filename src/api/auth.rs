@@ -12,21 +12,21 @@ use crate::domain::ErrorCode;
 
 /// The tokens that are accepted right now; they can be exchanged while requests are running.
 #[derive(Debug, Clone)]
-pub struct LiveTokens(Arc<RwLock<Arc<Tokens>>>);
+pub struct LiveTokens(Arc<RwLock<Tokens>>);
 
 impl LiveTokens {
     /// Starts with these.
     pub fn new(tokens: Tokens) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(tokens))))
+        Self(Arc::new(RwLock::new(tokens)))
     }
 
     /// From the next request on, these and no others are accepted.
     pub fn replace(&self, tokens: Tokens) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = tokens;
     }
 
-    fn current(&self) -> Arc<Tokens> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    fn scope(&self, presented: &[u8]) -> Option<Scope> {
+        scope(&self.0.read().unwrap_or_else(PoisonError::into_inner), presented)
     }
 }
 
@@ -53,7 +53,7 @@ fn is_read(method: &Method) -> bool {
 
 /// Lets the request through, or gives 401 (no good token) or 403 (a token that may only read).
 pub(super) fn check(tokens: &LiveTokens, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
-    match bearer(headers).and_then(|token| scope(&tokens.current(), token)) {
+    match bearer(headers).and_then(|token| tokens.scope(token)) {
         Some(Scope::Admin) => Ok(()),
         Some(Scope::Read) if is_read(method) => Ok(()),
         Some(Scope::Read) => Err(ApiError::new(ErrorCode::Forbidden, "this token may only read (GET)").hanging_up()),

@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
+use futures::future::{BoxFuture, Either, Ready, ready};
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::{Request, Response};
@@ -38,8 +39,22 @@ pub(super) trait Endpoints: Send + Sync + 'static {
         false
     }
 
+    /// The answer, if it is in memory and nothing has to be waited for. May panic: that becomes a 500.
+    fn at_once(&self, _route: &Route, _call: &Call) -> Option<Answer> {
+        None
+    }
+
     /// Does what is asked. May panic: that becomes a 500.
     fn call(&self, route: Route, call: Call) -> impl Future<Output = Result<Answer, ApiError>> + Send;
+}
+
+/// An answer that is there, or is waited for.
+pub(super) type Serving = Either<Ready<Response<Logged>>, BoxFuture<'static, Response<Logged>>>;
+
+/// How far a request has come without waiting.
+enum Begun {
+    Answered(Answer),
+    Waits(Route, Call),
 }
 
 /// See the module.
@@ -72,41 +87,52 @@ impl<E: Endpoints> Front<E> {
     }
 
     /// Answers one request, whatever it is. One with a `refusal` stands for a message that could not be taken.
-    pub(super) async fn serve(
-        &self,
+    ///
+    /// What is in memory is answered at once: a future that is made, moved and polled costs more than such an answer.
+    pub(super) fn serve(
+        self: &Arc<Self>,
         request: Request<Incoming>,
         refusal: Option<Refusal>,
         peer: IpAddr,
         exchange: Arc<Exchange>,
-    ) -> Response<Logged> {
+    ) -> Serving {
         let request_id = RequestId::of(request.headers());
         let mut entry =
             Entry::new(request.method().clone(), peer, request_id.clone(), exchange, Arc::clone(&self.metrics));
         // A panic leaves at most the entry's route unset; the endpoints guard their own state.
-        // The span lets every event of this request, a panic's too, be found under its id.
-        let span = tracing::info_span!("request", request_id = request_id.as_str());
-        let answering = self.answer(request, refusal, &request_id, &mut entry).instrument(span);
-        let answered = AssertUnwindSafe(answering).catch_unwind().await;
-        let result = answered.unwrap_or_else(|_| Err(ApiError::internal()));
-        let mut answer = match result {
-            Ok(answer) => answer,
-            Err(error) => {
-                entry.code = Some(error.code);
-                error.answer(&request_id)
+        let begun = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let (route, call) = self.admit(request, refusal, &request_id, &mut entry)?;
+            Ok(match self.endpoints.at_once(&route, &call) {
+                Some(answer) => Begun::Answered(answer),
+                None => Begun::Waits(route, call),
+            })
+        }));
+        match begun.unwrap_or_else(|_| Err(panicked(&request_id))) {
+            Ok(Begun::Answered(answer)) => Either::Left(ready(finish(Ok(answer), &request_id, entry))),
+            Err(error) => Either::Left(ready(finish(Err(error), &request_id, entry))),
+            Ok(Begun::Waits(route, call)) => {
+                let front = Arc::clone(self);
+                let waiting = async move {
+                    // The span lets every event of this request be found under its id.
+                    let span = tracing::info_span!("request", request_id = request_id.as_str());
+                    let answering = front.endpoints.call(route, call).instrument(span);
+                    let answered = AssertUnwindSafe(answering).catch_unwind().await;
+                    let result = answered.unwrap_or_else(|_| Err(panicked(&request_id)));
+                    finish(result, &request_id, entry)
+                };
+                Either::Right(waiting.boxed())
             }
-        };
-        answer.headers_mut().insert(X_REQUEST_ID, request_id.header());
-        let status = answer.status();
-        answer.map(|body| Logged::new(body, entry, status))
+        }
     }
 
-    async fn answer(
+    /// Lets a request in, as far as that needs nothing but its head.
+    fn admit(
         &self,
         request: Request<Incoming>,
         refusal: Option<Refusal>,
         request_id: &RequestId,
         entry: &mut Entry,
-    ) -> Result<Answer, ApiError> {
+    ) -> Result<(Route, Call), ApiError> {
         if let Some(refusal) = refusal {
             return Err(refusal.into());
         }
@@ -118,8 +144,7 @@ impl<E: Endpoints> Front<E> {
         entry.route = route.template();
         let (head, body) = request.into_parts();
         let query = head.uri.query().map(str::to_owned);
-        let call = Call { query, headers: head.headers, body, request_id: request_id.clone() };
-        self.endpoints.call(route, call).await
+        Ok((route, Call { query, headers: head.headers, body, request_id: request_id.clone() }))
     }
 
     /// A refused login, or, when its peer has had too many of them, only the advice to wait.
@@ -137,24 +162,32 @@ impl<E: Endpoints> Front<E> {
     }
 }
 
+/// What went wrong is in the log: see `telemetry::log_panics`.
+fn panicked(request_id: &RequestId) -> ApiError {
+    tracing::error!(request_id = request_id.as_str(), "a request ended in a panic");
+    ApiError::internal()
+}
+
+fn finish(result: Result<Answer, ApiError>, request_id: &RequestId, mut entry: Entry) -> Response<Logged> {
+    let mut answer = match result {
+        Ok(answer) => answer,
+        Err(error) => {
+            entry.code = Some(error.code);
+            error.answer(request_id)
+        }
+    };
+    answer.headers_mut().insert(X_REQUEST_ID, request_id.header());
+    let status = answer.status();
+    answer.map(|body| Logged::new(body, entry, status))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::mem::size_of;
-
     use super::*;
-    use crate::api::handlers::Handlers;
 
     /// hyper moves the future of each request; those of all routes together in it made each answer slower.
     #[test]
     fn the_future_of_a_request_is_small() {
-        fn sizes<'a, A: Future, B: Future>(
-            _: impl Fn(&'a Handlers, Route, Call) -> A,
-            _: impl Fn(&'a Front<Handlers>, Request<Incoming>, IpAddr, Arc<Exchange>) -> B,
-        ) -> (usize, usize) {
-            (size_of::<A>(), size_of::<B>())
-        }
-        let (call, serve) =
-            sizes(Handlers::call, |front, request, peer, exchange| front.serve(request, None, peer, exchange));
-        assert!(call < 2048 && serve < 4096, "{call} and {serve} bytes");
+        assert!(size_of::<Serving>() < 512, "{} bytes", size_of::<Serving>());
     }
 }

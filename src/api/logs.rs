@@ -12,11 +12,12 @@ mod places;
 
 pub(super) use places::Places;
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame};
@@ -173,7 +174,9 @@ async fn hand_over(writer: &mut Writer, blocks: &mpsc::Sender<Bytes>) -> Option<
 /// Lines as the client wants them.
 struct Writer {
     telling: Telling,
-    out: BytesMut,
+    out: Vec<u8>,
+    /// For the text of a cursor, and what it is made of.
+    cursor: (String, Vec<u8>),
     /// Text only: the line that stands last goes on with the next piece of this one.
     open: Option<(LogSource, LogStreamKind)>,
 }
@@ -188,7 +191,7 @@ pub(super) struct JsonLine<'a> {
     line: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     partial: bool,
-    cursor: Option<String>,
+    cursor: Option<&'a str>,
 }
 
 /// Lines are missing here.
@@ -196,7 +199,7 @@ pub(super) struct JsonLine<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct JsonGap<'a> {
     gap: GapBody<'a>,
-    cursor: Option<String>,
+    cursor: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -212,11 +215,11 @@ struct GapBody<'a> {
 
 impl Writer {
     fn new(telling: Telling) -> Self {
-        Self { telling, out: BytesMut::new(), open: None }
+        Self { telling, out: Vec::new(), cursor: Default::default(), open: None }
     }
 
     fn take(&mut self) -> Bytes {
-        self.out.split().freeze()
+        std::mem::take(&mut self.out).into()
     }
 
     fn event(&mut self, event: LogEvent) {
@@ -228,24 +231,20 @@ impl Writer {
         }
     }
 
-    fn cursor(&self) -> Option<String> {
-        self.telling.cursor.text(&self.telling.tenant)
-    }
-
     fn line(&mut self, line: &LogLine) {
         match self.telling.format {
             Format::Text { timestamps } => self.text(line, timestamps),
             Format::Ndjson => {
                 self.telling.cursor.told(line);
-                let text = String::from_utf8_lossy(&line.line);
-                self.json(&JsonLine {
+                let text = readable(&line.line);
+                self.json(|cursor| JsonLine {
                     time: line.time,
                     service: &line.origin.service,
                     container: &line.origin.container,
                     stream: line.stream,
                     line: &text,
                     partial: line.partial,
-                    cursor: self.cursor(),
+                    cursor,
                 });
             }
         }
@@ -266,13 +265,12 @@ impl Writer {
         }
         // A terminal ends its lines with CR LF.
         let bytes = line.line.strip_suffix(b"\r").filter(|_| !line.partial).unwrap_or(&line.line);
-        let text = String::from_utf8_lossy(bytes);
-        // A line that breaks could pass for a line of another service.
-        for (at, part) in text.split(['\r', '\n']).enumerate() {
-            if at > 0 {
-                self.put("␤");
-            }
-            self.put(part);
+        let text = readable(bytes);
+        if memchr::memchr2(b'\r', b'\n', bytes).is_none() {
+            self.put(&text);
+        } else {
+            // A line that breaks could pass for a line of another service.
+            self.put(&text.replace(['\r', '\n'], "␤"));
         }
         if line.partial {
             self.open = Some((origin.source, line.stream));
@@ -300,7 +298,7 @@ impl Writer {
             Format::Ndjson => {
                 let (container, number, from, to, reason) = (container.as_ref(), *number, *from, *to, *reason);
                 let gap = GapBody { service, number, container, from, to, reason };
-                self.json(&JsonGap { gap, cursor: self.cursor() });
+                self.json(|cursor| JsonGap { gap, cursor });
             }
         }
     }
@@ -313,16 +311,19 @@ impl Writer {
             }
             Format::Ndjson => {
                 let request_id = self.telling.request_id.clone();
-                self.json(&error.body(&request_id));
+                self.json(|_| error.body(&request_id));
             }
         }
     }
 
-    fn json(&mut self, value: &impl Serialize) {
-        if let Err(error) = serde_json::to_writer((&mut self.out).writer(), value) {
+    /// Writes what is made of the cursor as it stands.
+    fn json<'a, T: Serialize>(&'a mut self, value: impl FnOnce(Option<&'a str>) -> T) {
+        let Self { telling, out, cursor: (text, bytes), .. } = self;
+        let fits = telling.cursor.text_over(&telling.tenant, bytes, text);
+        if let Err(error) = serde_json::to_writer(&mut *out, &value(fits.then_some(text.as_str()))) {
             tracing::error!(%error, "a log line could not be written as JSON");
         }
-        self.put("\n");
+        out.push(b'\n');
     }
 
     /// Ends a line that was to go on.
@@ -335,6 +336,11 @@ impl Writer {
     fn put(&mut self, text: &str) {
         self.out.extend_from_slice(text.as_bytes());
     }
+}
+
+/// What is UTF-8 as it is. (Looking for what is not, as `from_utf8_lossy` begins with, takes several times as long.)
+fn readable(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// The client's end of the channel, as a body.

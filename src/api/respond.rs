@@ -53,29 +53,32 @@ pub(super) fn nothing() -> Body {
 
 /// A JSON answer that a client may have already. The tag is a weak one: the age of what is said is not part of it.
 pub(super) fn tagged(asked: &HeaderMap, tag: &[u8], body: Bytes) -> Answer {
-    let mut text = String::with_capacity(4 + 2 * tag.len());
-    text.push_str("W/\"");
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = Vec::with_capacity(4 + 2 * tag.len());
+    text.extend_from_slice(b"W/\"");
     for byte in tag {
-        text.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')));
+        text.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
-    text.push('"');
-    let mut answer = if has_already(asked, &text) {
+    text.push(b'"');
+    let value = HeaderValue::from_maybe_shared(Bytes::from(text)).expect("hexadecimal digits in quotes");
+    let mut answer = if has_already(asked, &value) {
         let mut answer = with_type(StatusCode::NOT_MODIFIED, "application/json", Full::default().boxed_unsync());
         answer.headers_mut().remove(CONTENT_TYPE);
         answer
     } else {
         with_type(StatusCode::OK, "application/json", Full::new(body).boxed_unsync())
     };
-    answer.headers_mut().insert(ETAG, HeaderValue::from_str(&text).expect("hexadecimal digits in quotes"));
+    answer.headers_mut().insert(ETAG, value);
     answer
 }
 
 /// Whether `If-None-Match` names this tag, compared weakly (RFC 9110, 13.1.2). A tag here has no comma in it.
-fn has_already(asked: &HeaderMap, tag: &str) -> bool {
+fn has_already(asked: &HeaderMap, tag: &HeaderValue) -> bool {
     let opaque = |text: &str| text.trim().trim_start_matches("W/").to_owned();
-    let wanted = opaque(tag);
     let given = asked.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    given.flat_map(|value| value.split(',')).any(|one| one.trim() == "*" || opaque(one) == wanted)
+    given
+        .flat_map(|value| value.split(','))
+        .any(|one| one.trim() == "*" || tag.to_str().is_ok_and(|tag| opaque(one) == opaque(tag)))
 }
 
 /// An answer of this content type. Nothing the agent says may be kept by a cache or guessed to be another type.

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -67,10 +70,7 @@ pub(super) async fn run<E: Endpoints>(
                 let open = front.metrics().connection();
                 connections.spawn(async move {
                     let _open = open;
-                    tokio::select! {
-                        () = connection(stream, peer, exchange, place, front, limits, stop) => {}
-                        () = cut_off.cancelled() => tracing::warn!(peer = %peer.ip(), "a request was cut off at the end"),
-                    }
+                    connection(stream, peer, exchange, place, front, limits, (stop, cut_off)).await;
                 });
             }
             Err(error) => {
@@ -103,6 +103,16 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let _ = timeout(REFUSAL_TIME, told).await;
 }
 
+/// Why a connection ends before its client ends it.
+enum End {
+    /// The server stops: what is being answered is answered to its end.
+    Stop,
+    /// It has stopped for long enough.
+    CutOff,
+    /// Its place is wanted for another one.
+    Leave,
+}
+
 async fn connection<E: Endpoints>(
     stream: TcpStream,
     peer: SocketAddr,
@@ -110,7 +120,7 @@ async fn connection<E: Endpoints>(
     place: Place,
     front: Arc<Front<E>>,
     limits: Arc<Limits>,
-    stop: CancellationToken,
+    (stop, cut_off): (CancellationToken, CancellationToken),
 ) {
     keep_alive(&stream);
     let socket = Socket::new(stream, Arc::clone(&exchange), &limits);
@@ -118,8 +128,7 @@ async fn connection<E: Endpoints>(
     let talking = Arc::clone(&exchange);
     let service = service_fn(move |request| {
         talking.begin();
-        let (front, exchange, refusal) = (Arc::clone(&front), Arc::clone(&talking), talking.take_refusal());
-        async move { Ok::<_, Infallible>(front.serve(request, refusal, peer.ip(), exchange).await) }
+        front.serve(request, talking.take_refusal(), peer.ip(), Arc::clone(&talking)).map(Ok::<_, Infallible>)
     });
     let connection = http1::Builder::new()
         .max_headers(MAX_HEADERS)
@@ -128,20 +137,27 @@ async fn connection<E: Endpoints>(
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(gate), service);
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-        () = place.leave.cancelled() => {
-            if !exchange.is_busy() {
-                tracing::debug!(peer = %peer.ip(), "an idle connection was closed to make room for another one");
-                return;
-            }
-            // A request has come just now.
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    // Looked at when they happen, and not at every step of a request: a token is one lock for all connections.
+    let mut ends: FuturesUnordered<BoxFuture<'_, End>> = FuturesUnordered::new();
+    ends.push(stop.cancelled().map(|()| End::Stop).boxed());
+    ends.push(cut_off.cancelled().map(|()| End::CutOff).boxed());
+    ends.push(place.leave.cancelled().map(|()| End::Leave).boxed());
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break ended,
+            Some(end) = ends.next() => match end {
+                End::CutOff => {
+                    tracing::warn!(peer = %peer.ip(), "a request was cut off at the end");
+                    return;
+                }
+                End::Leave if !exchange.is_busy() => {
+                    tracing::debug!(peer = %peer.ip(), "an idle connection was closed to make room for another one");
+                    return;
+                }
+                // If it was to leave, a request has come just now.
+                End::Stop | End::Leave => connection.as_mut().graceful_shutdown(),
+            },
         }
     };
     if let Err(error) = ended {

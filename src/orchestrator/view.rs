@@ -98,7 +98,7 @@ impl Orchestrator {
 
     /// One tenant in detail, from memory; with `fresh`, the backend is asked now.
     pub async fn status_text(&self, tenant: &Subdomain, fresh: bool) -> Result<Text, Error> {
-        if !fresh && let Some(text) = self.at_once(tenant) {
+        if !fresh && let Some(text) = self.status_at_once(tenant) {
             return Ok(text);
         }
         let known = tokio::time::timeout(ANSWER, Box::pin(self.know(tenant, fresh))).await;
@@ -119,7 +119,7 @@ impl Orchestrator {
     }
 
     /// The status as it was last written, when it is known to hold and no operation makes another one of it.
-    fn at_once(&self, tenant: &Subdomain) -> Option<Text> {
+    pub fn status_at_once(&self, tenant: &Subdomain) -> Option<Text> {
         let (written, as_of) = {
             let entry = self.inner.mirror.tenants.get(tenant)?;
             let as_of = self.inner.mirror.as_of(&entry).filter(|_| entry.record.is_live())?;

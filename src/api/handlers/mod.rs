@@ -67,14 +67,23 @@ impl Endpoints for Handlers {
         self.orchestrator.is_tenant_address(peer)
     }
 
+    /// What a Main Server asks every second.
+    fn at_once(&self, route: &Route, call: &Call) -> Option<Answer> {
+        match route {
+            _ if call.query.is_some() => None,
+            Route::Status(tenant) => self.status_at_once(tenant, call),
+            Route::SystemStats => self.orchestrator.stats_at_once().map(|snapshot| system::stats(&snapshot)),
+            _ => None,
+        }
+    }
+
     async fn call(&self, route: Route, call: Call) -> Result<Answer, ApiError> {
         match route {
-            // What a Main Server asks every second is answered from memory, in futures of some hundred bytes.
             Route::Live => self.live(&call),
-            Route::Status(tenant) => self.status(&tenant, &call).await,
-            Route::Tenants => self.tenants(&call).await,
-            Route::SystemStats => self.system_stats(&call).await,
-            // The others' are up to a hundred times as large, and a request's future is moved several times: they are boxed.
+            // Futures of some kilobytes, of which one at a time is needed.
+            Route::Status(tenant) => self.status(&tenant, &call).boxed().await,
+            Route::Tenants => self.tenants(&call).boxed().await,
+            Route::SystemStats => self.system_stats(&call).boxed().await,
             Route::Health => self.health(&call).boxed().await,
             Route::Ready => self.ready(&call).boxed().await,
             Route::Provision => self.provision(call).boxed().await,

@@ -15,7 +15,7 @@ use crate::api::front::Call;
 use crate::api::respond::{self, Answer};
 use crate::api::{query, requests};
 use crate::domain::ErrorCode;
-use crate::orchestrator::Readiness;
+use crate::orchestrator::{Readiness, Snapshot};
 
 /// A probe that gets no answer within this time has got one (design: "503 backend away (within 5 s)").
 const PROBE_TIME: Duration = Duration::from_secs(5);
@@ -56,8 +56,7 @@ impl Handlers {
     /// From memory: nothing here waits for a hanging engine longer than the orchestrator's own patience.
     pub(super) async fn system_stats(&self, call: &Call) -> Result<Answer, ApiError> {
         query::none(call.query.as_deref())?;
-        let body = Full::new(self.orchestrator.system_stats().await.json()).boxed_unsync();
-        Ok(respond::with_type(StatusCode::OK, "application/json", body))
+        Ok(stats(&*self.orchestrator.system_stats().await))
     }
 
     pub(super) async fn metrics(&self, call: &Call) -> Result<Answer, ApiError> {
@@ -99,6 +98,10 @@ impl Handlers {
         let silent = |_| Readiness { ready: false, degraded: vec!["backend".to_owned()] };
         timeout(PROBE_TIME, self.orchestrator.readiness()).await.unwrap_or_else(silent)
     }
+}
+
+pub(super) fn stats(snapshot: &Snapshot) -> Answer {
+    respond::with_type(StatusCode::OK, "application/json", Full::new(snapshot.json()).boxed_unsync())
 }
 
 fn probe(readiness: Readiness, yes: &'static str, no: &'static str) -> Answer {

@@ -66,6 +66,12 @@ impl Handlers {
         Ok(respond::tagged(&call.headers, &list.tag, list.body))
     }
 
+    /// The status as it is in memory, asked for without more.
+    pub(super) fn status_at_once(&self, tenant: &Subdomain, call: &Call) -> Option<Answer> {
+        let status = self.orchestrator.status_at_once(tenant)?;
+        Some(respond::tagged(&call.headers, &status.tag, status.body))
+    }
+
     pub(super) async fn status(&self, tenant: &Subdomain, call: &Call) -> Result<Answer, ApiError> {
         let Status { fresh, compose_lines } = query::status(call.query.as_deref())?;
         if let Some(Lines { all }) = compose_lines {

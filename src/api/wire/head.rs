@@ -74,8 +74,10 @@ use Refusal::Malformed;
 impl Reader {
     /// Looks at what is new in `buffer`, which begins with this head and grows from call to call.
     pub(super) fn read(&mut self, buffer: &[u8]) -> Result<Option<Head>, Refusal> {
-        while let Some(&byte) = buffer.get(self.looked_at) {
+        loop {
+            self.skip_plain(buffer);
             let at = self.looked_at;
+            let Some(&byte) = buffer.get(at) else { return Ok(None) };
             if at >= MAX_HEAD {
                 return Err(Refusal::HeadTooLarge);
             }
@@ -102,7 +104,16 @@ impl Reader {
                 return Err(Refusal::TargetTooLong);
             }
         }
-        Ok(None)
+    }
+
+    /// Passes over what may stand anywhere in a line, up to where there would be too much of it.
+    fn skip_plain(&mut self, buffer: &[u8]) {
+        if self.looked_at > self.line && buffer[self.looked_at - 1] == b'\r' {
+            return;
+        }
+        let most = if self.lines == 0 { MAX_HEAD.min(self.line + MAX_REQUEST_LINE + 1) } else { MAX_HEAD };
+        let ahead = buffer.get(self.looked_at..most.min(buffer.len())).unwrap_or_default();
+        self.looked_at += ahead.iter().take_while(|byte| matches!(byte, b' '..=b'~')).count();
     }
 
     /// Whether this was the empty line after the headers.
@@ -175,7 +186,7 @@ fn request_line(line: &[u8]) -> Result<bool, Refusal> {
         return Err(Malformed("the method is not a word"));
     }
     // hyper would cut a fragment off; RFC 9112 3.2 has none in a target.
-    if !has_a_form(method, target) || target.contains(&b'#') || hyper::Uri::try_from(target).is_err() {
+    if !is_simple_path(target) && !is_target(method, target) {
         return Err(Malformed("the target of the request is not one"));
     }
     match version {
@@ -183,6 +194,15 @@ fn request_line(line: &[u8]) -> Result<bool, Refusal> {
         b"HTTP/1.0" => Ok(true),
         _ => Err(Malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")),
     }
+}
+
+/// Nothing but what is in the paths and queries of this API: [`is_target`] holds without reading it as a URI.
+fn is_simple_path(target: &[u8]) -> bool {
+    target.starts_with(b"/") && target.iter().all(|&c| has(c, SIMPLE))
+}
+
+fn is_target(method: &[u8], target: &[u8]) -> bool {
+    has_a_form(method, target) && !target.contains(&b'#') && hyper::Uri::try_from(target).is_ok()
 }
 
 /// RFC 9112 3.2: a path, an absolute URI (which a server must take), `*`; the target of CONNECT alone is host and port.
@@ -214,12 +234,42 @@ pub(super) fn is_token(text: &[u8]) -> bool {
 }
 
 pub(super) fn is_token_byte(c: u8) -> bool {
-    c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c)
+    has(c, TOKEN)
 }
 
 /// RFC 3986 3.2.2 with a port: nothing that begins a path, a query or a user's name.
 fn is_host(c: u8) -> bool {
-    c.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&c)
+    has(c, HOST)
+}
+
+/// What a byte may be part of.
+const TOKEN: u8 = 1;
+const HOST: u8 = 2;
+const SIMPLE: u8 = 4;
+
+fn has(byte: u8, class: u8) -> bool {
+    CLASSES[usize::from(byte)] & class != 0
+}
+
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0_u8;
+    while byte.is_ascii() {
+        if byte.is_ascii_alphanumeric() {
+            classes[byte as usize] = TOKEN | HOST | SIMPLE;
+        }
+        byte += 1;
+    }
+    mark(mark(mark(classes, b"!#$%&'*+-.^_`|~", TOKEN), b"-._~%!$&'()*+,;=:[]", HOST), b"/?&=-._~%:", SIMPLE)
+};
+
+const fn mark(mut classes: [u8; 256], bytes: &[u8], class: u8) -> [u8; 256] {
+    let mut at = 0;
+    while at < bytes.len() {
+        classes[bytes[at] as usize] |= class;
+        at += 1;
+    }
+    classes
 }
 
 #[cfg(test)]
@@ -296,6 +346,12 @@ mod tests {
             let begun = reader.read(&bytes[..cut.min(bytes.len())]);
             let outcome = if let Ok(None) = begun { reader.read(bytes) } else { begun };
             proptest::prop_assert_eq!(outcome, read(&text));
+        }
+
+        #[test]
+        fn a_simple_path_is_a_target(target in "/[ -~]{0,12}") {
+            let target = target.as_bytes();
+            proptest::prop_assert!(!is_simple_path(target) || is_target(b"GET", target));
         }
 
         #[test]

@@ -124,9 +124,17 @@ impl Stats {
 impl Orchestrator {
     /// The numbers of the host: from memory if they are young, else after a refresh.
     pub async fn system_stats(&self) -> Arc<Snapshot> {
+        match self.stats_at_once() {
+            Some(snapshot) => snapshot,
+            None => Box::pin(self.refresh()).await,
+        }
+    }
+
+    /// The same, if the last snapshot is good enough; one that is not the newest has the next one begun.
+    pub fn stats_at_once(&self) -> Option<Arc<Snapshot>> {
         let stats = &self.inner.stats;
         match stats.current().filter(|snapshot| stats.shows_all(snapshot)) {
-            Some(snapshot) if snapshot.age() < FRESH => snapshot,
+            Some(snapshot) if snapshot.age() < FRESH => Some(snapshot),
             Some(snapshot) if snapshot.age() < STALE => {
                 if !stats.refreshing.swap(true, Ordering::AcqRel) {
                     let this = self.clone();
@@ -135,9 +143,9 @@ impl Orchestrator {
                         this.inner.stats.refreshing.store(false, Ordering::Release);
                     });
                 }
-                snapshot
+                Some(snapshot)
             }
-            _ => Box::pin(self.refresh()).await,
+            _ => None,
         }
     }
 
