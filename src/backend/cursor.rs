@@ -95,44 +95,58 @@ impl LogCursor {
         if seal(tenant, body) != *checksum {
             return Err(InvalidCursor);
         }
-        let cursor = read(&mut Reader(body)).filter(|cursor| cursor.bytes(tenant).as_deref() == Some(&*bytes));
-        cursor.ok_or(InvalidCursor)
+        let cursor = read(&mut Reader(body)).ok_or(InvalidCursor)?;
+        let mut again = Vec::with_capacity(bytes.len());
+        if cursor.write(tenant, &mut again) && again == bytes { Ok(cursor) } else { Err(InvalidCursor) }
     }
 
     /// The text of it; none when there are more containers than a request line has room for.
     pub fn text(&self, tenant: &Subdomain) -> Option<String> {
-        self.bytes(tenant).map(|bytes| URL_SAFE_NO_PAD.encode(bytes))
+        let (mut bytes, mut text) = (Vec::new(), String::new());
+        self.text_over(tenant, &mut bytes, &mut text).then_some(text)
     }
 
-    fn bytes(&self, tenant: &Subdomain) -> Option<Vec<u8>> {
+    /// Writes the text of it over `text`, by way of `bytes`; false when there is none. There is a cursor behind every line,
+    /// so both buffers are for use again.
+    pub fn text_over(&self, tenant: &Subdomain, bytes: &mut Vec<u8>, text: &mut String) -> bool {
+        text.clear();
+        bytes.clear();
+        let fits = self.write(tenant, bytes);
+        if fits {
+            URL_SAFE_NO_PAD.encode_string(bytes, text);
+        }
+        fits
+    }
+
+    /// Writes it behind what is in `out`, which is nothing.
+    fn write(&self, tenant: &Subdomain, out: &mut Vec<u8>) -> bool {
         let latest = self.marks.iter().filter_map(|mark| mark.position.time()).max().unwrap_or(0);
-        let mut out = Vec::with_capacity(64 * self.marks.len().max(1));
         out.push(VERSION);
         out.extend(latest.to_be_bytes());
         for mark in &self.marks {
             out.extend(mark.source.0);
-            varint(&mut out, u64::from(mark.number));
+            varint(out, u64::from(mark.number));
             let name = mark.service.as_str().as_bytes();
-            varint(&mut out, name.len() as u64);
+            varint(out, name.len() as u64);
             out.extend(name);
             let since = |out: &mut Vec<u8>, time: i64| varint(out, latest.abs_diff(time));
             match &mark.position {
                 Position::Beginning => out.push(0),
                 Position::Since(time) => {
                     out.push(1);
-                    since(&mut out, *time);
+                    since(out, *time);
                 }
                 Position::Line(line) => {
                     out.push(if line.stream == LogStreamKind::Stderr { 3 } else { 2 });
-                    since(&mut out, line.time);
-                    varint(&mut out, u64::from(line.nth));
+                    since(out, line.time);
+                    varint(out, u64::from(line.nth));
                     out.extend(line.check.to_be_bytes());
                 }
             }
         }
-        let checksum = seal(tenant, &out);
+        let checksum = seal(tenant, out);
         out.extend(checksum);
-        (out.len() <= MAX_BYTES).then_some(out)
+        out.len() <= MAX_BYTES
     }
 
     /// The marks, in no order.

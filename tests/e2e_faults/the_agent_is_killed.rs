@@ -175,7 +175,7 @@ async fn in_the_middle_of_a_teardown() {
     let body = request(&name, &compose);
     agent.post(PROVISION, &body).await.expect(201);
     let tearing = begin(&agent, &format!("/v1/tenants/teardown/{name}"), &Value::Null);
-    at_step(&agent, &name, "stopping containers").await;
+    at_step(&agent, &name, "stopping and removing containers").await;
     agent.kill();
     drop(tearing.await);
     agent.start_again().await;
@@ -187,7 +187,7 @@ async fn in_the_middle_of_a_teardown() {
 
     agent.post(PROVISION, &body).await.expect(201);
     let purging = begin(&agent, &format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null);
-    at_step(&agent, &name, "stopping containers").await;
+    at_step(&agent, &name, "stopping and removing containers").await;
     agent.kill();
     drop(purging.await);
     agent.start_again().await;

@@ -14,6 +14,9 @@ const PIECE: usize = 16 * 1024;
 /// The longest timestamp prefix: RFC 3339 with nanoseconds, a zone and a space.
 const STAMP: usize = 36;
 
+/// Lines that come together are parts of one allocation of this size.
+const TOGETHER: usize = 16 * 1024;
+
 /// One line, or a piece of a longer one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Piece {
@@ -105,8 +108,11 @@ impl Demux {
         // First only what may be the timestamp, because how long that is decides where the piece ends.
         let limit = self.stamp.map_or(STAMP, |(_, length)| PIECE + length);
         let room = limit - self.piece.len().min(limit);
-        let line_end = text.iter().take(room).position(|&byte| byte == b'\n');
+        let line_end = memchr::memchr(b'\n', &text[..room.min(text.len())]);
         let taken = line_end.map_or(room.min(text.len()), |at| at + 1);
+        if self.piece.capacity() < taken {
+            self.piece.reserve(TOGETHER.max(taken));
+        }
         self.piece.extend_from_slice(&text[..taken]);
         if self.stamp.is_none() && (self.piece.len() >= STAMP || line_end.is_some()) {
             self.stamp = Some(stamp(&self.piece));

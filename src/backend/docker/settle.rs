@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::convert::{self, Surroundings};
 use super::engine::{Engine, EngineError};
 use super::gate::{Allowance, Connection};
 use super::networks::{self, SubnetPool};
 use super::observe::{self, Container, Observed, State};
+use super::stop::{self, Then};
 use super::{adoption, anonymous, hooks, pending};
 use crate::backend::{BackendError, Deployment, Removed, Run, TenantRef, UndoNote};
 use crate::compose::start_order;
@@ -227,18 +228,20 @@ pub(super) async fn remove(
     run: &Run,
 ) -> Result<Removed, BackendError> {
     let observed = observe::tenant(engine, tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
-    run.progress.report("stopping containers");
-    super::stop::in_order(engine, deployment, &observed.containers, run).await?;
-    run.progress.report("removing containers and networks");
-    let removing = remove_containers(engine, observed.containers.iter());
-    timeout_at(run.deadline, removing)
-        .await
-        .map_err(|_| BackendError::DeadlineExceeded { step: "removing containers".to_owned(), details: None })??;
-    remove_networks(engine, observed.networks.iter().map(|network| network.id.as_str())).await?;
+    run.progress.report("stopping and removing containers");
+    stop::in_order(engine, deployment, &observed.containers, Then::Goes, run).await?;
+    run.progress.report("removing networks and volumes");
     let mut kept: Vec<ObjectName> = observed.volumes.iter().map(|volume| volume.name.clone()).collect();
-    if purge {
+    let volumes = async {
+        if !purge {
+            return Ok(());
+        }
         let removals = try_join_all(kept.iter().map(|name| engine.remove_volume(name))).await;
-        removals.map_err(|error| error.into_backend("removing a volume"))?;
+        removals.map(drop).map_err(|error| error.into_backend("removing a volume"))
+    };
+    let networks = remove_networks(engine, observed.networks.iter().map(|network| network.id.as_str()));
+    tokio::try_join!(networks, volumes)?;
+    if purge {
         kept.clear();
     }
     Ok(Removed { objects: observed.containers.len() + observed.networks.len(), volumes_kept: kept })

@@ -211,7 +211,16 @@ impl Watching {
                 return;
             }
             "start" => drop(self.killed.remove(&container)),
-            "destroy" => drop(self.killed.remove(&container)),
+            "destroy" => {
+                self.killed.remove(&container);
+                // No id is used twice: there is nothing to look at, unless a look that began before may still show it.
+                if !self.busy.contains_key(&container) {
+                    self.due.remove(&container);
+                    self.known.remove(&container);
+                    self.ready.push_back(Sighting::Gone { tenant, container, as_of: Instant::now() });
+                    return;
+                }
+            }
             "oom" => {
                 let sighting = Sighting::OutOfMemory { tenant: tenant.clone(), service, container: container.clone() };
                 self.ready.push_back(sighting);
