@@ -107,17 +107,22 @@ impl<E: Endpoints> Front<E> {
                 None => Begun::Waits(route, call),
             })
         }));
-        match begun.unwrap_or_else(|_| Err(panicked(&request_id))) {
+        let begun = begun.unwrap_or_else(|_| {
+            // What went wrong is in the log by now, but not whose request it was.
+            tracing::error!(request_id = request_id.as_str(), "a request ended in a panic");
+            Err(ApiError::internal())
+        });
+        match begun {
             Ok(Begun::Answered(answer)) => Either::Left(ready(finish(Ok(answer), &request_id, entry))),
             Err(error) => Either::Left(ready(finish(Err(error), &request_id, entry))),
             Ok(Begun::Waits(route, call)) => {
                 let front = Arc::clone(self);
                 let waiting = async move {
-                    // The span lets every event of this request be found under its id.
+                    // The span lets every event of this request, a panic's too, be found under its id.
                     let span = tracing::info_span!("request", request_id = request_id.as_str());
                     let answering = front.endpoints.call(route, call).instrument(span);
                     let answered = AssertUnwindSafe(answering).catch_unwind().await;
-                    let result = answered.unwrap_or_else(|_| Err(panicked(&request_id)));
+                    let result = answered.unwrap_or_else(|_| Err(ApiError::internal()));
                     finish(result, &request_id, entry)
                 };
                 Either::Right(waiting.boxed())
@@ -160,12 +165,6 @@ impl<E: Endpoints> Front<E> {
                 .retry_after(wait),
         }
     }
-}
-
-/// What went wrong is in the log: see `telemetry::log_panics`.
-fn panicked(request_id: &RequestId) -> ApiError {
-    tracing::error!(request_id = request_id.as_str(), "a request ended in a panic");
-    ApiError::internal()
 }
 
 fn finish(result: Result<Answer, ApiError>, request_id: &RequestId, mut entry: Entry) -> Response<Logged> {

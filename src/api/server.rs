@@ -107,7 +107,7 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 enum End {
     /// The server stops: what is being answered is answered to its end.
     Stop,
-    /// It has stopped for long enough.
+    /// The time for stopping is over.
     CutOff,
     /// Its place is wanted for another one.
     Leave,

@@ -45,6 +45,14 @@ impl Drop for Abandoned {
 }
 
 impl Endpoints for Scripted {
+    fn at_once(&self, route: &Route, call: &Call) -> Option<Answer> {
+        match route {
+            Route::SystemStats => Some(respond::json(StatusCode::OK, &json!({ "at": "once" }))),
+            Route::Events => panic!("canary {}", call.request_id.as_str()),
+            _ => None,
+        }
+    }
+
     async fn call(&self, route: Route, call: Call) -> Result<Answer, ApiError> {
         match route {
             Route::Provision => {
@@ -184,7 +192,14 @@ async fn each_refusal_has_its_status_headers_and_body() {
 async fn a_connection_serves_several_requests_and_survives_a_panic() {
     let server = run(quick()).await;
     let mut stream = server.connect().await;
-    for (path, wanted) in [("/live", "200"), ("/v1/tenants", "500"), ("/no", "404"), ("/v1/system/info", "200")] {
+    for (path, wanted) in [
+        ("/live", "200"),
+        ("/v1/tenants", "500"),
+        ("/no", "404"),
+        ("/v1/events", "500"),
+        ("/v1/system/stats", "200"),
+        ("/v1/system/info", "200"),
+    ] {
         stream.write_all(request("GET", path, ADMIN, "").as_bytes()).await.unwrap();
         let (head, body) = read_answer(&mut stream).await;
         assert_eq!(status(&head), wanted, "{path}");
@@ -195,9 +210,12 @@ async fn a_connection_serves_several_requests_and_survives_a_panic() {
 #[tokio::test]
 async fn head_is_get_without_a_body() {
     let server = run(quick()).await;
-    let answer = server.exchange("HEAD /live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
-    assert_eq!(status(&answer), "200");
-    assert!(answer.contains("content-length: 18\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+    for (path, length) in [("/live", 18), ("/v1/system/stats", 13)] {
+        let answer = server.exchange(request("HEAD", path, ADMIN, "connection: close\r\n")).await;
+        assert_eq!(status(&answer), "200");
+        let whole = answer.contains(&format!("content-length: {length}\r\n")) && answer.ends_with("\r\n\r\n");
+        assert!(whole, "{answer}");
+    }
 }
 
 #[tokio::test]
@@ -512,6 +530,7 @@ async fn the_access_log_has_the_template_and_nothing_a_client_wrote() {
     let server = run(quick()).await;
     for (method, path) in [
         ("GET", "/v1/system/info?canary=canary"),
+        ("GET", "/v1/system/stats?canary"),
         ("GET", "/canary"),
         ("CANARY", "/live"),
         ("POST", "/v1/tenants/stop/canary-tenant"),
@@ -535,12 +554,13 @@ async fn the_access_log_has_the_template_and_nothing_a_client_wrote() {
         seen,
         [
             (json!("GET"), json!("/v1/system/info"), json!(200)),
+            (json!("GET"), json!("/v1/system/stats"), json!(200)),
             (json!("GET"), json!("-"), json!(404)),
             (json!("other"), json!("-"), json!(405)),
             (json!("POST"), json!("/v1/tenants/stop/{subdomain}"), json!(200)),
         ]
     );
-    assert_eq!(entries[1]["code"], json!("NOT_FOUND"));
+    assert_eq!(entries[2]["code"], json!("NOT_FOUND"));
     for entry in &entries {
         let line = entry.to_string();
         assert!(!line.to_lowercase().contains("canary") && !line.contains(ADMIN), "{line}");

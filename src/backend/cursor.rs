@@ -118,7 +118,7 @@ impl LogCursor {
         fits
     }
 
-    /// Writes it behind what is in `out`, which is nothing.
+    /// Writes it into `out`, which must be empty: the checksum is over all of it.
     fn write(&self, tenant: &Subdomain, out: &mut Vec<u8>) -> bool {
         let latest = self.marks.iter().filter_map(|mark| mark.position.time()).max().unwrap_or(0);
         out.push(VERSION);

@@ -271,13 +271,15 @@ pub trait Backend: Send + Sync {
     /// is (or stays) up. Objects that a later generation made go; containers that were set aside for them come back.
     /// `undo` is there after a failure: what it names as running runs again, and volumes of a later generation go
     /// unless it names them.
+    ///
+    /// Gives how its containers stand, as status has it, if that has been seen on the way; nothing if it has to be asked for.
     async fn settle(
         &self,
         tenant: &TenantRef,
         committed: Generation,
         deployment: Option<&Deployment>,
         undo: Option<&UndoNote>,
-    ) -> Result<(), BackendError>;
+    ) -> Result<Vec<ObservedContainer>, BackendError>;
 
     /// Removes the tenant's containers and networks and, if `purge`, its volumes. `project` gives order when it is known.
     async fn remove(

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::load::Loaded;
 use super::operations::Op;
+use super::recover::Seen;
 use super::summary::{self, Shape};
 use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest};
 use crate::backend::{BackendError, ObservedContainer, Plan, PreStop, ResolvedImages, Run};
@@ -203,7 +204,7 @@ impl Orchestrator {
             self.within_limits(&wanted.spec, &loaded.demand)?;
         }
         op.report("planning");
-        let mut as_of = Instant::now();
+        let planned_at = Instant::now();
         let planning = op.unless_cancelled(backend.plan(&loaded.deployment, &images, &wanted.run));
         let plan = self.timed("plan", planning).await?;
         self.check_expected(&record, &wanted, &plan)?;
@@ -211,22 +212,21 @@ impl Orchestrator {
         let mut warnings = loaded.warnings.clone();
         warnings.extend(plan.warnings.iter().cloned());
         let same = self.is_same(&record, &wanted, &loaded, &plan);
-        let (generation, changed) = if same {
-            (record.generation, false)
+        let (generation, changed, as_of, seen) = if same {
+            (record.generation, false, planned_at, plan.standing)
         } else {
             if live && let Ok(before) = self.committed(&record).await {
                 wanted.run.pre_stop = PreStop::of_all(&before.deployment);
             }
-            self.change(op, &record, &wanted, loaded, &images, &plan).await?;
-            (next, true)
+            let (as_of, seen) = self.change(op, &record, &wanted, loaded, &images, &plan).await?;
+            (next, true, as_of, seen)
         };
         // From here on the record says it.
         drop(claim);
-        let observed = if changed || plan.standing.is_empty() {
-            as_of = Instant::now();
-            backend.status(&self.tenant_ref(&record)).await
+        let (as_of, observed) = if seen.is_empty() {
+            (Instant::now(), backend.status(&self.tenant_ref(&record)).await)
         } else {
-            Ok(plan.standing)
+            (as_of, Ok(seen))
         };
         if let Ok(observed) = &observed {
             self.saw(op.tenant(), observed.clone(), as_of);
@@ -314,7 +314,7 @@ impl Orchestrator {
         }
     }
 
-    /// The two phases. Before this, nothing of the tenant was touched.
+    /// The two phases. Before this, nothing of the tenant was touched. Gives what was seen of it at the end.
     async fn change(
         &self,
         op: &Op,
@@ -323,7 +323,7 @@ impl Orchestrator {
         loaded: Loaded,
         images: &ResolvedImages,
         plan: &Plan,
-    ) -> Result<(), Error> {
+    ) -> Result<Seen, Error> {
         let backend = self.backend(record.backend)?;
         let deployment = &loaded.deployment;
         let target = deployment.generation;
@@ -403,12 +403,12 @@ impl Orchestrator {
         self.remember(op.tenant(), &loaded);
         op.report("removing what was replaced");
         let settled = self.timed("settle", self.settle_and_end(&committed, &loaded)).await;
-        if let Err(error) = settled {
+        Ok(settled.unwrap_or_else(|error| {
             // The change is committed and stands; what is left over goes as soon as the backend answers.
             tracing::warn!(tenant = %op.tenant(), %error, "could not settle yet");
             self.recover_later(op.tenant().clone());
-        }
-        Ok(())
+            (Instant::now(), Vec::new())
+        }))
     }
 
     /// Writes the record of a new generation. A failure need not mean that the old one stands: the new one may be in place

@@ -80,7 +80,7 @@ impl Endpoints for Handlers {
     async fn call(&self, route: Route, call: Call) -> Result<Answer, ApiError> {
         match route {
             Route::Live => self.live(&call),
-            // Futures of some kilobytes, of which one at a time is needed.
+            // Boxed, because together they would be as large as the largest of them, for every request.
             Route::Status(tenant) => self.status(&tenant, &call).boxed().await,
             Route::Tenants => self.tenants(&call).boxed().await,
             Route::SystemStats => self.system_stats(&call).boxed().await,

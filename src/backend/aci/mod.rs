@@ -322,10 +322,10 @@ impl Backend for AciBackend {
         _committed: Generation,
         deployment: Option<&Deployment>,
         undo: Option<&UndoNote>,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Vec<ObservedContainer>, BackendError> {
         // Else there is nothing to undo, and it is as it was.
         let _stirs = undo.map(|_| Stirs(&self.core, tenant));
-        Box::pin(self.core.settle(tenant, deployment, undo)).await
+        Box::pin(self.core.settle(tenant, deployment, undo)).await.map(|()| Vec::new())
     }
 
     async fn remove(

@@ -110,7 +110,7 @@ impl Demux {
         let room = limit - self.piece.len().min(limit);
         let line_end = memchr::memchr(b'\n', &text[..room.min(text.len())]);
         let taken = line_end.map_or(room.min(text.len()), |at| at + 1);
-        if self.piece.capacity() < taken {
+        if self.piece.capacity() - self.piece.len() < taken {
             self.piece.reserve(TOGETHER.max(taken));
         }
         self.piece.extend_from_slice(&text[..taken]);

@@ -72,7 +72,6 @@ use self::networks::SubnetPool;
 use self::observe::{Container, Observed, State};
 use self::pulls::Pulls;
 use self::stack::Stack;
-use self::stop::Then;
 use super::{
     Action, Adoption, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo,
     Listed, LogQuery, LogStream, ObservedContainer, Owned, Plan, PlannedObject, Removed, ResolvedImages, Run,
@@ -260,7 +259,7 @@ impl Backend for DockerBackend {
         committed: Generation,
         deployment: Option<&Deployment>,
         undo: Option<&UndoNote>,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Vec<ObservedContainer>, BackendError> {
         settle::settle(&self.engine, &self.subnets, tenant, committed, deployment, undo).await
     }
 
@@ -322,7 +321,7 @@ impl Backend for DockerBackend {
             // A completed one-shot is restarted only when it is asked for by name.
             .partition(|container| service.is_none() && has_completed(deployment, container));
         run.progress.report("stopping containers");
-        stop::in_order(&self.engine, Some(deployment), &running, Then::Stays, run).await?;
+        stop::in_order(&self.engine, Some(deployment), &running, |_| {}, run).await?;
         let all: Vec<Container> = running.iter().chain(&done).cloned().collect();
         let needs_start = |container: &Container| running.iter().any(|other| other.id == container.id);
         self.start_these(deployment, &all, needs_start, run).await

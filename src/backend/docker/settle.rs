@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::channel::mpsc;
 use futures::future::{join_all, try_join_all};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::convert::{self, Surroundings};
 use super::engine::{Engine, EngineError};
 use super::gate::{Allowance, Connection};
 use super::networks::{self, SubnetPool};
 use super::observe::{self, Container, Observed, State};
-use super::stop::{self, Then};
-use super::{adoption, anonymous, hooks, pending};
-use crate::backend::{BackendError, Deployment, Removed, Run, TenantRef, UndoNote};
+use super::{adoption, anonymous, hooks, pending, stop};
+use crate::backend::{BackendError, Deployment, ObservedContainer, Removed, Run, TenantRef, UndoNote};
 use crate::compose::start_order;
 use crate::domain::{ContainerName, DesiredState, Generation, ObjectName, ServiceName};
 
@@ -28,10 +29,11 @@ pub(super) async fn settle(
     committed: Generation,
     deployment: Option<&Deployment>,
     undo: Option<&UndoNote>,
-) -> Result<(), BackendError> {
+) -> Result<Vec<ObservedContainer>, BackendError> {
     let seen = adoption::with_foreign(tenant, undo);
     let mut observed = observe::tenant(engine, &seen).await.map_err(|e| e.into_backend("listing the tenant"))?;
     let all = std::mem::take(&mut observed.containers);
+    let seen_at_first = all.len();
     let is_foreign = |container: &Container| undo.is_some_and(|undo| undo.adopted.contains(&container.id));
     let (foreign, others): (Vec<Container>, Vec<Container>) = all.into_iter().partition(is_foreign);
     // Taken over and replaced, says the record.
@@ -78,8 +80,13 @@ pub(super) async fn settle(
     if let Some(undo) = undo {
         adoption::give_back(engine, &foreign, undo).await?;
     }
-    let Some(deployment) = deployment else { return Ok(()) };
-    bring_back(engine, pool, deployment, &keep, undo).await
+    let Some(deployment) = deployment else { return Ok(Vec::new()) };
+    bring_back(engine, pool, deployment, &keep, undo).await?;
+    if undo.is_some() || keep.len() < seen_at_first || keep.iter().any(|container| container.is_aside()) {
+        // It took its time, or what came back looks otherwise now.
+        return Ok(Vec::new());
+    }
+    Ok(observed.standing())
 }
 
 /// Whether a container belongs to the committed generation.
@@ -229,7 +236,24 @@ pub(super) async fn remove(
 ) -> Result<Removed, BackendError> {
     let observed = observe::tenant(engine, tenant).await.map_err(|e| e.into_backend("listing the tenant"))?;
     run.progress.report("stopping and removing containers");
-    stop::in_order(engine, deployment, &observed.containers, Then::Goes, run).await?;
+    let (ended, endings) = mpsc::unbounded();
+    let containers = &observed.containers;
+    let stopping = async move {
+        // Nobody to hear it any more: this was dropped with it.
+        let tell = |service: &ServiceName| drop(ended.unbounded_send(service.clone()));
+        stop::in_order(engine, deployment, containers, tell, run).await
+    };
+    // A container goes while others still stop, and what cannot be removed keeps none from being stopped.
+    let removing = endings.map(|service| async move {
+        remove_containers(engine, containers.iter().filter(|container| container.service == service)).await
+    });
+    let removing = removing.buffer_unordered(containers.len().max(1)).collect::<Vec<_>>();
+    let (stopped, removed) =
+        timeout_at(run.deadline, async { tokio::join!(stopping, removing) }).await.map_err(|_| {
+            BackendError::DeadlineExceeded { step: "stopping and removing containers".to_owned(), details: None }
+        })?;
+    stopped?;
+    removed.into_iter().collect::<Result<(), _>>()?;
     run.progress.report("removing networks and volumes");
     let mut kept: Vec<ObjectName> = observed.volumes.iter().map(|volume| volume.name.clone()).collect();
     let volumes = async {
@@ -248,9 +272,9 @@ pub(super) async fn remove(
 }
 
 async fn remove_containers(engine: &Engine, containers: impl Iterator<Item = &Container>) -> Result<(), BackendError> {
-    let removals =
-        try_join_all(containers.map(|container| anonymous::remove_with_container(engine, &container.id))).await;
-    removals.map(drop).map_err(|error| error.into_backend("removing a container"))
+    // Each to its end: one that is gone without its anonymous volumes is not found again.
+    let removals = join_all(containers.map(|container| anonymous::remove_with_container(engine, &container.id))).await;
+    removals.into_iter().collect::<Result<(), _>>().map_err(|error| error.into_backend("removing a container"))
 }
 
 async fn remove_networks(engine: &Engine, ids: impl Iterator<Item = &str>) -> Result<(), BackendError> {

@@ -1,9 +1,9 @@
 //! Every change of a tenant's container: one subscription to the engine's events for all of them, and a look at whatever an
-//! event names.
+//! event names and has not destroyed.
 //!
 //! ```text
 //! events ──> due (one entry a container, however many events) ──> looks, 8 at a time ──> Changed / Gone
-//!        └─> Ended, OutOfMemory, as they come
+//!        └─> Ended, OutOfMemory, Gone (destroyed), as they come
 //! ping, every second ──> InStep          list, every minute ──> what differs from what was told becomes due
 //! ```
 //! The engine drops events for a reader that is slow, and forgets them when it restarts. So nothing here waits while events

@@ -1,4 +1,4 @@
-//! Stopping containers, dependents first, and removing them as they end.
+//! Stopping containers, dependents first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::engine::{Engine, EngineError};
 use super::observe::{Container, State};
-use super::{anonymous, convert, hooks, labels};
+use super::{convert, hooks, labels};
 use crate::backend::{BackendError, Deployment, PreStop, Run};
 use crate::compose::RestartPolicy;
 use crate::domain::ServiceName;
@@ -34,7 +34,7 @@ pub(super) async fn durably(
     try_join_all(policies.map(|container| engine.set_restart_policy(&container.id, no.clone())))
         .await
         .map_err(|error| error.into_backend("setting a restart policy"))?;
-    in_order(engine, Some(deployment), containers, Then::Stays, run).await?;
+    in_order(engine, Some(deployment), containers, |_| {}, run).await?;
     until_listed(engine, deployment, containers).await.map_err(|error| error.into_backend("listing containers"))
 }
 
@@ -64,20 +64,13 @@ pub(super) fn patience(run: &Run) -> Duration {
     left.saturating_sub(FORCE.min(left / 4))
 }
 
-/// What becomes of a container that has stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Then {
-    Stays,
-    /// It is removed, with its anonymous volumes, while others still stop.
-    Goes,
-}
-
-/// Stops each service once all that depend on it have stopped; all at once when the order is not known.
+/// Stops each service once all that depend on it have stopped, and has `tell` told of it; all at once when the order is not
+/// known.
 pub(super) async fn in_order(
     engine: &Engine,
     deployment: Option<&Deployment>,
     containers: &[Container],
-    then: Then,
+    tell: impl Fn(&ServiceName) + Sync,
     run: &Run,
 ) -> Result<(), BackendError> {
     let services: BTreeSet<&ServiceName> = containers.iter().map(|container| &container.service).collect();
@@ -110,21 +103,12 @@ pub(super) async fn in_order(
         if let Some(done) = stopped.get(name) {
             done.send_replace(true);
         }
-        if then == Then::Goes {
-            let gone = containers.iter().filter(|container| container.service == *name);
-            try_join_all(gone.map(|container| anonymous::remove_with_container(engine, &container.id)))
-                .await
-                .map_err(|error| error.into_backend("removing a container"))?;
-        }
+        tell(name);
         Ok::<(), BackendError>(())
     };
     let all = try_join_all(services.iter().map(|name| stop_service(name)));
-    if let Ok(result) = timeout_at(run.deadline, all).await {
-        return result.map(drop);
+    match timeout_at(run.deadline, all).await {
+        Ok(result) => result.map(drop),
+        Err(_) => Err(BackendError::DeadlineExceeded { step: "stopping containers".to_owned(), details: None }),
     }
-    let step = match then {
-        Then::Stays => "stopping containers",
-        Then::Goes => "stopping and removing containers",
-    };
-    Err(BackendError::DeadlineExceeded { step: step.to_owned(), details: None })
 }

@@ -26,7 +26,7 @@ const TOLERATED_RESTARTS: i64 = 5;
 const STAYED_UP: Duration = Duration::from_millis(40);
 /// On a busy host commands take longer to end, as they take longer to start: a container must have stayed up for this
 /// part of the time that the engine took to start it.
-const PART_OF_START: u32 = 20;
+const PART_OF_START: u32 = 30;
 
 /// A container that the engine has just started.
 #[derive(Debug, Clone, Copy)]
@@ -380,7 +380,7 @@ mod tests {
     fn the_probation_is_longer_where_starting_takes_long() {
         let probation = |took| Probation::of(Some(Started { at: Instant::now(), took }));
         assert_eq!(probation(Duration::from_millis(150)).time, STAYED_UP);
-        assert_eq!(probation(Duration::from_secs(5)).time, Duration::from_millis(250));
+        assert_eq!(probation(Duration::from_secs(6)).time, Duration::from_millis(200));
         let mut new = container(ContainerStateStatusEnum::RUNNING, 0, 0, None);
         let started = jiff::Timestamp::now() - Duration::from_millis(200);
         new.state.as_mut().expect("it has one").started_at = Some(started.to_string());

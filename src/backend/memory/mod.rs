@@ -179,8 +179,8 @@ impl Backend for MemoryBackend {
         committed: Generation,
         deployment: Option<&Deployment>,
         undo: Option<&UndoNote>,
-    ) -> Result<(), BackendError> {
-        self.settle_at(tenant, committed, deployment, undo).await
+    ) -> Result<Vec<ObservedContainer>, BackendError> {
+        self.settle_at(tenant, committed, deployment, undo).await.map(|()| Vec::new())
     }
 
     async fn remove(

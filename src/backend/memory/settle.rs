@@ -149,7 +149,7 @@ impl MemoryBackend {
         run: &Run,
     ) -> Result<Removed, BackendError> {
         let shared = &self.engine.shared;
-        run.progress.report("removing containers and networks");
+        run.progress.report("stopping and removing containers");
         let mut removed = Removed::default();
         for id in self.ordered(tenant, deployment, |_| true)?.iter().rev() {
             let service = shared.reachable()?.containers.get(id).map(|container| container.service.clone());
