@@ -34,6 +34,8 @@ async fn measure() {
     let engine = Engine::shared().with_busybox().await;
     let mut agent = Options::docker(engine)
         .env("Q8_AGENT_LOG", "info")
+        // As the unit and the image set it.
+        .env("MALLOC_ARENA_MAX", "2")
         .env("Q8_AGENT_MAX_TENANTS", "1000")
         .env("Q8_AGENT_SUBNET_POOL", "10.213.0.0/16")
         .start()
