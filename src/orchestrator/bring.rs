@@ -212,14 +212,13 @@ impl Orchestrator {
         let mut warnings = loaded.warnings.clone();
         warnings.extend(plan.warnings.iter().cloned());
         let same = self.is_same(&record, &wanted, &loaded, &plan);
-        let (generation, changed, as_of, seen) = if same {
-            (record.generation, false, planned_at, plan.standing)
+        let (generation, changed, (as_of, seen)) = if same {
+            (record.generation, false, (planned_at, plan.standing))
         } else {
             if live && let Ok(before) = self.committed(&record).await {
                 wanted.run.pre_stop = PreStop::of_all(&before.deployment);
             }
-            let (as_of, seen) = self.change(op, &record, &wanted, loaded, &images, &plan).await?;
-            (next, true, as_of, seen)
+            (next, true, self.change(op, &record, &wanted, loaded, &images, &plan).await?)
         };
         // From here on the record says it.
         drop(claim);
