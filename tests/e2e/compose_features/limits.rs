@@ -64,7 +64,12 @@ async fn too_many_processes_are_too_many() {
         r#"
 services:
   greedy: {{image: "q8test/busybox:1", stop_signal: SIGKILL, pids_limit: 20, restart: "no", command: [sh, -c, {}]}}
-  modest: {{image: "q8test/busybox:1", stop_signal: SIGKILL, pids_limit: 60, command: {}}}
+  modest:
+    image: "q8test/busybox:1"
+    stop_signal: SIGKILL
+    pids_limit: 60
+    command: {}
+    depends_on: {{greedy: {{condition: service_completed_successfully}}}}
 "#,
         json!("n=0; while [ $$n -lt 40 ]; do sleep 60 & n=$$((n + 1)); done; echo started"),
         reports(script),
