@@ -186,7 +186,7 @@ async fn an_engine_that_is_away_answers_nothing_and_harms_nothing() {
         backend.start(deployed, None, &run).await,
         backend.stop(deployed, None, &run).await,
         backend.restart(deployed, None, &run).await,
-        backend.settle(&tenant.owner, Generation(1), Some(deployed), None).await.map(drop),
+        backend.settle(&tenant.owner, Generation(1), Some(deployed), None).await,
         backend.remove(&tenant.owner, Some(deployed), true, &run).await.map(drop),
     ];
     for answer in answers {

@@ -149,6 +149,24 @@ pub struct ImagePull {
     pub reason: &'static str,
 }
 
+/// What an apply has found at its end.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Nothing is left for [`Backend::settle`] to do once this is committed.
+    pub is_settled: bool,
+    /// How the tenant was, if the backend has looked.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// How a tenant's containers were at a time.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// When they were asked for.
+    pub as_of: Instant,
+    /// As status has them.
+    pub containers: Vec<ObservedContainer>,
+}
+
 /// One container as a backend sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedContainer {
@@ -258,28 +276,26 @@ pub trait Backend: Send + Sync {
     async fn plan(&self, wanted: &Deployment, images: &ResolvedImages, run: &Run) -> Result<Plan, BackendError>;
 
     /// Carries the plan out and waits until every service is as it should be (design: "Success of an apply").
-    /// On an error, what was replaced is still there and `settle` brings it back.
+    /// On an error, what was replaced is still there and `settle` brings it back. Gives what it has seen at the end.
     async fn apply(
         &self,
         wanted: &Deployment,
         images: &ResolvedImages,
         plan: &Plan,
         run: &Run,
-    ) -> Result<(), BackendError>;
+    ) -> Result<Applied, BackendError>;
 
     /// Makes the backend hold exactly the `committed` generation: `deployment` is its content, none when no generation
     /// is (or stays) up. Objects that a later generation made go; containers that were set aside for them come back.
     /// `undo` is there after a failure: what it names as running runs again, and volumes of a later generation go
     /// unless it names them.
-    ///
-    /// Gives how its containers stand, as status has it, if that has been seen on the way; nothing if it has to be asked for.
     async fn settle(
         &self,
         tenant: &TenantRef,
         committed: Generation,
         deployment: Option<&Deployment>,
         undo: Option<&UndoNote>,
-    ) -> Result<Vec<ObservedContainer>, BackendError>;
+    ) -> Result<(), BackendError>;
 
     /// Removes the tenant's containers and networks and, if `purge`, its volumes. `project` gives order when it is known.
     async fn remove(

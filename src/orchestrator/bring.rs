@@ -6,10 +6,9 @@ use tokio::time::Instant;
 
 use super::load::Loaded;
 use super::operations::Op;
-use super::recover::Seen;
 use super::summary::{self, Shape};
 use super::{Error, Orchestrator, ProvisionRequest, Provisioned, UpdateRequest};
-use crate::backend::{BackendError, ObservedContainer, Plan, PreStop, ResolvedImages, Run};
+use crate::backend::{BackendError, ObservedContainer, Plan, PreStop, ResolvedImages, Run, Snapshot};
 use crate::domain::{
     Adopted, Demand, DesiredState, Generation, OperationKind, Placement, ProjectName, ProjectPath, RegistryAuth,
     Subdomain, TenantSpec,
@@ -212,8 +211,9 @@ impl Orchestrator {
         let mut warnings = loaded.warnings.clone();
         warnings.extend(plan.warnings.iter().cloned());
         let same = self.is_same(&record, &wanted, &loaded, &plan);
-        let (generation, changed, (as_of, seen)) = if same {
-            (record.generation, false, (planned_at, plan.standing))
+        let (generation, changed, snapshot) = if same {
+            let snapshot = Snapshot { as_of: planned_at, containers: plan.standing };
+            (record.generation, false, Some(snapshot).filter(|snapshot| !snapshot.containers.is_empty()))
         } else {
             if live && let Ok(before) = self.committed(&record).await {
                 wanted.run.pre_stop = PreStop::of_all(&before.deployment);
@@ -222,18 +222,21 @@ impl Orchestrator {
         };
         // From here on the record says it.
         drop(claim);
-        let (as_of, observed) = if seen.is_empty() {
-            (Instant::now(), backend.status(&self.tenant_ref(&record)).await)
-        } else {
-            (as_of, Ok(seen))
+        let snapshot = match snapshot {
+            None => {
+                let as_of = Instant::now();
+                let looked = backend.status(&self.tenant_ref(&record)).await;
+                looked.ok().map(|containers| Snapshot { as_of, containers })
+            }
+            seen => seen,
         };
-        if let Ok(observed) = &observed {
-            self.saw(op.tenant(), observed.clone(), as_of);
+        if let Some(Snapshot { as_of, containers }) = &snapshot {
+            self.saw(op.tenant(), containers.clone(), *as_of);
             op.has_shown();
         }
-        let standing = Record { generation, ..record.clone() };
-        let observed = observed.unwrap_or_default();
-        let provisioned = self.provisioned_answer(wanted.kind, &standing, observed).await;
+        let observed = snapshot.map(|snapshot| snapshot.containers).unwrap_or_default();
+        let record = Record { generation, ..record };
+        let provisioned = self.provisioned_answer(wanted.kind, &record, observed).await;
         Ok(Provisioned { changed, created: !live, warnings, ..provisioned })
     }
 
@@ -313,7 +316,7 @@ impl Orchestrator {
         }
     }
 
-    /// The two phases. Before this, nothing of the tenant was touched. Gives what was seen of it at the end.
+    /// The two phases. Before this, nothing of the tenant was touched. Gives how it stood at the end, if that was seen.
     async fn change(
         &self,
         op: &Op,
@@ -322,7 +325,7 @@ impl Orchestrator {
         loaded: Loaded,
         images: &ResolvedImages,
         plan: &Plan,
-    ) -> Result<Seen, Error> {
+    ) -> Result<Option<Snapshot>, Error> {
         let backend = self.backend(record.backend)?;
         let deployment = &loaded.deployment;
         let target = deployment.generation;
@@ -360,16 +363,19 @@ impl Orchestrator {
                 self.on_record(record);
             }
             self.timed("place_files", self.place_files(deployment)).await?;
-            self.timed("apply", backend.apply(deployment, images, plan, &wanted.run)).await?;
-            op.running().close_to_cancel("it is being committed")
+            let applied = self.timed("apply", backend.apply(deployment, images, plan, &wanted.run)).await?;
+            op.running().close_to_cancel("it is being committed").map(|()| applied)
         }
         .await;
-        if let Err(error) = result {
-            op.running().close_to_cancel("it is being undone already").ok();
-            op.report("undoing");
-            self.timed("undo", self.undo(record, &error, &plan.undo)).await;
-            return Err(error);
-        }
+        let applied = match result {
+            Ok(applied) => applied,
+            Err(error) => {
+                op.running().close_to_cancel("it is being undone already").ok();
+                op.report("undoing");
+                self.timed("undo", self.undo(record, &error, &plan.undo)).await;
+                return Err(error);
+            }
+        };
         op.report("committing");
         let committed = Record {
             kept: false,
@@ -400,14 +406,18 @@ impl Orchestrator {
         }
         let loaded = Arc::new(loaded);
         self.remember(op.tenant(), &loaded);
-        op.report("removing what was replaced");
-        let settled = self.timed("settle", self.settle_and_end(&committed, &loaded)).await;
-        Ok(settled.unwrap_or_else(|error| {
+        let ended = if applied.is_settled {
+            self.end(&committed, Some(&loaded)).await
+        } else {
+            op.report("removing what was replaced");
+            self.timed("settle", self.settle_and_end(&committed, &loaded)).await
+        };
+        if let Err(error) = ended {
             // The change is committed and stands; what is left over goes as soon as the backend answers.
             tracing::warn!(tenant = %op.tenant(), %error, "could not settle yet");
             self.recover_later(op.tenant().clone());
-            (Instant::now(), Vec::new())
-        }))
+        }
+        Ok(applied.snapshot)
     }
 
     /// Writes the record of a new generation. A failure need not mean that the old one stands: the new one may be in place

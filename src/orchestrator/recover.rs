@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::load::Loaded;
 use super::operations::Op;
 use super::{Error, Kept, Orchestrator, StartError};
-use crate::backend::{BackendError, ObservedContainer, UndoNote};
+use crate::backend::{BackendError, UndoNote};
 use crate::domain::{DesiredState, Generation, OperationKind, Outcome, Subdomain};
 use crate::tenant_fs::{FsError, Journal, Late, Record};
 
@@ -20,9 +20,6 @@ const RETRY_MOST: Duration = Duration::from_secs(60);
 const LOOKS: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(60)];
 /// How often archives are looked through for expired ones.
 const SWEEP: Duration = Duration::from_secs(3600);
-
-/// A tenant's containers as they stood then; none if nobody has looked.
-pub(super) type Seen = (tokio::time::Instant, Vec<ObservedContainer>);
 
 impl Orchestrator {
     /// Reads every record. A tenant with an open operation is locked before this returns and recovered in the
@@ -372,13 +369,11 @@ impl Orchestrator {
         self.end(record, loaded.as_deref()).await
     }
 
-    /// The second phase, and the end of the operation. Gives what it has seen of the tenant on the way.
-    pub(super) async fn settle_and_end(&self, record: &Record, loaded: &Loaded) -> Result<Seen, Error> {
-        let (backend, as_of) = (self.backend(record.backend)?, tokio::time::Instant::now());
-        let tenant = self.tenant_ref(record);
-        let standing = backend.settle(&tenant, record.generation, Some(&loaded.deployment), None).await?;
-        self.end(record, Some(loaded)).await?;
-        Ok((as_of, standing))
+    /// The second phase, and the end of the operation.
+    pub(super) async fn settle_and_end(&self, record: &Record, loaded: &Loaded) -> Result<(), Error> {
+        let (backend, tenant) = (self.backend(record.backend)?, self.tenant_ref(record));
+        backend.settle(&tenant, record.generation, Some(&loaded.deployment), None).await?;
+        self.end(record, Some(loaded)).await
     }
 
     /// The operation is over: its journal goes, and with it what no generation needs any more.

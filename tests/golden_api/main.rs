@@ -260,7 +260,7 @@ async fn up_on(backend: DockerBackend, deployment: &Deployment) -> Result<(), Ba
     let images = backend.prepare(deployment, &run).await?;
     let plan = backend.plan(deployment, &images, &run).await?;
     backend.apply(deployment, &images, &plan, &run).await?;
-    backend.settle(&deployment.tenant, deployment.generation, Some(deployment), None).await.map(drop)
+    backend.settle(&deployment.tenant, deployment.generation, Some(deployment), None).await
 }
 
 /// Fields of one call by their JSON pointers. What is null, 0, empty or false is not there, as in the corpus' rules.

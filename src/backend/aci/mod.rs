@@ -69,9 +69,9 @@ use crate::domain::{AgentId, BackendName, Generation, ImageInfo, RegistryAuth, S
 use crate::telemetry::Metrics;
 
 use super::{
-    Adoption, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, ImagePull,
-    Listed, LogQuery, LogStream, ObservedContainer, Owned, Plan, Removed, ResolvedImage, ResolvedImages, Run,
-    Sightings, Stray, Survey, TenantRef, UndoNote, Used, VolumeSize,
+    Adoption, Applied, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo,
+    ImagePull, Listed, LogQuery, LogStream, ObservedContainer, Owned, Plan, Removed, ResolvedImage, ResolvedImages,
+    Run, Sightings, Stray, Survey, TenantRef, UndoNote, Used, VolumeSize,
 };
 
 /// A question is answered, or given up, within this time.
@@ -311,9 +311,9 @@ impl Backend for AciBackend {
         _images: &ResolvedImages,
         _plan: &Plan,
         run: &Run,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Applied, BackendError> {
         let _stirs = Stirs(&self.core, &wanted.tenant);
-        Box::pin(self.core.apply(wanted, run)).await
+        Box::pin(self.core.apply(wanted, run)).await.map(|()| Applied::default())
     }
 
     async fn settle(
@@ -322,10 +322,10 @@ impl Backend for AciBackend {
         _committed: Generation,
         deployment: Option<&Deployment>,
         undo: Option<&UndoNote>,
-    ) -> Result<Vec<ObservedContainer>, BackendError> {
+    ) -> Result<(), BackendError> {
         // Else there is nothing to undo, and it is as it was.
         let _stirs = undo.map(|_| Stirs(&self.core, tenant));
-        Box::pin(self.core.settle(tenant, deployment, undo)).await.map(|()| Vec::new())
+        Box::pin(self.core.settle(tenant, deployment, undo)).await
     }
 
     async fn remove(

@@ -40,10 +40,11 @@ pub(super) async fn make_object(stack: &Stack<'_>, object: &PlannedObject, actio
 /// Removes a network that is to be replaced. What the plan knew to be on it has stopped.
 async fn free_network(stack: &Stack<'_>, name: &str) -> Result<(), BackendError> {
     let engine = stack.engine;
-    for container in stack.observed.containers.iter().filter(|container| container.networks.contains_key(name)) {
+    let observed = stack.observed().await?;
+    for container in observed.containers.iter().filter(|container| container.networks.contains_key(name)) {
         engine.disconnect(name, &container.id).await.map_err(|error| error.into_backend("leaving a network"))?;
     }
-    for network in stack.observed.networks.iter().filter(|network| network.name == name) {
+    for network in observed.networks.iter().filter(|network| network.name == name) {
         engine.remove_network(&network.id).await.map_err(|error| error.into_backend("removing a network"))?;
     }
     Ok(())
@@ -60,7 +61,7 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
         return Err(BackendError::NoSuchService { service: slot.service.clone() });
     };
     let mut inherited = BTreeMap::new();
-    if let Some(old) = stack.existing(slot) {
+    if let Some(old) = stack.existing(slot).await? {
         let details = engine.inspect(&old.id).await.map_err(|error| error.into_backend(doing))?;
         inherited = anonymous::inherited_from(engine, &details).await.map_err(|error| error.into_backend(doing))?;
         if !old.is_aside() {

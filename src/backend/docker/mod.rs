@@ -71,11 +71,11 @@ use self::leases::{Claims, Leases};
 use self::networks::SubnetPool;
 use self::observe::{Container, Observed, State};
 use self::pulls::Pulls;
-use self::stack::Stack;
+use self::stack::{Sight, Stack};
 use super::{
-    Action, Adoption, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo,
-    Listed, LogQuery, LogStream, ObservedContainer, Owned, Plan, PlannedObject, Removed, ResolvedImages, Run,
-    Sightings, Step, Survey, TenantRef, UndoNote, VolumeSize,
+    Action, Adoption, Applied, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings,
+    HostInfo, Listed, LogQuery, LogStream, ObservedContainer, Owned, Plan, PlannedObject, Removed, ResolvedImages, Run,
+    Sightings, Snapshot, Step, Survey, TenantRef, UndoNote, VolumeSize,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 use crate::telemetry::Metrics;
@@ -174,7 +174,7 @@ impl DockerBackend {
         let observed = Observed { containers: containers.to_vec(), ..Observed::default() };
         let images = ResolvedImages::new();
         let place = (&self.engine, &self.subnets, &Claims::default());
-        Stack::new(place, (deployment, &images, &plan), &observed, run).carry_out().await
+        Stack::new(place, (deployment, &images, &plan), Some(observed), run).carry_out().await.map(drop)
     }
 }
 
@@ -243,14 +243,13 @@ impl Backend for DockerBackend {
         images: &ResolvedImages,
         plan: &Plan,
         run: &Run,
-    ) -> Result<(), BackendError> {
-        let observing = async {
-            let observed = observe::tenant(&self.engine, &wanted.tenant).await;
-            observed.map_err(|error| error.into_backend("listing the tenant"))
-        };
-        let (observed, ports) = tokio::try_join!(observing, self.leases.claim(&self.engine, wanted, plan))?;
+    ) -> Result<Applied, BackendError> {
+        let ports = self.leases.claim(&self.engine, wanted, plan).await?;
         let place = (&self.engine, &self.subnets, &ports);
-        Stack::new(place, (wanted, images, plan), &observed, run).carry_out().await
+        let sight = Stack::new(place, (wanted, images, plan), None, run).carry_out().await?;
+        let Some(Sight { as_of, observed }) = sight else { return Ok(Applied::default()) };
+        let is_settled = settle::is_settled(&observed, wanted);
+        Ok(Applied { is_settled, snapshot: Some(Snapshot { as_of, containers: observed.standing() }) })
     }
 
     async fn settle(
@@ -259,7 +258,7 @@ impl Backend for DockerBackend {
         committed: Generation,
         deployment: Option<&Deployment>,
         undo: Option<&UndoNote>,
-    ) -> Result<Vec<ObservedContainer>, BackendError> {
+    ) -> Result<(), BackendError> {
         settle::settle(&self.engine, &self.subnets, tenant, committed, deployment, undo).await
     }
 

@@ -12,9 +12,9 @@ use super::convert::{self, Surroundings};
 use super::engine::{Engine, EngineError};
 use super::gate::{Allowance, Connection};
 use super::networks::{self, SubnetPool};
-use super::observe::{self, Container, Observed, State};
+use super::observe::{self, Container, Network, Observed, State};
 use super::{adoption, anonymous, hooks, pending, stop};
-use crate::backend::{BackendError, Deployment, ObservedContainer, Removed, Run, TenantRef, UndoNote};
+use crate::backend::{BackendError, Deployment, Removed, Run, TenantRef, UndoNote};
 use crate::compose::start_order;
 use crate::domain::{ContainerName, DesiredState, Generation, ObjectName, ServiceName};
 
@@ -29,16 +29,14 @@ pub(super) async fn settle(
     committed: Generation,
     deployment: Option<&Deployment>,
     undo: Option<&UndoNote>,
-) -> Result<Vec<ObservedContainer>, BackendError> {
+) -> Result<(), BackendError> {
     let seen = adoption::with_foreign(tenant, undo);
     let mut observed = observe::tenant(engine, &seen).await.map_err(|e| e.into_backend("listing the tenant"))?;
     let all = std::mem::take(&mut observed.containers);
-    let seen_at_first = all.len();
     let is_foreign = |container: &Container| undo.is_some_and(|undo| undo.adopted.contains(&container.id));
     let (foreign, others): (Vec<Container>, Vec<Container>) = all.into_iter().partition(is_foreign);
-    // Taken over and replaced, says the record.
-    let is_replaced = |container: &Container| tenant.adopted.containers.contains(&container.id);
-    let (replaced, own): (Vec<Container>, Vec<Container>) = others.into_iter().partition(is_replaced);
+    let (replaced, own): (Vec<Container>, Vec<Container>) =
+        others.into_iter().partition(|container| is_taken_over(tenant, container));
     observed.containers = own;
     remove_containers(engine, replaced.iter()).await?;
     let (keep, drop): (Vec<&Container>, Vec<&Container>) =
@@ -53,21 +51,7 @@ pub(super) async fn settle(
             .await
             .map_err(|error| error.into_backend("removing a volume"))?;
     }
-    let wanted_network = |name: &str| {
-        deployment.is_some_and(|deployment| {
-            deployment.project.project().networks.values().any(|network| network.name.as_str() == name)
-        })
-    };
-    let stale = observed.networks.iter().filter(|network| {
-        // A service that an update was not about may still be on a network that the file has no more.
-        let is_used = keep.iter().any(|container| {
-            // The engine does not always tell the id of the network of a container that does not run.
-            let on_it = |(name, id): (&String, &String)| *id == network.id || (id.is_empty() && *name == network.name);
-            container.networks.iter().any(on_it)
-        });
-        // Of a network that was replaced, the one of the later generation goes even though its name stays.
-        network.generation > committed || !(wanted_network(&network.name) || is_used)
-    });
+    let stale = observed.networks.iter().filter(|network| is_stale(network, &keep, committed, deployment));
     let stale: Vec<String> = stale.map(|network| network.id.clone()).collect();
     for container in &keep {
         for (name, id) in container.networks.iter().filter(|(_, id)| stale.contains(id)) {
@@ -80,13 +64,41 @@ pub(super) async fn settle(
     if let Some(undo) = undo {
         adoption::give_back(engine, &foreign, undo).await?;
     }
-    let Some(deployment) = deployment else { return Ok(Vec::new()) };
-    bring_back(engine, pool, deployment, &keep, undo).await?;
-    if undo.is_some() || keep.len() < seen_at_first || keep.iter().any(|container| container.is_aside()) {
-        // It took its time, or what came back looks otherwise now.
-        return Ok(Vec::new());
+    match deployment {
+        Some(deployment) => bring_back(engine, pool, deployment, &keep, undo).await,
+        None => Ok(()),
     }
-    Ok(observed.standing())
+}
+
+/// Whether settling would change nothing once this deployment is committed.
+pub(super) fn is_settled(observed: &Observed, deployment: &Deployment) -> bool {
+    let (committed, containers) = (deployment.generation, &observed.containers);
+    let keep: Vec<&Container> = containers.iter().collect();
+    containers.iter().all(|container| {
+        !is_taken_over(&deployment.tenant, container)
+            && !container.is_aside()
+            && stays(container, observed, committed, Some(deployment))
+    }) && !observed.networks.iter().any(|network| is_stale(network, &keep, committed, Some(deployment)))
+}
+
+/// Taken over and replaced, says the record.
+fn is_taken_over(tenant: &TenantRef, container: &Container) -> bool {
+    tenant.adopted.containers.contains(&container.id)
+}
+
+/// Whether a network goes, where these containers stay.
+fn is_stale(network: &Network, keep: &[&Container], committed: Generation, deployment: Option<&Deployment>) -> bool {
+    let is_wanted = deployment.is_some_and(|deployment| {
+        deployment.project.project().networks.values().any(|wanted| wanted.name.as_str() == network.name)
+    });
+    // A service that an update was not about may still be on a network that the file has no more.
+    let is_used = keep.iter().any(|container| {
+        // The engine does not always tell the id of the network of a container that does not run.
+        let on_it = |(name, id): (&String, &String)| *id == network.id || (id.is_empty() && *name == network.name);
+        container.networks.iter().any(on_it)
+    });
+    // Of a network that was replaced, the one of the later generation goes even though its name stays.
+    network.generation > committed || !(is_wanted || is_used)
 }
 
 /// Whether a container belongs to the committed generation.
@@ -287,4 +299,52 @@ async fn remove_networks(engine: &Engine, ids: impl Iterator<Item = &str>) -> Re
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::sample;
+    use crate::domain::ContainerId;
+    use crate::policy::Profile;
+
+    fn container(name: &str, generation: u64) -> Container {
+        Container {
+            id: ContainerId::parse(&"a".repeat(64)).unwrap(),
+            name: ContainerName::parse(name).unwrap(),
+            service: ServiceName::parse("web").unwrap(),
+            number: 1,
+            generation: Generation(generation),
+            spec: String::new(),
+            image_id: String::new(),
+            state: State::Running,
+            networks: BTreeMap::from([("q8-acme_default".to_owned(), "n1".to_owned())]),
+            binds: Vec::new(),
+            standing: None,
+        }
+    }
+
+    fn network(id: &str, name: &str, generation: u64) -> Network {
+        let (id, name) = (id.to_owned(), name.to_owned());
+        Network { id, name, generation: Generation(generation), spec: String::new(), driver: None }
+    }
+
+    #[test]
+    fn what_is_as_the_record_will_say_needs_no_settling() {
+        let wanted = sample::deployment(Profile::Baseline, "services: {web: {image: x}}", &[]);
+        let now = wanted.generation.0;
+        let (web, default) = (container("q8-acme-web-1", now), network("n1", "q8-acme_default", now));
+        let aside = ContainerName::parse("aaaaaaaaaaaa_q8-acme-web-1").unwrap();
+        for (case, containers, networks, settled) in [
+            ("as made", vec![web.clone()], vec![default.clone()], true),
+            ("kept", vec![container("q8-acme-web-1", now - 1)], vec![network("n1", "q8-acme_default", now - 1)], true),
+            ("replaced", vec![Container { name: aside, ..web.clone() }, web.clone()], vec![default.clone()], false),
+            ("of a later attempt", vec![container("q8-acme-web-1", now + 1)], vec![default.clone()], false),
+            ("a network of before", vec![web.clone()], vec![default.clone(), network("n2", "q8-acme_old", 1)], false),
+            ("a network that was replaced", vec![web], vec![default, network("n2", "q8-acme_default", now + 1)], false),
+        ] {
+            let observed = Observed { containers, networks, volumes: Vec::new() };
+            assert_eq!(is_settled(&observed, &wanted), settled, "{case}");
+        }
+    }
 }

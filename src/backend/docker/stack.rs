@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::engine::Engine;
 use super::leases::Claims;
 use super::networks::SubnetPool;
-use super::observe::{Container, Observed, State};
-use super::watch::{self, Probation, Started, Watch};
-use super::{apply, convert, hooks, labels, leases, start, status, stop};
+use super::observe::{self, Container, Observed, State};
+use super::watch::{self, Watch};
+use super::{apply, convert, hooks, labels, leases, start, stop};
 use crate::backend::converge::is_one_shot;
 use crate::backend::execute::{Goal, Hands, execute};
 use crate::backend::plan::Slot;
@@ -30,21 +32,29 @@ pub(super) struct Stack<'a> {
     pub(super) images: &'a ResolvedImages,
     pub(super) plan: &'a Plan,
     pub(super) run: &'a Run,
-    /// What was there when it began.
-    pub(super) observed: &'a Observed,
+    /// What was there before it changed anything of that. A stack that is made from nothing never asks.
+    observed: OnceCell<Observed>,
     made: Mutex<BTreeMap<(ServiceName, u32), ContainerId>>,
     /// Containers that were told to stop, so that their hooks run once.
     told: Mutex<BTreeSet<ContainerId>>,
-    /// The containers that were started.
-    started: Mutex<BTreeMap<ContainerId, Started>>,
+    /// How long the engine took to start each container.
+    started: Mutex<BTreeMap<ContainerId, Duration>>,
     events: OnceLock<Watch>,
+    /// What the last look saw, if all was well then.
+    seen: OnceLock<Sight>,
+}
+
+/// A tenant as it was at a time.
+pub(super) struct Sight {
+    pub(super) as_of: Instant,
+    pub(super) observed: Observed,
 }
 
 impl<'a> Stack<'a> {
     pub(super) fn new(
         (engine, pool, ports): (&'a Arc<Engine>, &'a SubnetPool, &'a Claims),
         (wanted, images, plan): (&'a Deployment, &'a ResolvedImages, &'a Plan),
-        observed: &'a Observed,
+        observed: Option<Observed>,
         run: &'a Run,
     ) -> Self {
         Self {
@@ -55,16 +65,24 @@ impl<'a> Stack<'a> {
             images,
             plan,
             run,
-            observed,
+            observed: OnceCell::new_with(observed),
             made: Mutex::default(),
             told: Mutex::default(),
             started: Mutex::default(),
             events: OnceLock::new(),
+            seen: OnceLock::new(),
         }
     }
 
-    pub(super) async fn carry_out(&self) -> Result<(), BackendError> {
-        execute(self.plan, self, self.run).await
+    /// Gives what the last look saw, if there was one and all was well.
+    pub(super) async fn carry_out(mut self) -> Result<Option<Sight>, BackendError> {
+        execute(self.plan, &self, self.run).await?;
+        Ok(self.seen.take())
+    }
+
+    pub(super) async fn observed(&self) -> Result<&Observed, BackendError> {
+        let observing = self.observed.get_or_try_init(|| observe::tenant(self.engine, &self.wanted.tenant));
+        observing.await.map_err(|error| error.into_backend("listing the tenant"))
     }
 
     fn made(&self) -> MutexGuard<'_, BTreeMap<(ServiceName, u32), ContainerId>> {
@@ -94,8 +112,9 @@ impl<'a> Stack<'a> {
     }
 
     /// The container that a slot had when it all began.
-    pub(super) fn existing(&self, slot: Slot<'_>) -> Option<&'a Container> {
-        self.observed.containers.iter().find(|container| Some(&container.id) == slot.existing)
+    pub(super) async fn existing(&self, slot: Slot<'_>) -> Result<Option<&Container>, BackendError> {
+        let Some(id) = slot.existing else { return Ok(None) };
+        Ok(self.observed().await?.containers.iter().find(|container| container.id == *id))
     }
 
     fn events(&self) -> &Watch {
@@ -112,8 +131,8 @@ impl<'a> Stack<'a> {
             Goal::Completed => watch::Goal::Completed,
             Goal::Ready if project.is_awaited_by_completion(slot.service) => watch::Goal::Completed,
             Goal::Ready => {
-                let started = self.started.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied();
-                watch::Goal::Ready { may_end, probation: Probation::of(started) }
+                let start = self.started.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied();
+                watch::Goal::Ready { may_end, probation: watch::probation(start.unwrap_or_default()) }
             }
         }
     }
@@ -142,7 +161,7 @@ impl Hands for Stack<'_> {
     }
 
     async fn stop(&self, slot: Slot<'_>) -> Result<(), BackendError> {
-        let Some(container) = self.existing(slot) else { return Ok(()) };
+        let Some(container) = self.existing(slot).await? else { return Ok(()) };
         let runs = matches!(container.state, State::Running | State::Restarting | State::Paused);
         let goes = matches!(slot.action, Action::Recreate | Action::Remove);
         if goes {
@@ -173,7 +192,7 @@ impl Hands for Stack<'_> {
         self.run.progress.report(format!("starting {}", slot.service));
         let policy = self.wanted.service(slot.service).map_or(RestartPolicy::No, Service::restart_policy);
         if slot.action == Action::Start {
-            if self.existing(slot).is_some_and(|container| container.state == State::Paused) {
+            if self.existing(slot).await?.is_some_and(|container| container.state == State::Paused) {
                 let unpaused = self.engine.unpause(&id).await;
                 return unpaused.map_err(|error| error.into_backend("unpausing a container"));
             }
@@ -196,8 +215,7 @@ impl Hands for Stack<'_> {
             answer = self.engine.start(&id).await;
         }
         let Err(error) = answer else {
-            let started = Started { at: Instant::now(), took: begun.elapsed() };
-            self.started.lock().unwrap_or_else(PoisonError::into_inner).insert(id, started);
+            self.started.lock().unwrap_or_else(PoisonError::into_inner).insert(id, begun.elapsed());
             return Ok(());
         };
         let mut failure = start::failure(error, slot.service);
@@ -230,14 +248,27 @@ impl Hands for Stack<'_> {
         self.events().fall(self.engine, slot.service, &id, goal, self.run.deadline).await
     }
 
-    /// One list tells of those that are still up; the others are looked at.
     async fn last_look(&self, started: &[Slot<'_>]) -> Result<(), BackendError> {
-        let listed = self.engine.containers(&labels::filter(&self.wanted.tenant)).await;
-        let listed = listed.map_err(|error| error.into_backend("listing containers"))?;
-        let up = listed.into_iter().filter_map(status::read).map(|container| container.status);
-        let up = up.filter(|one| one.state == "running" && matches!(one.health, Health::None | Health::Healthy));
-        let up: BTreeSet<ContainerId> = up.map(|one| one.id).collect();
-        let others = started.iter().filter(|slot| self.id_of(**slot).is_none_or(|id| !up.contains(&id)));
-        try_join_all(others.map(|slot| self.reach(*slot, Goal::Ready))).await.map(drop)
+        let as_of = Instant::now();
+        let observed = observe::tenant(self.engine, &self.wanted.tenant).await;
+        let observed = observed.map_err(|error| error.into_backend("listing the tenant"))?;
+        let is_well = |slot: &Slot<'_>| {
+            let id = self.id_of(*slot);
+            let container = observed.containers.iter().find(|container| Some(&container.id) == id.as_ref());
+            container.is_some_and(|container| match container.state {
+                State::Running => container.standing.as_ref().is_some_and(|standing| {
+                    let status = &standing.status;
+                    status.restart_count == 0 && matches!(status.health, Health::None | Health::Healthy)
+                }),
+                State::Exited(0) => is_one_shot(self.wanted.project.project(), slot.service),
+                _ => false,
+            })
+        };
+        let others: Vec<Slot<'_>> = started.iter().copied().filter(|slot| !is_well(slot)).collect();
+        if others.is_empty() {
+            self.seen.set(Sight { as_of, observed }).ok();
+            return Ok(());
+        }
+        try_join_all(others.into_iter().map(|slot| self.reach(slot, Goal::Ready))).await.map(drop)
     }
 }

@@ -28,30 +28,9 @@ const STAYED_UP: Duration = Duration::from_millis(40);
 /// part of the time that the engine took to start it.
 const PART_OF_START: u32 = 30;
 
-/// A container that the engine has just started.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Started {
-    /// When the engine said so.
-    pub(super) at: Instant,
-    /// How long that took it.
-    pub(super) took: Duration,
-}
-
-/// The time in which a new container may still show that it cannot run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Probation {
-    /// How long it must have been up.
-    time: Duration,
-    /// Looking earlier is of no use.
-    ends: Option<Instant>,
-}
-
-impl Probation {
-    /// That of a container that was started; of one that was not, if none.
-    pub(super) fn of(started: Option<Started>) -> Self {
-        let time = STAYED_UP.max(started.map_or(Duration::ZERO, |started| started.took / PART_OF_START));
-        Self { time, ends: started.map(|started| started.at + time) }
-    }
+/// How long a container must stay up that the engine took this long to start.
+pub(super) fn probation(start: Duration) -> Duration {
+    STAYED_UP.max(start / PART_OF_START)
 }
 
 /// What a container is waited for to be.
@@ -64,7 +43,7 @@ pub(super) enum Goal {
     /// It has ended with code 0.
     Completed,
     /// Healthy if it has a healthcheck, else started and up for the probation.
-    Ready { may_end: bool, probation: Probation },
+    Ready { may_end: bool, probation: Duration },
 }
 
 /// Something happened to a container.
@@ -138,19 +117,14 @@ impl Watch {
         // Subscribed before the first look, so that no change between look and wait is missed.
         let mut events = self.events.subscribe();
         let mut unreachable_since: Option<Instant> = None;
-        if let Goal::Ready { probation: Probation { ends: Some(ends), .. }, .. } = goal {
-            tokio::select! {
-                () = until_event(&mut events, id, |what| what != What::Started) => {}
-                () = tokio::time::sleep_until(ends.min(deadline)) => {}
-            }
-        }
         loop {
-            let pause = match engine.inspect(id).await {
+            let (pause, enough) = match engine.inspect(id).await {
                 Ok(container) => {
                     unreachable_since = None;
                     match judge(&container, goal) {
                         Verdict::Reached => return Ok(()),
-                        Verdict::Wait(pause) => pause,
+                        Verdict::Wait(pause) => (pause, false),
+                        Verdict::Stay(rest) => (rest, true),
                         Verdict::Unhealthy => {
                             let details = Box::new(details::of(engine, id, &container).await);
                             return Err(BackendError::ServiceUnhealthy { service: service.clone(), details });
@@ -173,12 +147,12 @@ impl Watch {
                     if since.elapsed() > Duration::from_secs(30) {
                         return Err(error.into_backend("inspecting a container"));
                     }
-                    POLL
+                    (POLL, false)
                 }
             };
             tokio::select! {
-                () = until_event(&mut events, id, |_| true) => {}
-                () = tokio::time::sleep(pause) => {}
+                () = until_event(&mut events, id, |what| !enough || what != What::Started) => {}
+                () = tokio::time::sleep(pause) => if enough { return Ok(()) },
                 () = tokio::time::sleep_until(deadline) => {
                     let details = match engine.inspect(id).await {
                         Ok(container) => Some(Box::new(details::of(engine, id, &container).await)),
@@ -231,6 +205,8 @@ enum Verdict {
     Reached,
     /// Look again at the next event, or after this time.
     Wait(Duration),
+    /// Reached when nothing happens to it for this time.
+    Stay(Duration),
     Unhealthy,
     Failed(String),
 }
@@ -286,10 +262,10 @@ fn judge(container: &ContainerInspectResponse, goal: Goal) -> Verdict {
                 Goal::Ready { .. } if status == ContainerStateStatusEnum::RESTARTING => exited(code),
                 Goal::Ready { .. } if restarts > 0 => Verdict::Failed("exited and was restarted".to_owned()),
                 Goal::Ready { probation, .. } => {
-                    let up = state.started_at.as_deref().and_then(up_since).unwrap_or(probation.time);
-                    match probation.time.checked_sub(up) {
+                    let up = state.started_at.as_deref().and_then(up_since).unwrap_or(probation);
+                    match probation.checked_sub(up) {
                         None | Some(Duration::ZERO) => Verdict::Reached,
-                        Some(rest) => Verdict::Wait(rest),
+                        Some(rest) => Verdict::Stay(rest),
                     }
                 }
                 // It has started at least once: that is all a dependent asked for.
@@ -345,8 +321,8 @@ mod tests {
     fn verdicts() {
         use ContainerStateStatusEnum::{EXITED, RESTARTING, RUNNING};
         use HealthStatusEnum::{HEALTHY, STARTING, UNHEALTHY};
-        let ready = Goal::Ready { may_end: false, probation: Probation::of(None) };
-        let once = Goal::Ready { may_end: true, probation: Probation::of(None) };
+        let ready = Goal::Ready { may_end: false, probation: STAYED_UP };
+        let once = Goal::Ready { may_end: true, probation: STAYED_UP };
         let failed = |text: &str| Verdict::Failed(text.to_owned());
         for (case, goal, status, code, restarts, health, expected) in [
             ("runs", ready, RUNNING, 0, 0, None, Verdict::Reached),
@@ -378,14 +354,13 @@ mod tests {
 
     #[test]
     fn the_probation_is_longer_where_starting_takes_long() {
-        let probation = |took| Probation::of(Some(Started { at: Instant::now(), took }));
-        assert_eq!(probation(Duration::from_millis(150)).time, STAYED_UP);
-        assert_eq!(probation(Duration::from_secs(6)).time, Duration::from_millis(200));
+        assert_eq!(probation(Duration::from_millis(150)), STAYED_UP);
+        assert_eq!(probation(Duration::from_secs(6)), Duration::from_millis(200));
         let mut new = container(ContainerStateStatusEnum::RUNNING, 0, 0, None);
         let started = jiff::Timestamp::now() - Duration::from_millis(200);
         new.state.as_mut().expect("it has one").started_at = Some(started.to_string());
         let ready = |took| Goal::Ready { may_end: false, probation: probation(took) };
         assert_eq!(judge(&new, ready(Duration::from_millis(150))), Verdict::Reached);
-        assert!(matches!(judge(&new, ready(Duration::from_secs(600))), Verdict::Wait(rest) if rest > POLL));
+        assert!(matches!(judge(&new, ready(Duration::from_secs(600))), Verdict::Stay(rest) if rest > POLL));
     }
 }

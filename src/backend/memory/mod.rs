@@ -27,9 +27,9 @@ use async_trait::async_trait;
 
 use super::converge::{self, KnownNetwork, KnownVolume, Observed};
 use super::{
-    Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, HostKey, ImagePull,
-    Listed, LogQuery, LogStream, ObservedContainer, Owned, OwnedKind, Plan, Removed, ResolvedImages, Run, Sightings,
-    Survey, TenantRef, UndoNote, VolumeSize,
+    Applied, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, HostKey,
+    ImagePull, Listed, LogQuery, LogStream, ObservedContainer, Owned, OwnedKind, Plan, Removed, ResolvedImages, Run,
+    Sightings, Survey, TenantRef, UndoNote, VolumeSize,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -169,8 +169,8 @@ impl Backend for MemoryBackend {
         images: &ResolvedImages,
         plan: &Plan,
         run: &Run,
-    ) -> Result<(), BackendError> {
-        self.apply_plan(wanted, images, plan, run).await
+    ) -> Result<Applied, BackendError> {
+        self.apply_plan(wanted, images, plan, run).await.map(|()| Applied::default())
     }
 
     async fn settle(
@@ -179,8 +179,8 @@ impl Backend for MemoryBackend {
         committed: Generation,
         deployment: Option<&Deployment>,
         undo: Option<&UndoNote>,
-    ) -> Result<Vec<ObservedContainer>, BackendError> {
-        self.settle_at(tenant, committed, deployment, undo).await.map(|()| Vec::new())
+    ) -> Result<(), BackendError> {
+        self.settle_at(tenant, committed, deployment, undo).await
     }
 
     async fn remove(
