@@ -4,14 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bollard::models::EndpointSettings;
+use bollard::models::{ContainerInspectResponse, EndpointSettings};
 
 use super::convert::{self, Surroundings};
 use super::engine::{Engine, EngineError};
 use super::gate::{Allowance, Checked, Connection, Creation, Known};
 use super::networks;
 use super::observe;
-use super::stack::Stack;
+use super::stack::{Made, Stack};
 use super::{adoption, anonymous, gates, image_config, labels, nesting};
 use crate::backend::plan::Slot;
 use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, ResolvedImages, Run, converge};
@@ -54,7 +54,7 @@ async fn free_network(stack: &Stack<'_>, name: &str) -> Result<(), BackendError>
 const ATTEMPTS: usize = 4;
 
 /// Makes a container, and sets aside the one that it replaces.
-pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<ContainerId, BackendError> {
+pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<Made, BackendError> {
     let doing = "making a container";
     let (engine, wanted) = (stack.engine, stack.wanted);
     let Some(service) = wanted.service(slot.service) else {
@@ -147,9 +147,9 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
         };
         connect(engine, &allowance, &made, &later).await?;
         match as_sent(engine, &allowance, (&creation, &later), &known, &made).await? {
-            Made::AsSent => return Ok(made),
+            Sent::Stands { is_checked } => return Ok(Made { id: made, is_checked }),
             // Somebody has moved the tag since the image was looked at. The id cannot be moved.
-            Made::OfAnotherImage => reference = image_id,
+            Sent::OfAnotherImage => reference = image_id,
         }
     }
     Err(BackendError::Refused { message: format!("container {name} could not be made") })
@@ -177,8 +177,9 @@ async fn connect(
 }
 
 /// What has become of a request.
-enum Made {
-    AsSent,
+enum Sent {
+    /// The container is what was asked for.
+    Stands { is_checked: bool },
     /// The container was made of another image than the one that was looked at, and is gone again.
     OfAnotherImage,
 }
@@ -190,24 +191,32 @@ async fn as_sent(
     (creation, later): (&Checked<Creation>, &Later),
     known: &Known<'_>,
     id: &ContainerId,
-) -> Result<Made, BackendError> {
+) -> Result<Sent, BackendError> {
     if !allowance.confines() {
-        return Ok(Made::AsSent);
+        return Ok(Sent::Stands { is_checked: true });
     }
     let found = engine.inspect(id).await.map_err(|error| error.into_backend("looking at a container"))?;
     let Creation { image_id, body, .. } = creation.get();
     let moved = found.image.as_ref() != Some(image_id) && body.image.as_ref() != Some(image_id);
     let later: BTreeSet<String> = later.iter().map(|(network, _)| network.clone()).collect();
     let verdict = if moved {
-        Ok(Made::OfAnotherImage)
+        Ok(Sent::OfAnotherImage)
     } else {
-        allowance.container_is_as_sent(creation, &later, known, &found).map(|()| Made::AsSent)
+        allowance
+            .container_is_as_sent(creation, &later, known, &found)
+            .map(|()| Sent::Stands { is_checked: has_healthcheck(&found) })
     };
     if moved || verdict.is_err() {
         let removed = anonymous::remove_with_container(engine, id).await;
         removed.map_err(|error| error.into_backend("removing a container"))?;
     }
     verdict
+}
+
+fn has_healthcheck(found: &ContainerInspectResponse) -> bool {
+    let check = found.config.as_ref().and_then(|config| config.healthcheck.as_ref());
+    let test = check.and_then(|check| check.test.as_deref()).and_then(<[_]>::first);
+    test.is_some_and(|how| how != "NONE")
 }
 
 /// Who holds a container name.

@@ -1,8 +1,8 @@
 //! What the tasks of a plan do on the engine, for one apply, start or restart of one tenant.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
@@ -13,7 +13,7 @@ use super::engine::Engine;
 use super::leases::Claims;
 use super::networks::SubnetPool;
 use super::observe::{self, Container, Observed, State};
-use super::watch::{self, Watch};
+use super::watch::{self, Probation, Started, Watch};
 use super::{apply, convert, hooks, labels, leases, start, stop};
 use crate::backend::converge::is_one_shot;
 use crate::backend::execute::{Goal, Hands, execute};
@@ -34,14 +34,23 @@ pub(super) struct Stack<'a> {
     pub(super) run: &'a Run,
     /// What was there before it changed anything of that. A stack that is made from nothing never asks.
     observed: OnceCell<Observed>,
-    made: Mutex<BTreeMap<(ServiceName, u32), ContainerId>>,
+    made: Mutex<BTreeMap<(ServiceName, u32), Made>>,
     /// Containers that were told to stop, so that their hooks run once.
     told: Mutex<BTreeSet<ContainerId>>,
-    /// How long the engine took to start each container.
-    started: Mutex<BTreeMap<ContainerId, Duration>>,
+    /// The containers that were started.
+    started: Mutex<BTreeMap<ContainerId, Started>>,
+    /// How many are being started.
+    starting: AtomicU32,
     events: OnceLock<Watch>,
     /// What the last look saw, if all was well then.
     seen: OnceLock<Sight>,
+}
+
+/// A container that an apply has made.
+pub(super) struct Made {
+    pub(super) id: ContainerId,
+    /// Whether it has a healthcheck, or nobody has looked.
+    pub(super) is_checked: bool,
 }
 
 /// A tenant as it was at a time.
@@ -69,6 +78,7 @@ impl<'a> Stack<'a> {
             made: Mutex::default(),
             told: Mutex::default(),
             started: Mutex::default(),
+            starting: AtomicU32::new(0),
             events: OnceLock::new(),
             seen: OnceLock::new(),
         }
@@ -85,13 +95,14 @@ impl<'a> Stack<'a> {
         observing.await.map_err(|error| error.into_backend("listing the tenant"))
     }
 
-    fn made(&self) -> MutexGuard<'_, BTreeMap<(ServiceName, u32), ContainerId>> {
+    fn made(&self) -> MutexGuard<'_, BTreeMap<(ServiceName, u32), Made>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The container that is in a slot now: the new one, once it is made.
     fn id_of(&self, slot: Slot<'_>) -> Option<ContainerId> {
-        self.made().get(&(slot.service.clone(), slot.number)).cloned().or_else(|| slot.existing.cloned())
+        let made = self.made().get(&(slot.service.clone(), slot.number)).map(|made| made.id.clone());
+        made.or_else(|| slot.existing.cloned())
     }
 
     /// The first container of each service, for those that join its namespaces.
@@ -131,8 +142,9 @@ impl<'a> Stack<'a> {
             Goal::Completed => watch::Goal::Completed,
             Goal::Ready if project.is_awaited_by_completion(slot.service) => watch::Goal::Completed,
             Goal::Ready => {
-                let start = self.started.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied();
-                watch::Goal::Ready { may_end, probation: watch::probation(start.unwrap_or_default()) }
+                let started = self.started.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied();
+                let is_checked = !self.made().values().any(|made| made.id == *id && !made.is_checked);
+                watch::Goal::Ready { may_end, probation: Probation::of(started), is_checked }
             }
         }
     }
@@ -155,8 +167,8 @@ impl Hands for Stack<'_> {
 
     async fn make_container(&self, slot: Slot<'_>) -> Result<(), BackendError> {
         self.run.progress.report("making containers");
-        let id = Box::pin(apply::make_container(self, slot)).await?;
-        self.made().insert((slot.service.clone(), slot.number), id);
+        let made = Box::pin(apply::make_container(self, slot)).await?;
+        self.made().insert((slot.service.clone(), slot.number), made);
         Ok(())
     }
 
@@ -203,7 +215,9 @@ impl Hands for Stack<'_> {
             }
         }
         let begun = Instant::now();
+        let beside = self.starting.fetch_add(1, Ordering::Relaxed) + 1;
         let mut answer = self.engine.start(&id).await;
+        let at_once = self.starting.fetch_sub(1, Ordering::Relaxed).max(beside);
         let slots = self.plan.steps.iter().filter_map(Step::slot);
         let replaced: Vec<Slot<'_>> = slots
             .filter(|other| other.action == Action::Recreate)
@@ -215,7 +229,8 @@ impl Hands for Stack<'_> {
             answer = self.engine.start(&id).await;
         }
         let Err(error) = answer else {
-            self.started.lock().unwrap_or_else(PoisonError::into_inner).insert(id, begun.elapsed());
+            let started = Started { at: Instant::now(), took: begun.elapsed(), at_once };
+            self.started.lock().unwrap_or_else(PoisonError::into_inner).insert(id, started);
             return Ok(());
         };
         let mut failure = start::failure(error, slot.service);

@@ -24,13 +24,37 @@ const TOLERATED_RESTARTS: i64 = 5;
 /// How long a container without a healthcheck must have stayed up, at least, before it counts as started. A command that
 /// cannot run at all ends within this time; the engine's own reaction to an exit takes a part of it.
 const STAYED_UP: Duration = Duration::from_millis(40);
-/// On a busy host commands take longer to end, as they take longer to start: a container must have stayed up for this
-/// part of the time that the engine took to start it.
-const PART_OF_START: u32 = 30;
+/// On a slow host commands take longer to end, as they take longer to start: a container must have stayed up for this
+/// part of the time that the engine needs for one start.
+const PART_OF_START: u32 = 8;
 
-/// How long a container must stay up that the engine took this long to start.
-pub(super) fn probation(start: Duration) -> Duration {
-    STAYED_UP.max(start / PART_OF_START)
+/// A container that the engine has just started.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Started {
+    /// When the engine said so.
+    pub(super) at: Instant,
+    /// How long that took it, of which it gave a part to each of those that it started at the same time.
+    pub(super) took: Duration,
+    /// How many those were, this one included.
+    pub(super) at_once: u32,
+}
+
+/// The time in which a new container may still show that it cannot run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Probation {
+    /// How long it must have been up.
+    time: Duration,
+    /// Looking earlier is of no use.
+    ends: Option<Instant>,
+}
+
+impl Probation {
+    /// That of a container that was started; of one that was not, if none.
+    pub(super) fn of(started: Option<Started>) -> Self {
+        let one = started.map_or(Duration::ZERO, |started| started.took / started.at_once.max(1));
+        let time = STAYED_UP.max(one / PART_OF_START);
+        Self { time, ends: started.map(|started| started.at + time) }
+    }
 }
 
 /// What a container is waited for to be.
@@ -42,8 +66,8 @@ pub(super) enum Goal {
     Healthy,
     /// It has ended with code 0.
     Completed,
-    /// Healthy if it has a healthcheck, else started and up for the probation.
-    Ready { may_end: bool, probation: Duration },
+    /// Healthy if it has a healthcheck, else started and up for the probation. `is_checked`: it may have one.
+    Ready { may_end: bool, probation: Probation, is_checked: bool },
 }
 
 /// Something happened to a container.
@@ -105,7 +129,8 @@ impl Watch {
         Self { events, _reader: AbortOnDropHandle::new(reader) }
     }
 
-    /// Waits until the container has reached the goal; says why it cannot.
+    /// Waits until the container has reached the goal; says why it cannot. Whether one without a healthcheck is well at the end
+    /// of its probation goes by its events alone: whoever waits for it looks at it in the end.
     pub(super) async fn reach(
         &self,
         engine: &Engine,
@@ -117,14 +142,21 @@ impl Watch {
         // Subscribed before the first look, so that no change between look and wait is missed.
         let mut events = self.events.subscribe();
         let mut unreachable_since: Option<Instant> = None;
+        if let Goal::Ready { probation: Probation { ends: Some(ends), .. }, is_checked, .. } = goal
+            && ends > Instant::now()
+        {
+            tokio::select! {
+                () = until_event(&mut events, id, |what| what != What::Started) => {}
+                () = tokio::time::sleep_until(ends.min(deadline)) => if !is_checked && ends <= deadline { return Ok(()) },
+            }
+        }
         loop {
-            let (pause, enough) = match engine.inspect(id).await {
+            let pause = match engine.inspect(id).await {
                 Ok(container) => {
                     unreachable_since = None;
                     match judge(&container, goal) {
                         Verdict::Reached => return Ok(()),
-                        Verdict::Wait(pause) => (pause, false),
-                        Verdict::Stay(rest) => (rest, true),
+                        Verdict::Wait(pause) => pause,
                         Verdict::Unhealthy => {
                             let details = Box::new(details::of(engine, id, &container).await);
                             return Err(BackendError::ServiceUnhealthy { service: service.clone(), details });
@@ -147,12 +179,12 @@ impl Watch {
                     if since.elapsed() > Duration::from_secs(30) {
                         return Err(error.into_backend("inspecting a container"));
                     }
-                    (POLL, false)
+                    POLL
                 }
             };
             tokio::select! {
-                () = until_event(&mut events, id, |what| !enough || what != What::Started) => {}
-                () = tokio::time::sleep(pause) => if enough { return Ok(()) },
+                () = until_event(&mut events, id, |_| true) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = tokio::time::sleep_until(deadline) => {
                     let details = match engine.inspect(id).await {
                         Ok(container) => Some(Box::new(details::of(engine, id, &container).await)),
@@ -205,8 +237,6 @@ enum Verdict {
     Reached,
     /// Look again at the next event, or after this time.
     Wait(Duration),
-    /// Reached when nothing happens to it for this time.
-    Stay(Duration),
     Unhealthy,
     Failed(String),
 }
@@ -262,10 +292,10 @@ fn judge(container: &ContainerInspectResponse, goal: Goal) -> Verdict {
                 Goal::Ready { .. } if status == ContainerStateStatusEnum::RESTARTING => exited(code),
                 Goal::Ready { .. } if restarts > 0 => Verdict::Failed("exited and was restarted".to_owned()),
                 Goal::Ready { probation, .. } => {
-                    let up = state.started_at.as_deref().and_then(up_since).unwrap_or(probation);
-                    match probation.checked_sub(up) {
+                    let up = state.started_at.as_deref().and_then(up_since).unwrap_or(probation.time);
+                    match probation.time.checked_sub(up) {
                         None | Some(Duration::ZERO) => Verdict::Reached,
-                        Some(rest) => Verdict::Stay(rest),
+                        Some(rest) => Verdict::Wait(rest),
                     }
                 }
                 // It has started at least once: that is all a dependent asked for.
@@ -321,8 +351,8 @@ mod tests {
     fn verdicts() {
         use ContainerStateStatusEnum::{EXITED, RESTARTING, RUNNING};
         use HealthStatusEnum::{HEALTHY, STARTING, UNHEALTHY};
-        let ready = Goal::Ready { may_end: false, probation: STAYED_UP };
-        let once = Goal::Ready { may_end: true, probation: STAYED_UP };
+        let ready = Goal::Ready { may_end: false, probation: Probation::of(None), is_checked: true };
+        let once = Goal::Ready { may_end: true, probation: Probation::of(None), is_checked: true };
         let failed = |text: &str| Verdict::Failed(text.to_owned());
         for (case, goal, status, code, restarts, health, expected) in [
             ("runs", ready, RUNNING, 0, 0, None, Verdict::Reached),
@@ -354,13 +384,15 @@ mod tests {
 
     #[test]
     fn the_probation_is_longer_where_starting_takes_long() {
-        assert_eq!(probation(Duration::from_millis(150)), STAYED_UP);
-        assert_eq!(probation(Duration::from_secs(6)), Duration::from_millis(200));
+        let probation = |took, at_once| Probation::of(Some(Started { at: Instant::now(), took, at_once }));
+        assert_eq!(probation(Duration::from_millis(150), 1).time, STAYED_UP);
+        assert_eq!(probation(Duration::from_secs(4), 16).time, STAYED_UP, "it was not the host that was slow");
+        assert_eq!(probation(Duration::from_secs(4), 2).time, Duration::from_millis(250));
         let mut new = container(ContainerStateStatusEnum::RUNNING, 0, 0, None);
         let started = jiff::Timestamp::now() - Duration::from_millis(200);
         new.state.as_mut().expect("it has one").started_at = Some(started.to_string());
-        let ready = |took| Goal::Ready { may_end: false, probation: probation(took) };
+        let ready = |took| Goal::Ready { may_end: false, probation: probation(took, 1), is_checked: true };
         assert_eq!(judge(&new, ready(Duration::from_millis(150))), Verdict::Reached);
-        assert!(matches!(judge(&new, ready(Duration::from_secs(600))), Verdict::Stay(rest) if rest > POLL));
+        assert!(matches!(judge(&new, ready(Duration::from_secs(600))), Verdict::Wait(rest) if rest > POLL));
     }
 }
