@@ -149,15 +149,6 @@ pub struct ImagePull {
     pub reason: &'static str,
 }
 
-/// What an apply has found at its end.
-#[derive(Debug, Default)]
-pub struct Applied {
-    /// Nothing is left for [`Backend::settle`] to do once this is committed.
-    pub is_settled: bool,
-    /// How the tenant was, if the backend has looked.
-    pub snapshot: Option<Snapshot>,
-}
-
 /// How a tenant's containers were at a time.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -276,14 +267,16 @@ pub trait Backend: Send + Sync {
     async fn plan(&self, wanted: &Deployment, images: &ResolvedImages, run: &Run) -> Result<Plan, BackendError>;
 
     /// Carries the plan out and waits until every service is as it should be (design: "Success of an apply").
-    /// On an error, what was replaced is still there and `settle` brings it back. Gives what it has seen at the end.
+    /// On an error, what was replaced is still there and `settle` brings it back.
+    ///
+    /// Gives how all was at the end if that was seen and leaves nothing for `settle` to do once this is committed.
     async fn apply(
         &self,
         wanted: &Deployment,
         images: &ResolvedImages,
         plan: &Plan,
         run: &Run,
-    ) -> Result<Applied, BackendError>;
+    ) -> Result<Option<Snapshot>, BackendError>;
 
     /// Makes the backend hold exactly the `committed` generation: `deployment` is its content, none when no generation
     /// is (or stays) up. Objects that a later generation made go; containers that were set aside for them come back.

@@ -316,7 +316,7 @@ impl Orchestrator {
         }
     }
 
-    /// The two phases. Before this, nothing of the tenant was touched. Gives how it stood at the end, if that was seen.
+    /// The two phases. Before this, nothing of the tenant was touched. Gives how it was at the end, if that was seen.
     async fn change(
         &self,
         op: &Op,
@@ -363,12 +363,12 @@ impl Orchestrator {
                 self.on_record(record);
             }
             self.timed("place_files", self.place_files(deployment)).await?;
-            let applied = self.timed("apply", backend.apply(deployment, images, plan, &wanted.run)).await?;
-            op.running().close_to_cancel("it is being committed").map(|()| applied)
+            let settled = self.timed("apply", backend.apply(deployment, images, plan, &wanted.run)).await?;
+            op.running().close_to_cancel("it is being committed").map(|()| settled)
         }
         .await;
-        let applied = match result {
-            Ok(applied) => applied,
+        let settled = match result {
+            Ok(settled) => settled,
             Err(error) => {
                 op.running().close_to_cancel("it is being undone already").ok();
                 op.report("undoing");
@@ -406,7 +406,7 @@ impl Orchestrator {
         }
         let loaded = Arc::new(loaded);
         self.remember(op.tenant(), &loaded);
-        let ended = if applied.is_settled {
+        let ended = if settled.is_some() {
             self.end(&committed, Some(&loaded)).await
         } else {
             op.report("removing what was replaced");
@@ -416,8 +416,9 @@ impl Orchestrator {
             // The change is committed and stands; what is left over goes as soon as the backend answers.
             tracing::warn!(tenant = %op.tenant(), %error, "could not settle yet");
             self.recover_later(op.tenant().clone());
+            return Ok(None);
         }
-        Ok(applied.snapshot)
+        Ok(settled)
     }
 
     /// Writes the record of a new generation. A failure need not mean that the old one stands: the new one may be in place

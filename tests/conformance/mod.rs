@@ -344,13 +344,13 @@ impl<'a> Tenant<'a> {
         let plan = self.backend.plan(&wanted, &images, run).await?;
         let applied = self.backend.apply(&wanted, &images, &plan, run).await;
         match applied {
-            Ok(applied) => {
+            Ok(settled) => {
                 self.generation = wanted.generation;
-                if !applied.is_settled {
+                if settled.is_none() {
                     self.backend.settle(&self.owner, self.generation, Some(&wanted), None).await.expect("it settles");
                 }
                 self.current = Some(wanted);
-                if let Some(snapshot) = applied.snapshot {
+                if let Some(snapshot) = settled {
                     let seen = snapshot.containers.into_iter().map(|container| container.status.id);
                     let there = self.containers().await.into_values().map(|container| container.status.id);
                     assert_eq!(seen.collect::<BTreeSet<_>>(), there.collect());

@@ -69,9 +69,9 @@ use crate::domain::{AgentId, BackendName, Generation, ImageInfo, RegistryAuth, S
 use crate::telemetry::Metrics;
 
 use super::{
-    Adoption, Applied, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo,
-    ImagePull, Listed, LogQuery, LogStream, ObservedContainer, Owned, Plan, Removed, ResolvedImage, ResolvedImages,
-    Run, Sightings, Stray, Survey, TenantRef, UndoNote, Used, VolumeSize,
+    Adoption, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, ImagePull,
+    Listed, LogQuery, LogStream, ObservedContainer, Owned, Plan, Removed, ResolvedImage, ResolvedImages, Run,
+    Sightings, Snapshot, Stray, Survey, TenantRef, UndoNote, Used, VolumeSize,
 };
 
 /// A question is answered, or given up, within this time.
@@ -311,9 +311,9 @@ impl Backend for AciBackend {
         _images: &ResolvedImages,
         _plan: &Plan,
         run: &Run,
-    ) -> Result<Applied, BackendError> {
+    ) -> Result<Option<Snapshot>, BackendError> {
         let _stirs = Stirs(&self.core, &wanted.tenant);
-        Box::pin(self.core.apply(wanted, run)).await.map(|()| Applied::default())
+        Box::pin(self.core.apply(wanted, run)).await.map(|()| None)
     }
 
     async fn settle(

@@ -73,8 +73,8 @@ use self::observe::{Container, Observed, State};
 use self::pulls::Pulls;
 use self::stack::{Sight, Stack};
 use super::{
-    Action, Adoption, Applied, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings,
-    HostInfo, Listed, LogQuery, LogStream, ObservedContainer, Owned, Plan, PlannedObject, Removed, ResolvedImages, Run,
+    Action, Adoption, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo,
+    Listed, LogQuery, LogStream, ObservedContainer, Owned, Plan, PlannedObject, Removed, ResolvedImages, Run,
     Sightings, Snapshot, Step, Survey, TenantRef, UndoNote, VolumeSize,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
@@ -243,13 +243,12 @@ impl Backend for DockerBackend {
         images: &ResolvedImages,
         plan: &Plan,
         run: &Run,
-    ) -> Result<Applied, BackendError> {
+    ) -> Result<Option<Snapshot>, BackendError> {
         let ports = self.leases.claim(&self.engine, wanted, plan).await?;
         let place = (&self.engine, &self.subnets, &ports);
         let sight = Stack::new(place, (wanted, images, plan), None, run).carry_out().await?;
-        let Some(Sight { as_of, observed }) = sight else { return Ok(Applied::default()) };
-        let is_settled = settle::is_settled(&observed, wanted);
-        Ok(Applied { is_settled, snapshot: Some(Snapshot { as_of, containers: observed.standing() }) })
+        let settled = sight.filter(|sight| settle::is_settled(&sight.observed, wanted));
+        Ok(settled.map(|Sight { as_of, observed }| Snapshot { as_of, containers: observed.standing() }))
     }
 
     async fn settle(

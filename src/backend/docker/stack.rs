@@ -143,10 +143,22 @@ impl<'a> Stack<'a> {
             Goal::Ready if project.is_awaited_by_completion(slot.service) => watch::Goal::Completed,
             Goal::Ready => {
                 let started = self.started.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied();
-                let is_checked = !self.made().values().any(|made| made.id == *id && !made.is_checked);
+                // What replaces another container is looked at before that one is touched.
+                let is_new = slot.action == Action::Create;
+                let is_checked = !is_new || !self.made().values().any(|made| made.id == *id && !made.is_checked);
                 watch::Goal::Ready { may_end, probation: Probation::of(started), is_checked }
             }
         }
+    }
+
+    /// Looks at containers that were waited for; says why one is not well any more.
+    async fn look_at(&self, slots: impl Iterator<Item = Slot<'_>>) -> Result<(), BackendError> {
+        let (engine, deadline) = (self.engine, self.run.deadline);
+        let looks = slots.filter_map(|slot| Some((slot, self.id_of(slot)?))).map(|(slot, id)| async move {
+            let goal = self.goal(slot, &id, Goal::Ready).again();
+            self.events().reach(engine, slot.service, &id, goal, deadline).await
+        });
+        try_join_all(looks).await.map(drop)
     }
 
     /// The hooks of a container that stops: one that goes or is replaced has those that it was committed with.
@@ -214,7 +226,7 @@ impl Hands for Stack<'_> {
                 restored.map_err(|error| error.into_backend("setting a restart policy"))?;
             }
         }
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         let beside = self.starting.fetch_add(1, Ordering::Relaxed) + 1;
         let mut answer = self.engine.start(&id).await;
         let at_once = self.starting.fetch_sub(1, Ordering::Relaxed).max(beside);
@@ -226,6 +238,7 @@ impl Hands for Stack<'_> {
         if answer.as_ref().is_err_and(start::is_port_in_use) && !replaced.is_empty() {
             // A port that moves from one service to another: its holder is about to be stopped anyway.
             try_join_all(replaced.into_iter().map(|other| self.stop(other))).await?;
+            begun = Instant::now();
             answer = self.engine.start(&id).await;
         }
         let Err(error) = answer else {
@@ -265,8 +278,14 @@ impl Hands for Stack<'_> {
 
     async fn last_look(&self, started: &[Slot<'_>]) -> Result<(), BackendError> {
         let as_of = Instant::now();
-        let observed = observe::tenant(self.engine, &self.wanted.tenant).await;
-        let observed = observed.map_err(|error| error.into_backend("listing the tenant"))?;
+        let observed = match observe::tenant(self.engine, &self.wanted.tenant).await {
+            Ok(observed) => observed,
+            Err(error) => {
+                // Each of them has patience with an engine that is away for a moment.
+                tracing::debug!(%error, "the last look sees nothing");
+                return self.look_at(started.iter().copied()).await;
+            }
+        };
         let is_well = |slot: &Slot<'_>| {
             let id = self.id_of(*slot);
             let container = observed.containers.iter().find(|container| Some(&container.id) == id.as_ref());
@@ -282,8 +301,7 @@ impl Hands for Stack<'_> {
         let others: Vec<Slot<'_>> = started.iter().copied().filter(|slot| !is_well(slot)).collect();
         if others.is_empty() {
             self.seen.set(Sight { as_of, observed }).ok();
-            return Ok(());
         }
-        try_join_all(others.into_iter().map(|slot| self.reach(slot, Goal::Ready))).await.map(drop)
+        self.look_at(others.into_iter()).await
     }
 }

@@ -1,6 +1,7 @@
 //! Waiting for containers: driven by the engine's events, checked by inspect, always under a deadline.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum};
@@ -70,6 +71,19 @@ pub(super) enum Goal {
     Ready { may_end: bool, probation: Probation, is_checked: bool },
 }
 
+impl Goal {
+    /// The same for a container that has been waited for: it is looked at, and at once.
+    pub(super) fn again(self) -> Self {
+        match self {
+            Self::Ready { may_end, probation, .. } => {
+                let probation = Probation { ends: None, ..probation };
+                Self::Ready { may_end, probation, is_checked: true }
+            }
+            other => other,
+        }
+    }
+}
+
 /// Something happened to a container.
 #[derive(Clone)]
 struct Happened {
@@ -102,6 +116,8 @@ impl What {
 /// A subscription to the events of one tenant's containers.
 pub(super) struct Watch {
     events: broadcast::Sender<Happened>,
+    /// The containers that have fallen since, also before anybody waited for them.
+    fallen: Arc<Mutex<BTreeSet<String>>>,
     _reader: AbortOnDropHandle<()>,
 }
 
@@ -109,7 +125,9 @@ impl Watch {
     /// Subscribes. Events between now and the first read are delivered, because the engine replays from `since`.
     pub(super) fn start(engine: &Arc<Engine>, tenant: &TenantRef) -> Self {
         let (events, _) = broadcast::channel(1024);
-        let (sender, engine, filter) = (events.clone(), Arc::clone(engine), labels::filter(tenant));
+        let fallen = Arc::new(Mutex::new(BTreeSet::new()));
+        let (sender, fell) = (events.clone(), Arc::clone(&fallen));
+        let (engine, filter) = (Arc::clone(engine), labels::filter(tenant));
         let since = jiff::Timestamp::now().as_second();
         let reader = tokio::spawn(async move {
             loop {
@@ -118,6 +136,9 @@ impl Watch {
                     while let Some(Ok(event)) = stream.next().await {
                         let what = event.action.as_deref().and_then(What::of);
                         if let (Some(what), Some(id)) = (what, event.actor.and_then(|actor| actor.id)) {
+                            if what == What::Fell {
+                                fell.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+                            }
                             // No receiver means that nobody waits right now.
                             let _ = sender.send(Happened { id, what });
                         }
@@ -126,11 +147,15 @@ impl Watch {
                 tokio::time::sleep(POLL).await;
             }
         });
-        Self { events, _reader: AbortOnDropHandle::new(reader) }
+        Self { events, fallen, _reader: AbortOnDropHandle::new(reader) }
     }
 
-    /// Waits until the container has reached the goal; says why it cannot. Whether one without a healthcheck is well at the end
-    /// of its probation goes by its events alone: whoever waits for it looks at it in the end.
+    fn fallen(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.fallen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the container has reached the goal; says why it cannot. Whether one that is not checked is well at the end of
+    /// its probation goes by its events alone: whoever waits for it looks at it in the end.
     pub(super) async fn reach(
         &self,
         engine: &Engine,
@@ -146,8 +171,13 @@ impl Watch {
             && ends > Instant::now()
         {
             tokio::select! {
+                biased;
                 () = until_event(&mut events, id, |what| what != What::Started) => {}
-                () = tokio::time::sleep_until(ends.min(deadline)) => if !is_checked && ends <= deadline { return Ok(()) },
+                () = tokio::time::sleep_until(ends.min(deadline)) => {
+                    if !is_checked && ends <= deadline && !self.fallen().contains(id.as_str()) {
+                        return Ok(());
+                    }
+                }
             }
         }
         loop {
@@ -213,7 +243,7 @@ impl Watch {
         let mut events = self.events.subscribe();
         loop {
             until_event(&mut events, id, |what| what == What::Fell).await;
-            if let Err(error) = self.reach(engine, service, id, goal, deadline).await {
+            if let Err(error) = self.reach(engine, service, id, goal.again(), deadline).await {
                 return error;
             }
         }
@@ -326,7 +356,9 @@ fn up_since(started_at: &str) -> Option<Duration> {
 mod tests {
     use bollard::models::{ContainerState, Health as EngineHealth};
 
+    use super::super::gate::Ground;
     use super::*;
+    use crate::backend::docker::networks::Subnet;
 
     fn container(
         status: ContainerStateStatusEnum,
@@ -380,6 +412,30 @@ mod tests {
             assert_eq!(judge(&container(status, code, restarts, health), goal), expected, "{case}");
         }
         assert!(matches!(judge(&container(RUNNING, 0, 0, None), Goal::Healthy), Verdict::Failed(_)), "no healthcheck");
+    }
+
+    /// Nobody answers on its socket: whoever looks is told so, after a while.
+    #[tokio::test(start_paused = true)]
+    async fn an_unchecked_container_is_looked_at_if_it_fell_or_was_waited_for() {
+        let engine = Engine::at(
+            "/nowhere/docker.sock".into(),
+            Ground { publish: None, pool: Subnet::parse("10.0.0.0/16").unwrap() },
+        );
+        let (events, _) = broadcast::channel(16);
+        let reader = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
+        let watch = Watch { events, fallen: Arc::default(), _reader: reader };
+        let (service, deadline) = (ServiceName::parse("web").unwrap(), Instant::now() + Duration::from_mins(10));
+        let [well, fell] = ["a", "b"].map(|digit| ContainerId::parse(&digit.repeat(64)).unwrap());
+        watch.fallen().insert(fell.as_str().to_owned());
+        let ready = |is_checked| {
+            let started = Started { at: Instant::now(), took: Duration::ZERO, at_once: 1 };
+            Goal::Ready { may_end: false, probation: Probation::of(Some(started)), is_checked }
+        };
+        let reach = async |id, goal| watch.reach(&engine, &service, id, goal, deadline).await.is_ok();
+        assert!(reach(&well, ready(false)).await, "its events say nothing");
+        assert!(!reach(&well, ready(true)).await);
+        assert!(!reach(&fell, ready(false)).await);
+        assert!(!reach(&well, ready(false).again()).await);
     }
 
     #[test]

@@ -27,9 +27,9 @@ use async_trait::async_trait;
 
 use super::converge::{self, KnownNetwork, KnownVolume, Observed};
 use super::{
-    Applied, Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, HostKey,
-    ImagePull, Listed, LogQuery, LogStream, ObservedContainer, Owned, OwnedKind, Plan, Removed, ResolvedImages, Run,
-    Sightings, Survey, TenantRef, UndoNote, VolumeSize,
+    Backend, BackendError, Capabilities, ContainerUsage, Deployment, Guards, Holdings, HostInfo, HostKey, ImagePull,
+    Listed, LogQuery, LogStream, ObservedContainer, Owned, OwnedKind, Plan, Removed, ResolvedImages, Run, Sightings,
+    Snapshot, Survey, TenantRef, UndoNote, VolumeSize,
 };
 use crate::domain::{AgentId, BackendName, Generation, ImageInfo, ServiceName};
 
@@ -169,8 +169,8 @@ impl Backend for MemoryBackend {
         images: &ResolvedImages,
         plan: &Plan,
         run: &Run,
-    ) -> Result<Applied, BackendError> {
-        self.apply_plan(wanted, images, plan, run).await.map(|()| Applied::default())
+    ) -> Result<Option<Snapshot>, BackendError> {
+        self.apply_plan(wanted, images, plan, run).await.map(|()| None)
     }
 
     async fn settle(
