@@ -45,7 +45,7 @@ async fn free_network(stack: &Stack<'_>, name: &str) -> Result<(), BackendError>
         engine.disconnect(name, &container.id).await.map_err(|error| error.into_backend("leaving a network"))?;
     }
     for network in observed.networks.iter().filter(|network| network.name == name) {
-        engine.remove_network(&network.id).await.map_err(|error| error.into_backend("removing a network"))?;
+        networks::remove(engine, &network.id).await.map_err(|error| error.into_backend("removing a network"))?;
     }
     Ok(())
 }

@@ -474,12 +474,13 @@ impl Engine {
     }
 
     pub(super) async fn inspect_network(&self, name: &ObjectName) -> Result<NetworkInspect> {
-        self.within(
-            "inspect_network",
-            READ,
-            self.client()?.inspect_network(name.as_str(), None::<bollard::query_parameters::InspectNetworkOptions>),
-        )
-        .await
+        self.inspect_network_by(name.as_str()).await
+    }
+
+    /// By name or id.
+    pub(super) async fn inspect_network_by(&self, key: &str) -> Result<NetworkInspect> {
+        let options = None::<bollard::query_parameters::InspectNetworkOptions>;
+        self.within("inspect_network", READ, self.client()?.inspect_network(key, options)).await
     }
 
     pub(super) async fn create_network(&self, body: Checked<NetworkCreateRequest>) -> Result<String> {
@@ -501,7 +502,12 @@ impl Engine {
     }
 
     pub(super) async fn disconnect(&self, network: &str, id: &ContainerId) -> Result<()> {
-        let body = NetworkDisconnectRequest { container: id.as_str().to_owned(), force: Some(true) };
+        self.release(network, id.as_str()).await
+    }
+
+    /// Takes a container, or the endpoint that one of this name has left behind, off a network.
+    pub(super) async fn release(&self, network: &str, container: &str) -> Result<()> {
+        let body = NetworkDisconnectRequest { container: container.to_owned(), force: Some(true) };
         match done_if_gone(self.changing("disconnect", self.client()?.disconnect_network(network, body)).await) {
             // "container … is not connected to the network …": with 500, 403 or 404, depending on the version and on
             // whether the container runs.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use bollard::models::{
     Ipam as EngineIpam, IpamConfig, Network as EngineNetwork, NetworkCreateRequest, NetworkInspect, VolumeCreateRequest,
@@ -15,7 +16,7 @@ use super::peers::Peers;
 use super::{adoption, labels, routes};
 use crate::backend::{BackendError, Deployment};
 use crate::compose::{Ipam, Network, Volume};
-use crate::domain::{ObjectKey, ObjectName};
+use crate::domain::{ContainerName, ObjectKey, ObjectName};
 
 /// Prefix length of a tenant network: 62 usable addresses.
 const SUBNET_PREFIX: u8 = 26;
@@ -67,6 +68,47 @@ impl std::fmt::Display for Subnet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", Ipv4Addr::from(self.base), self.prefix)
     }
+}
+
+/// The pauses between attempts to remove a network: a second and a half together.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_millis(800);
+
+/// Removes a network; one that is not there is no error.
+///
+/// On a busy host the engine may still count the endpoint of a container that has ended or is gone ("has active endpoints",
+/// 403). What no container has any more is taken off by force, as `docker network disconnect --force` does.
+pub(super) async fn remove(engine: &Engine, id: &str) -> Result<(), EngineError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match engine.remove_network(id).await {
+            Err(EngineError::Refused { status: 403, .. }) if pause <= LAST_PAUSE => {
+                release_the_gone(engine, id).await?;
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Takes endpoints off a network that no container has any more.
+async fn release_the_gone(engine: &Engine, id: &str) -> Result<(), EngineError> {
+    let network = match engine.inspect_network_by(id).await {
+        Ok(network) => network,
+        Err(EngineError::NotFound(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let endpoints: Vec<String> =
+        network.containers.into_iter().flatten().filter_map(|(_, endpoint)| endpoint.name).collect();
+    tracing::info!(network = id, ?endpoints, "a network cannot be removed yet");
+    for name in endpoints.iter().filter_map(|name| ContainerName::parse(name).ok()) {
+        if matches!(engine.inspect_named(&name).await, Err(EngineError::NotFound(_))) {
+            tracing::warn!(network = id, %name, "an endpoint has outlived its container");
+            engine.release(id, name.as_str()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Hands out subnets for tenant networks. The engine's own list is the truth; only what is being made right now is

@@ -290,7 +290,7 @@ async fn remove_containers(engine: &Engine, containers: impl Iterator<Item = &Co
 }
 
 async fn remove_networks(engine: &Engine, ids: impl Iterator<Item = &str>) -> Result<(), BackendError> {
-    let removals = join_all(ids.map(|id| engine.remove_network(id))).await;
+    let removals = join_all(ids.map(|id| networks::remove(engine, id))).await;
     for error in removals.into_iter().filter_map(Result::err) {
         match error {
             // Somebody connected a container of their own: theirs to end, and no reason to keep the tenant up.
