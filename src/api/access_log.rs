@@ -4,9 +4,10 @@
 
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -30,7 +31,22 @@ impl RequestId {
             (Some(id), None) => id.to_str().ok().and_then(Self::parse),
             _ => None,
         };
-        id.unwrap_or_else(|| Self(uuid::Uuid::now_v7().to_string().into()))
+        id.unwrap_or_else(Self::new)
+    }
+
+    /// A UUID of version 7 whose random part is the run's own followed by a count (RFC 9562, 6.2): nobody else has it, and
+    /// the kernel is not asked for random bytes with each request.
+    fn new() -> Self {
+        static RUN: LazyLock<[u8; 16]> = LazyLock::new(|| uuid::Uuid::new_v4().into_bytes());
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let mut random = [0; 10];
+        let (run, count) = random.split_at_mut(5);
+        run.copy_from_slice(&RUN[..5]);
+        count.copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes()[3..]);
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
+        Self((&*id.as_hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())).into())
     }
 
     pub(super) fn parse(text: &str) -> Option<Self> {
@@ -197,6 +213,19 @@ impl HttpBody for Logged {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn request_ids_are_uuids_that_come_once() {
+        let ids: std::collections::BTreeSet<String> =
+            (0..1000).map(|_| RequestId::of(&HeaderMap::new()).as_str().to_owned()).collect();
+        assert_eq!(ids.len(), 1000);
+        for id in ids {
+            let id = uuid::Uuid::try_parse(&id).unwrap();
+            let (seconds, _) = id.get_timestamp().unwrap().to_unix();
+            assert!(id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122);
+            assert!(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - seconds < 60);
+        }
+    }
 
     #[test]
     fn request_ids_are_taken_over_when_they_are_harmless() {

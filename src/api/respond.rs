@@ -86,6 +86,8 @@ pub(super) fn with_type(status: StatusCode, content_type: &'static str, body: Bo
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
+    // With those that are still to come: it need not grow.
+    headers.reserve(6);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
