@@ -95,7 +95,7 @@ impl RunState {
 /// Whether the service's exit with code 0 is a success: somebody waits for its completion, or nothing would start it
 /// again after such an exit (`restart: no` and `on-failure`).
 pub(crate) fn is_one_shot(project: &Project, name: &ServiceName) -> bool {
-    let policy = project.services.get(name).map(Service::restart_policy);
+    let policy = project.services.get(name).map(|service| service.restart_policy());
     matches!(policy, Some(RestartPolicy::No | RestartPolicy::OnFailure(_))) || project.is_awaited_by_completion(name)
 }
 

@@ -121,7 +121,7 @@ const DEFAULT_MOUNT_MODE: u32 = 0o444;
 impl Deployment {
     /// A service of the project.
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {
-        self.project.project().services.get(name)
+        self.project.project().services.get(name).map(AsRef::as_ref)
     }
 
     /// The content of a file of the request, by its path relative to the project directory (`./x` is `x`) or an absolute

@@ -44,7 +44,7 @@ fn normalise(project: &mut Project) -> Result<(), Broken> {
             .map_err(|error| Broken { field: "networks.default".to_owned(), reason: error.to_string() })?;
         project.networks.insert(default, Network::of(name));
     }
-    let services: Vec<&Service> = project.services.values().collect();
+    let services: Vec<&Service> = project.services.values().map(AsRef::as_ref).collect();
     let volumes: BTreeSet<&ObjectKey> = services
         .iter()
         .flat_map(|service| &service.mounts)

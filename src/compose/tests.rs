@@ -73,7 +73,7 @@ fn service(attributes: &str) -> Service {
     let text =
         format!("services: {{a: {{image: x, {attributes}}}, b: {{image: y}}}}\nvolumes: {{v: }}\nnetworks: {{n: }}\n");
     let loaded = load_text(&text).unwrap_or_else(|error| panic!("{attributes}: {error}"));
-    loaded.project.services[&ServiceName::parse("a").expect("a name")].clone()
+    Service::clone(&loaded.project.services[&ServiceName::parse("a").expect("a name")])
 }
 
 /// The refusal of a service `a` with these attributes.

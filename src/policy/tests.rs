@@ -53,7 +53,7 @@ fn project() -> Project {
     Project {
         name: ProjectName::parse("q8-acme").unwrap(),
         directory: text(DIRECTORY),
-        services: BTreeMap::from([(service_name("web"), plain_service()), (service_name("db"), plain_service())]),
+        services: ["web", "db"].map(|name| (service_name(name), Box::new(plain_service()))).into(),
         disabled_services: BTreeSet::new(),
         networks: BTreeMap::from([(key("default"), plain_network("q8-acme_default"))]),
         volumes: BTreeMap::from([(key("files"), volume)]),
@@ -769,7 +769,7 @@ fn what_the_author_says_about_limits_stays() {
     let confined = &admitted.project.project().services["web"];
     // What is not larger than its memory.
     let resources = Resources { shm_size: Some(32 << 20), ..expected.resources.clone() };
-    assert_eq!(confined, &Service { resources, cgroup: Some(NamespaceMode::Private), ..expected });
+    assert_eq!(**confined, Service { resources, cgroup: Some(NamespaceMode::Private), ..expected });
 
     let mut asked = project();
     web(&mut asked).resources.cpu_period = Some(20_000);

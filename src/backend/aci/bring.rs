@@ -222,7 +222,7 @@ pub(super) async fn set_tags(site: Site<'_>, converted: &Converted, deadline: In
 /// Whether a container that has ended is not going to be started again by the group's own policy.
 fn is_over(project: &crate::compose::Project, container: &ObservedContainer, may_end: bool) -> bool {
     use crate::compose::RestartPolicy;
-    let policy = project.services.get(&container.service).map(crate::compose::Service::restart_policy);
+    let policy = project.services.get(&container.service).map(|service| service.restart_policy());
     // A service that must stay up has failed with its first end, as it would elsewhere.
     !may_end || container.status.state == "exited" || policy == Some(RestartPolicy::No)
 }

@@ -32,8 +32,8 @@ pub struct Project {
     pub name: ProjectName,
     /// The project directory, absolute and clean; every relative path of the file has been joined to it.
     pub directory: String,
-    /// Enabled services (profiles that are not active are gone).
-    pub services: BTreeMap<ServiceName, Service>,
+    /// Enabled services (profiles that are not active are gone). Boxed: each is some kilobytes, and a map moves what it holds.
+    pub services: BTreeMap<ServiceName, Box<Service>>,
     /// Services that exist in the file but whose profile is not active.
     pub disabled_services: BTreeSet<ServiceName>,
     /// Networks that an enabled service uses, the implicit `default` among them.

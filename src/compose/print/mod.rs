@@ -14,7 +14,7 @@ use super::model::{FileObject, FileSource, Ipam, Network, Project, Ulimit, Volum
 pub fn print(project: &Project) -> Value {
     let mut top = Members::new();
     top.set("name", project.name.as_str());
-    top.set("services", keyed(&project.services, service::print));
+    top.set("services", keyed(&project.services, |service| service::print(service)));
     top.set_some("networks", keyed(&project.networks, network));
     top.set_some("volumes", keyed(&project.volumes, volume));
     top.set_some("configs", keyed(&project.configs, file_object));

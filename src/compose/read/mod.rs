@@ -116,7 +116,7 @@ pub(super) fn project(root: &Field<'_>) -> Result<Project, ComposeError> {
                     let name = entry.parsed_key(ServiceName::parse)?;
                     match service::read(&entry, &name)? {
                         Some(service) => {
-                            project.services.insert(name, service);
+                            project.services.insert(name, Box::new(service));
                         }
                         None => {
                             project.disabled_services.insert(name);
