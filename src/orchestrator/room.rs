@@ -121,14 +121,8 @@ impl Orchestrator {
         let (asked, taken) = (demand.reserved_nano_cpus, sum(|d| d.reserved_nano_cpus));
         refuse_if_full(confined, Quantity::Cpus, asked, taken, cpus_together)?;
         // However often CPUs are given away, no container can have more of them than there are.
-        let largest = loaded
-            .deployment
-            .project
-            .project()
-            .services
-            .values()
-            .filter_map(|service| crate::policy::nano_cpus(service))
-            .max();
+        let services = &loaded.deployment.project.project().services;
+        let largest = services.values().filter_map(|service| crate::policy::nano_cpus(service)).max();
         let there = cpus.map(|cpus| cpus.saturating_mul(NANO_CPUS));
         refuse_if_full(confined, Quantity::Cpus, largest.unwrap_or(0), 0, there)?;
 
