@@ -18,4 +18,5 @@ mod the_agent_is_killed;
 mod the_descriptors_run_out;
 mod the_disk_says_no;
 mod the_engine_goes_away;
+mod the_engine_miscounts;
 mod the_main_server_steers_two_hosts;

@@ -3,7 +3,7 @@
 use futures::stream::{self, StreamExt as _};
 use serde_json::Value;
 
-use crate::auditor::{Dice, assert_no_litter, audit, update_to, variant};
+use crate::auditor::{Dice, assert_no_litter, assert_nothing_left, audit, update_to, variant};
 use crate::scene::{PROVISION, UPDATE};
 use crate::support::agent::Options;
 use crate::support::engine::Engine;
@@ -50,11 +50,16 @@ async fn a_hundred_mixed_operations_leave_whole_generations() {
         .collect()
         .await;
     let mut succeeded = 0;
+    let mut blamed_on_engine = Vec::new();
     for (path, status, told) in &answers {
         let good = *status < 300;
         succeeded += usize::from(good);
         let expected = told["code"].as_str().is_some_and(|code| EXPECTED.contains(&code));
-        assert!(good || expected, "seed {seed}: {path}: {status} {told}");
+        let blames_engine = told["error"].as_str().is_some_and(|error| error.contains("only its restart corrects"));
+        if blames_engine {
+            blamed_on_engine.push(format!("{path}: {told}"));
+        }
+        assert!(good || expected || blames_engine, "seed {seed}: {path}: {status} {told}");
     }
     assert!(succeeded >= OPERATIONS / 3, "seed {seed}: only {succeeded} succeeded");
     for name in &names {
@@ -63,6 +68,11 @@ async fn a_hundred_mixed_operations_leave_whole_generations() {
     for name in &names {
         agent.post(&format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null).await.expect(200);
     }
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new(), "seed {seed}");
+    assert_nothing_left(engine, &agent.label(), &format!("seed {seed}")).await;
     assert_no_litter(engine, &agent, "at the end").await;
+    // The count does not go down by itself: what was blamed on it is there still.
+    let miscounted = engine.miscounted(&agent.label()).await;
+    for blame in blamed_on_engine {
+        assert!(miscounted.iter().any(|network| blame.contains(network)), "seed {seed}: {blame}; {miscounted:?}");
+    }
 }

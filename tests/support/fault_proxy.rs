@@ -30,10 +30,10 @@ pub(crate) enum Fault {
     HangAfter,
 }
 
-/// Which call: the method, the path with `*` for ids and names, and the how-manieth of them.
+/// Which call: the method, the path with `*` for ids and names, and the how-manieth of them (each, if none).
 pub(crate) struct Rule {
     pub(crate) call: String,
-    pub(crate) number: u32,
+    pub(crate) number: Option<u32>,
     pub(crate) fault: Fault,
 }
 
@@ -189,7 +189,9 @@ fn fault_for(head: &[u8], state: &Mutex<State>) -> Option<Fault> {
     *count += 1;
     let count = *count;
     state.heard.push(name.clone());
-    let fault = state.rule.as_ref().filter(|rule| rule.call == name && rule.number == count).map(|rule| rule.fault);
+    let fault =
+        state.rule.as_ref().filter(|rule| rule.call == name && rule.number.is_none_or(|number| number == count));
+    let fault = fault.map(|rule| rule.fault);
     state.hits += u32::from(fault.is_some());
     fault
 }

@@ -74,7 +74,7 @@ async fn torture(what: &str, prepare: &[Action], cycle: &[Action], every: usize)
                 victim.act(Some(engine), &agent, *action, what).await;
                 continue;
             };
-            let story = format!("{what}: {action:?} with {:?} of {} #{}", rule.fault, rule.call, rule.number);
+            let story = format!("{what}: {action:?} with {:?} of {} {:?}", rule.fault, rule.call, rule.number);
             tried += 1;
             let begun = std::time::Instant::now();
             let (was, request) = (victim.at, victim.request(*action));
@@ -133,9 +133,9 @@ fn rules(heard: &[String]) -> Vec<Rule> {
         // "Not found" is how an engine says that there is nothing left to do here. None lies about that.
         let is_done_when_gone = call.starts_with("DELETE") || call.ends_with("/stop") || call.ends_with("/disconnect");
         for fault in FAULTS.into_iter().filter(|fault| *fault != Fault::Status(404) || !is_done_when_gone) {
-            rules.push(Rule { call: call.clone(), number: 1, fault });
+            rules.push(Rule { call: call.clone(), number: Some(1), fault });
             if count > 1 {
-                rules.push(Rule { call: call.clone(), number: count, fault });
+                rules.push(Rule { call: call.clone(), number: Some(count), fault });
             }
         }
     }

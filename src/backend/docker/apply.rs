@@ -45,7 +45,10 @@ async fn free_network(stack: &Stack<'_>, name: &str) -> Result<(), BackendError>
         engine.disconnect(name, &container.id).await.map_err(|error| error.into_backend("leaving a network"))?;
     }
     for network in observed.networks.iter().filter(|network| network.name == name) {
-        networks::remove(engine, &network.id).await.map_err(|error| error.into_backend("removing a network"))?;
+        let removed = networks::remove(engine, &network.id).await;
+        if let Some(kept) = removed.map_err(|error| error.into_backend("removing a network"))? {
+            return Err(BackendError::Refused { message: format!("network {name} cannot be replaced: {kept}") });
+        }
     }
     Ok(())
 }

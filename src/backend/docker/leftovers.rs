@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use futures::future::try_join_all;
 
 use super::engine::{Engine, EngineError};
-use super::{anonymous, labels, observe};
+use super::{anonymous, labels, networks, observe};
 use crate::backend::{Owned, OwnedKind};
 use crate::domain::{AgentId, ContainerId, ObjectName, Subdomain};
 
@@ -94,7 +94,7 @@ pub(super) async fn discard(engine: &Engine, agent: &AgentId, object: &Owned) ->
             Ok(id) => anonymous::remove_with_container(engine, &id).await,
             Err(_) => return Ok(false),
         },
-        OwnedKind::Network => engine.remove_network(&object.id).await,
+        OwnedKind::Network => return Ok(networks::remove(engine, &object.id).await?.is_none()),
         OwnedKind::Volume => match ObjectName::parse(&object.id) {
             // A volume has no id: by now its name may be somebody else's.
             Ok(name) => match engine.inspect_volume(&name).await {
@@ -111,7 +111,7 @@ pub(super) async fn discard(engine: &Engine, agent: &AgentId, object: &Owned) ->
     };
     match removed {
         Ok(()) => Ok(true),
-        Err(EngineError::Conflict(_) | EngineError::Refused { status: 403, .. }) => Ok(false),
+        Err(EngineError::Conflict(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }

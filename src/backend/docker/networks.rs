@@ -74,29 +74,42 @@ impl std::fmt::Display for Subnet {
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_millis(800);
 
-/// Removes a network; one that is not there is no error.
+/// Why a network is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Kept {
+    #[error("containers are on it")]
+    InUse,
+    /// moby/moby#42119
+    #[error("nothing is on it, but the engine counts endpoints that are gone; only its restart corrects the count")]
+    Miscounted,
+}
+
+/// Removes a network; one that is not there is no error. What keeps it, if something does.
 ///
 /// On a busy host the engine may still count the endpoint of a container that has ended or is gone ("has active endpoints",
-/// 403). What no container has any more is taken off by force, as `docker network disconnect --force` does.
-pub(super) async fn remove(engine: &Engine, id: &str) -> Result<(), EngineError> {
+/// 403). What no container has any more is taken off by force, as `docker network disconnect --force` does. An engine before
+/// 28.1 keeps the count apart from the endpoints, and containers that start and stop at once may leave it too high for good.
+pub(super) async fn remove(engine: &Engine, id: &str) -> Result<Option<Kept>, EngineError> {
     let mut pause = FIRST_PAUSE;
     loop {
         match engine.remove_network(id).await {
-            Err(EngineError::Refused { status: 403, .. }) if pause <= LAST_PAUSE => {
-                release_the_gone(engine, id).await?;
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            other => return other,
+            Err(EngineError::Refused { status: 403, .. }) => {}
+            other => return other.map(|()| None),
         }
+        let Some(endpoints) = release_the_gone(engine, id).await? else { return Ok(None) };
+        if pause > LAST_PAUSE {
+            return Ok(Some(if endpoints.is_empty() { Kept::Miscounted } else { Kept::InUse }));
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 
-/// Takes endpoints off a network that no container has any more.
-async fn release_the_gone(engine: &Engine, id: &str) -> Result<(), EngineError> {
+/// Takes endpoints off a network that no container has any more. The names of those that it had; none if it is gone.
+async fn release_the_gone(engine: &Engine, id: &str) -> Result<Option<Vec<String>>, EngineError> {
     let network = match engine.inspect_network_by(id).await {
         Ok(network) => network,
-        Err(EngineError::NotFound(_)) => return Ok(()),
+        Err(EngineError::NotFound(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
     let endpoints: Vec<String> =
@@ -108,7 +121,7 @@ async fn release_the_gone(engine: &Engine, id: &str) -> Result<(), EngineError> 
             engine.release(id, name.as_str()).await?;
         }
     }
-    Ok(())
+    Ok(Some(endpoints))
 }
 
 /// Hands out subnets for tenant networks. The engine's own list is the truth; only what is being made right now is

@@ -290,12 +290,11 @@ async fn remove_containers(engine: &Engine, containers: impl Iterator<Item = &Co
 }
 
 async fn remove_networks(engine: &Engine, ids: impl Iterator<Item = &str>) -> Result<(), BackendError> {
-    let removals = join_all(ids.map(|id| networks::remove(engine, id))).await;
-    for error in removals.into_iter().filter_map(Result::err) {
-        match error {
-            // Somebody connected a container of their own: theirs to end, and no reason to keep the tenant up.
-            EngineError::Refused { status: 403, message } => tracing::warn!(%message, "a network is still in use"),
-            error => return Err(error.into_backend("removing a network")),
+    let removing = ids.map(async |id| (id, networks::remove(engine, id).await));
+    for (id, removed) in join_all(removing).await {
+        // Somebody connected a container of their own, or the engine errs: no reason to keep the tenant up.
+        if let Some(kept) = removed.map_err(|error| error.into_backend("removing a network"))? {
+            tracing::warn!(network = id, %kept, "a network is left");
         }
     }
     Ok(())
