@@ -3,6 +3,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use hyper::Method;
@@ -16,6 +17,13 @@ use support::{eventually, unique};
 const WEB: (&str, &str) = ("WEB_IMAGE", "q8demo/web:1");
 const DATABASE: [(&str, &str); 4] =
     [WEB, ("DB_IMAGE", "q8demo/db:1"), ("DB_PASSWORD", "s3cretOfTheDatabase"), ("ADMIN_PASSWORD", "s3cretOfTheAdmin")];
+
+/// The shared engine with the templates' images, which are made once: made again they are other images under the same tags,
+/// and an update would have to follow them.
+fn engine() -> &'static Engine {
+    static ENGINE: OnceLock<&Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| Engine::shared().with_demo_images())
+}
 
 /// Where the status says that a service's port is published.
 fn endpoint(status: &Value, service: &str) -> SocketAddr {
@@ -50,7 +58,7 @@ async fn status(agent: &Agent<'_>, subdomain: &str) -> Value {
 
 #[tokio::test]
 async fn a_static_site_serves_its_files_and_their_updates() {
-    let engine = Engine::shared().with_demo_images();
+    let engine = engine();
     let agent = Options::docker(engine).start().await;
     let name = unique("site");
     agent.post("/v1/tenants/provision", &request("static-site", &name, "tenant-1", &[WEB])).await.expect(201);
@@ -70,7 +78,7 @@ async fn a_static_site_serves_its_files_and_their_updates() {
 
 #[tokio::test]
 async fn a_web_service_reaches_its_database_and_an_update_touches_one_service() {
-    let engine = Engine::shared().with_demo_images();
+    let engine = engine();
     let agent = Options::docker(engine).start().await;
     let name = unique("shop");
     let body = request("web-database", &name, "tenant-2", &DATABASE);
