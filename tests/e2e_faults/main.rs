@@ -7,6 +7,7 @@ mod auditor;
 mod scene;
 
 mod broken_updates_roll_back;
+mod engine_goes_away;
 mod failed_first_provision_leaves_nothing;
 mod logs_hold_up;
 mod many_at_once;
@@ -17,6 +18,5 @@ mod storm;
 mod the_agent_is_killed;
 mod the_descriptors_run_out;
 mod the_disk_says_no;
-mod the_engine_goes_away;
 mod the_engine_miscounts;
 mod the_main_server_steers_two_hosts;
