@@ -1,24 +1,33 @@
 //! Sets up the log: one line per event, JSON unless asked otherwise, never with terminal colours.
 
-use tracing_subscriber::filter::{EnvFilter, FilterExt as _, LevelFilter, filter_fn};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, Registry, fmt};
 
-/// A filter in the syntax of `tracing-subscriber`'s `EnvFilter`, known to be valid.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogFilter(String);
+/// Which events are logged: levels by the beginning of their target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogFilter(Targets);
 
 impl LogFilter {
-    /// Accepts a filter such as `info` or `warn,q8_agent=debug`.
+    /// Accepts a filter such as `info` or `warn,q8_agent=debug`: a level, and levels of single targets. Without the former
+    /// it is `info`.
     pub fn parse(text: &str) -> Option<Self> {
-        EnvFilter::builder().parse(text).ok().map(|_| Self(text.to_owned()))
+        let asked: Targets = text.parse().ok()?;
+        let default = asked.default_level().unwrap_or(LevelFilter::INFO);
+        let talkative = TALKATIVE.iter().map(|source| ((*source).to_owned(), default));
+        let each = talkative.chain(asked.iter().map(|(target, level)| (target.to_owned(), level)));
+        let discreet = each.map(|(target, level)| {
+            let quiet = TALKATIVE.iter().any(|source| target.starts_with(source));
+            (target, if quiet { level.min(LevelFilter::INFO) } else { level })
+        });
+        Some(Self(Targets::new().with_default(default).with_targets(discreet)))
     }
 }
 
 impl Default for LogFilter {
     fn default() -> Self {
-        Self("info".to_owned())
+        Self(Targets::new().with_default(LevelFilter::INFO))
     }
 }
 
@@ -31,22 +40,17 @@ pub enum LogFormat {
     Text,
 }
 
-/// Below `info`, these crates print requests and headers as they are, tokens and registry passwords among them.
-const TALKATIVE: &[&str] = &["hyper", "hyper_util", "bollard"];
+/// Below `info`, crates with such a name print requests and headers as they are, tokens and registry passwords among them.
+const TALKATIVE: &[&str] = &["hyper", "bollard"];
 
 /// Installs the log for the whole process. Fails when there is one already.
 pub fn init(filter: &LogFilter, format: LogFormat) -> Result<(), TryInitError> {
-    let wanted = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(&filter.0);
-    let discreet = filter_fn(|event| {
-        let source = event.target().split("::").next().unwrap_or_default();
-        *event.level() <= tracing::Level::INFO || !TALKATIVE.contains(&source)
-    });
     let layer = fmt::layer::<Registry>().with_writer(std::io::stderr).with_ansi(false);
     let layer = match format {
         LogFormat::Json => layer.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed(),
         LogFormat::Text => layer.boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(wanted.and(discreet))).try_init()
+    tracing_subscriber::registry().with(layer.with_filter(filter.0.clone())).try_init()
 }
 
 /// Sends panics to the log instead of printing them. A formatted message may hold any value of the program, so only
@@ -70,5 +74,28 @@ mod tests {
         {
             assert_eq!(LogFilter::parse(text).is_some(), good, "{text}");
         }
+    }
+
+    #[test]
+    fn what_prints_secrets_stays_at_info_and_the_rest_is_as_asked() {
+        use tracing::Level;
+        for (text, target, most) in [
+            ("trace", "q8_agent::api", Some(Level::TRACE)),
+            ("trace", "hyper::proto", Some(Level::INFO)),
+            ("trace,hyper_util::client=trace", "hyper_util::client", Some(Level::INFO)),
+            ("trace,bollard=debug", "bollard::docker", Some(Level::INFO)),
+            ("bollard=error", "bollard::docker", Some(Level::ERROR)),
+            ("warn", "bollard", Some(Level::WARN)),
+            ("warn,q8_agent=debug", "q8_agent::api", Some(Level::DEBUG)),
+            ("warn,q8_agent=debug", "rustls", Some(Level::WARN)),
+            ("q8_agent=debug", "rustls", Some(Level::INFO)),
+            ("off", "hyper", None),
+        ] {
+            let filter = LogFilter::parse(text).unwrap();
+            let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+            let seen = levels.into_iter().filter(|level| filter.0.would_enable(target, level)).max();
+            assert_eq!(seen, most, "{target} under {text}");
+        }
+        assert!(!LogFilter::default().0.would_enable("hyper", &Level::DEBUG));
     }
 }
