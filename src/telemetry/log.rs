@@ -13,7 +13,10 @@ impl LogFilter {
     /// Accepts a filter such as `info` or `warn,q8_agent=debug`: a level, and levels of single targets. Without the former
     /// it is `info`.
     pub fn parse(text: &str) -> Option<Self> {
-        let asked: Targets = text.parse().ok()?;
+        text.parse().ok().map(|asked| Self::of(&asked))
+    }
+
+    fn of(asked: &Targets) -> Self {
         let default = asked.default_level().unwrap_or(LevelFilter::INFO);
         let talkative = TALKATIVE.iter().map(|source| ((*source).to_owned(), default));
         let each = talkative.chain(asked.iter().map(|(target, level)| (target.to_owned(), level)));
@@ -21,13 +24,13 @@ impl LogFilter {
             let quiet = TALKATIVE.iter().any(|source| target.starts_with(source));
             (target, if quiet { level.min(LevelFilter::INFO) } else { level })
         });
-        Some(Self(Targets::new().with_default(default).with_targets(discreet)))
+        Self(Targets::new().with_default(default).with_targets(discreet))
     }
 }
 
 impl Default for LogFilter {
     fn default() -> Self {
-        Self(Targets::new().with_default(LevelFilter::INFO))
+        Self::of(&Targets::new())
     }
 }
 
@@ -96,6 +99,6 @@ mod tests {
             let seen = levels.into_iter().filter(|level| filter.0.would_enable(target, level)).max();
             assert_eq!(seen, most, "{target} under {text}");
         }
-        assert!(!LogFilter::default().0.would_enable("hyper", &Level::DEBUG));
+        assert_eq!(Some(LogFilter::default()), LogFilter::parse("info"));
     }
 }
