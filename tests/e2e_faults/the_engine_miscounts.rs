@@ -49,8 +49,9 @@ async fn a_network_that_is_to_go() {
     agent.post(UPDATE, &update_to(&name, 0)).await.expect(200);
     assert!(engine.labelled(&label).await.contains(&front));
     proxy.calm();
-    // The next time it goes.
-    agent.post(PROVISION, &variant(&name, 0)).await.expect(200);
+    // The next time it goes, which is a change.
+    let again = agent.post(PROVISION, &variant(&name, 0)).await.expect(200);
+    assert_eq!((&again["changed"], &again["generation"]), (&json!(true), &json!(3)));
     assert!(!engine.labelled(&label).await.contains(&front));
 
     proxy.disturb(networks_stay());
