@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use support::agent::{Agent, Options};
 use support::eventually;
 use support::http::{Answer, Lines};
+use support::sse::{self, Event};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -50,21 +51,10 @@ async fn ended(agent: &Agent<'_>, id: &str) -> Value {
     .await
 }
 
-/// One event: id, name, data. Comments and `retry` are passed over.
+/// One event: its number, name and data.
 async fn event(lines: &mut Lines) -> Option<(Option<u64>, String, Value)> {
-    let (mut id, mut name, mut data) = (None, String::new(), String::new());
-    loop {
-        let line = lines.next(LIMIT).await?;
-        match line.split_once(": ") {
-            Some(("id", text)) => id = text.parse().ok(),
-            Some(("event", text)) => text.clone_into(&mut name),
-            Some(("data", text)) => data.push_str(text),
-            _ if line.is_empty() && !name.is_empty() => {
-                return Some((id, name, serde_json::from_str(&data).expect("JSON")));
-            }
-            _ => {}
-        }
-    }
+    let Event { id, name, data } = sse::next(lines, LIMIT).await?;
+    Some((id.map(|id| id.parse().expect("a number")), name, data))
 }
 
 async fn events(agent: &Agent<'_>, id: &str, headers: &[(&str, &str)]) -> Vec<(Option<u64>, String, Value)> {

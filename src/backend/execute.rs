@@ -256,7 +256,7 @@ mod tests {
 
     use super::*;
     use crate::backend::plan::Task;
-    use crate::backend::{Progress, ProgressEvent, Step};
+    use crate::backend::{ProgressEvent, Step};
     use crate::domain::{ContainerName, ObjectKey, ServiceName};
 
     /// Writes down what it was asked for.
@@ -335,15 +335,7 @@ mod tests {
     }
 
     fn run() -> Run {
-        Run {
-            deadline: Instant::now() + Duration::from_secs(10),
-            progress: Progress::new(),
-            cancel: tokio_util::sync::CancellationToken::new(),
-            credentials: std::sync::Arc::default(),
-            pull: false,
-            only: None,
-            pre_stop: std::collections::BTreeMap::new(),
-        }
+        Run::until(Instant::now() + Duration::from_secs(10))
     }
 
     #[tokio::test]

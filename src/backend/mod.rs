@@ -96,6 +96,21 @@ pub struct Run {
     pub pre_stop: BTreeMap<ServiceName, PreStop>,
 }
 
+impl Run {
+    /// One of everything that nobody follows or gives up, without credentials and hooks.
+    pub fn until(deadline: Instant) -> Self {
+        Self {
+            deadline,
+            progress: Progress::new(),
+            cancel: CancellationToken::new(),
+            credentials: Arc::default(),
+            pull: false,
+            only: None,
+            pre_stop: BTreeMap::new(),
+        }
+    }
+}
+
 /// What a stranger's container says in place of its image, where the image says what a file may not.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Instead {

@@ -9,10 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::domain::Counters;
+use super::ObservedContainer;
+use crate::domain::{Counters, Health};
 
-/// How many events are kept. Those of pulls replace each other, so a stack of 50 services fits.
+/// How many events are kept. Those of a pull replace each other, and those of a wait, so a stack of 50 services fits.
 const KEPT: usize = 512;
+
+/// How much of what a healthcheck says is told while it is waited for, in bytes.
+const HEALTH_OUTPUT: usize = 1024;
 
 /// What an event tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,6 +50,25 @@ pub enum ProgressEvent {
         /// All bytes, as far as they are known.
         bytes: u64,
     },
+    /// A container that is waited for, as long as it is not what it has to become; told again when that changes.
+    Waiting {
+        /// Its service.
+        service: String,
+        /// Its number within the service.
+        number: u32,
+        /// The engine's word, as in a status.
+        state: String,
+        /// What its healthcheck has found so far.
+        health: Health,
+        /// How often the engine's restart policy has restarted it.
+        restart_count: u64,
+        /// The code of its last end, unless it runs.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i64>,
+        /// What its healthcheck said last, at most 1 KiB.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        health_output: Option<String>,
+    },
     /// A container became something that was waited for.
     Container {
         /// Its service.
@@ -64,6 +87,7 @@ impl ProgressEvent {
             Self::Message { .. } => "message",
             Self::Step { .. } => "step",
             Self::Pull { .. } => "pull",
+            Self::Waiting { .. } => "waiting",
             Self::Container { .. } => "container",
         }
     }
@@ -82,7 +106,7 @@ pub enum StepState {
 
 /// An event with its number, from 1, and its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "OperationEvent"))]
 pub struct Told {
     /// The number.
     #[serde(skip)]
@@ -181,6 +205,34 @@ impl Progress {
         self.push(&mut log, ProgressEvent::Container { service: service.to_owned(), number, state });
     }
 
+    /// Says what a container is that has to become something else; nothing if that was said already.
+    pub(super) fn waiting(&self, container: &ObservedContainer) {
+        let ObservedContainer { service: name, number, status, .. } = container;
+        let output = status.health_output.as_deref();
+        let event = ProgressEvent::Waiting {
+            service: name.as_str().to_owned(),
+            number: *number,
+            state: status.state.clone(),
+            health: status.health,
+            restart_count: status.restart_count,
+            exit_code: status.exit_code,
+            health_output: output.map(|output| output[..output.floor_char_boundary(HEALTH_OUTPUT)].to_owned()),
+        };
+        let mut log = self.log();
+        if log.events.iter().any(|told| told.event == event) {
+            return;
+        }
+        log.events.retain(|told| {
+            !matches!(&told.event, ProgressEvent::Waiting { service, number: other, .. }
+                if service == name.as_str() && other == number)
+        });
+        log.step = match status.health {
+            Health::Starting => format!("waiting for {name} to become healthy"),
+            _ => format!("waiting for {name}, which is {}", status.state),
+        };
+        self.push(&mut log, event);
+    }
+
     /// How far it is, in numbers.
     pub fn counters(&self) -> Counters {
         self.log().counters
@@ -231,6 +283,7 @@ impl Default for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{ContainerId, ContainerName, ContainerStatus, ServiceName, Subdomain, TenantId};
 
     fn pull(done: u64) -> ProgressEvent {
         ProgressEvent::Pull { image: "x:1".to_owned(), layers_done: 0, layers: 1, bytes_done: done, bytes: 100 }
@@ -264,6 +317,47 @@ mod tests {
         assert_eq!((news.events[1].number, &news.events[1].event), (102, &pull(100)));
         let counters = progress.counters();
         assert_eq!((counters.images, counters.bytes, counters.bytes_done), (1, 100, 100));
+    }
+
+    #[test]
+    fn a_wait_takes_one_place_and_tells_of_changes_only() {
+        let progress = Progress::new();
+        let container = |service: &str, output: &str| ObservedContainer {
+            tenant: Subdomain::parse("acme").unwrap(),
+            owner: TenantId::parse("acme").unwrap(),
+            service: ServiceName::parse(service).unwrap(),
+            number: 1,
+            status: ContainerStatus {
+                name: ContainerName::parse("web-1").unwrap(),
+                id: ContainerId::parse(&"a".repeat(64)).unwrap(),
+                state: "running".to_owned(),
+                health: Health::Starting,
+                exit_code: None,
+                started_at: None,
+                restart_count: 0,
+                image: "x:1".to_owned(),
+                oom_killed: false,
+                health_output: Some(output.to_owned()),
+                last_exits: Vec::new(),
+                crash_loop: false,
+            },
+            endpoints: Vec::new(),
+        };
+        progress.waiting(&container("web", "refused"));
+        progress.waiting(&container("web", "refused"));
+        progress.waiting(&container("db", "refused"));
+        assert_eq!(progress.last(), 2);
+        progress.waiting(&container("web", &"é".repeat(1000)));
+        let news = progress.after(0, 10);
+        assert_eq!(news.events.iter().map(|told| told.number).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(
+            serde_json::to_value(&news.events[1].event).unwrap(),
+            serde_json::json!({
+                "event": "waiting", "service": "web", "number": 1, "state": "running", "health": "starting",
+                "restart_count": 0, "health_output": "é".repeat(512),
+            })
+        );
+        assert_eq!(progress.current(), "waiting for web to become healthy");
     }
 
     #[test]

@@ -25,28 +25,39 @@ const BATCH: usize = 64;
 
 /// What can happen. The name of each is the type of its event.
 #[derive(Debug, Clone, Serialize)]
-#[serde(untagged)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "event")]
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub(super) enum Happening {
     /// A tenant is there that was not, or was only kept.
+    #[serde(rename = "tenant_created")]
     Created { generation: Generation },
     /// It was torn down, its data is kept.
+    #[serde(rename = "tenant_kept")]
     Kept {},
     /// It is gone with all it had.
+    #[serde(rename = "tenant_purged")]
     Purged {},
     /// Its state is another one.
+    #[serde(rename = "tenant_state")]
     State { from: TenantState, to: TenantState, generation: Generation, reasons: Vec<String> },
     /// The state of one of its services is another one.
+    #[serde(rename = "service_state")]
     Service { service: ServiceName, from: Option<ServiceState>, to: ServiceState, reason: Option<String> },
     /// The health of one of its services is another one.
+    #[serde(rename = "service_health")]
     Health { service: ServiceName, from: Option<Health>, to: Health },
     /// A port of it is reached at another address, or under another name, than before.
+    #[serde(rename = "address_changed")]
     Address { service: ServiceName, port: u16, protocol: String, from: Vec<String>, to: Vec<String> },
     /// A process of it was killed because there was no memory left for it.
+    #[serde(rename = "out_of_memory")]
     OutOfMemory { service: ServiceName, container: ContainerName },
     /// A container ends again and again.
+    #[serde(rename = "restart_loop")]
     RestartLoop { service: ServiceName, container: ContainerName, last_exits: Vec<Exit> },
     /// An operation has ended; without an error code it has succeeded.
+    #[serde(rename = "operation_ended")]
     OperationEnded {
         operation: OperationId,
         kind: OperationKind,
@@ -113,8 +124,10 @@ impl Ring {
     }
 }
 
+/// The data of an event.
 #[derive(Serialize)]
-struct Data<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "FeedEvent"))]
+pub(crate) struct Data<'a> {
     time: jiff::Timestamp,
     subdomain: &'a Subdomain,
     #[serde(flatten)]
@@ -198,7 +211,8 @@ impl Reader {
         let cursor = |number: u64| format!("{}-{number}", self.feed.run);
         let Some(place) = self.place.filter(|place| place + 1 >= first) else {
             let reason = if self.place.is_some() { "too_old" } else { "unknown_cursor" };
-            let data = format!("{{\"time\":\"{}\",\"reason\":\"{reason}\"}}", jiff::Timestamp::now());
+            let data =
+                format!("{{\"time\":\"{}\",\"event\":\"resync\",\"reason\":\"{reason}\"}}", jiff::Timestamp::now());
             self.taken.push_back(FeedEvent { cursor: cursor(last), name: "resync", data: data.into() });
             self.place = Some(last);
             return;

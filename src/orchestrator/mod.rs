@@ -47,6 +47,8 @@ mod watching;
 
 pub use answers::*;
 pub use error::{Error, HostFull, LocatedRefusal};
+#[cfg(test)]
+pub(crate) use feed::Data as FeedData;
 pub use feed::FeedEvent;
 pub use follow::Followed;
 pub use plan::{Fit, Planned, PlannedPort, PlannedStep};

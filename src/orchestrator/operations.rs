@@ -1,6 +1,5 @@
 //! One mutation per tenant at a time, and who is at it.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -265,13 +264,10 @@ impl Op {
     /// How the backend is to do its part of this operation.
     pub(super) fn run(&self, credentials: Vec<RegistryAuth>) -> Run {
         Run {
-            deadline: self.deadline,
             progress: self.running.progress.clone(),
             cancel: self.running.cancel.clone(),
             credentials: Arc::new(credentials),
-            pull: false,
-            only: None,
-            pre_stop: BTreeMap::new(),
+            ..Run::until(self.deadline)
         }
     }
 }

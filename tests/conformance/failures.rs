@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use q8_agent::backend::{Action, Backend, BackendError};
-use q8_agent::domain::{ErrorCode, Generation};
+use q8_agent::backend::{Action, Backend, BackendError, ProgressEvent, Run};
+use q8_agent::domain::{ErrorCode, Generation, Health};
 
 use super::{HEALTHY, SLEEPS, Tenant, UNDECIDED, World, eventually, stack};
 
@@ -59,15 +59,29 @@ pub(crate) async fn a_missing_image_touches_nothing(backend: &dyn Backend, world
     tenant.purge().await;
 }
 
+/// What was told of waiting for containers: the last of each.
+fn waits(run: &Run) -> Vec<(String, String, Health)> {
+    let news = run.progress.after(0, usize::MAX);
+    let waits = news.events.into_iter().filter_map(|told| match told.event {
+        ProgressEvent::Waiting { service, state, health, .. } => Some((service, state, health)),
+        _ => None,
+    });
+    waits.collect()
+}
+
 pub(crate) async fn an_unhealthy_service_fails_with_its_last_output(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "sick");
     let talks = r#"entrypoint: ["sh", "-c", "echo hello; sleep 3600"]"#;
-    let error = tenant.up(&stack(&[("web", &[talks, SICK])], "")).await.expect_err("it is never healthy");
+    let (run, wanted) = (Tenant::run(), tenant.next(&stack(&[("web", &[talks, SICK])], "")));
+    let error = tenant.up_as(wanted, &run).await.expect_err("it is never healthy");
     let BackendError::ServiceUnhealthy { service, details } = &error else { panic!("{error:?}") };
     assert_eq!(service.as_str(), "web");
     assert!(details.health_output.as_deref().is_some_and(|output| output.contains("no pulse")), "{details:?}");
     assert_eq!(details.logs, ["hello"]);
     assert_eq!(details.exit_code, None);
+    let waits = waits(&run);
+    let [(service, state, health)] = &waits[..] else { panic!("{waits:?}") };
+    assert!(service == "web" && state == "running" && *health != Health::Healthy, "{waits:?}");
 }
 
 pub(crate) async fn an_exited_service_fails_with_its_last_words(backend: &dyn Backend, world: &World) {

@@ -15,12 +15,11 @@ pub(crate) mod watching;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use q8_agent::backend::{
-    Backend, BackendError, Deployment, HostKey, ObservedContainer, Plan, PreStop, Progress, Removed, ResolvedImages,
-    Run, TenantRef,
+    Backend, BackendError, Deployment, HostKey, ObservedContainer, Plan, PreStop, Removed, ResolvedImages, Run,
+    TenantRef,
 };
 use q8_agent::compose::{self, Document, Files, LoadInput};
 use q8_agent::domain::{Adopted, AgentId, ContainerId, DesiredState, Generation, ServiceName, Subdomain, TenantId};
@@ -308,15 +307,7 @@ impl<'a> Tenant<'a> {
 
     /// How an operation is carried out here.
     pub(crate) fn run() -> Run {
-        Run {
-            deadline: Instant::now() + PATIENCE,
-            progress: Progress::new(),
-            cancel: tokio_util::sync::CancellationToken::new(),
-            credentials: Arc::new(Vec::new()),
-            pull: false,
-            only: None,
-            pre_stop: BTreeMap::new(),
-        }
+        Run::until(Instant::now() + PATIENCE)
     }
 
     /// The deployment of the next generation.

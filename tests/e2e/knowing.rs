@@ -9,6 +9,7 @@ use crate::support::agent::{Agent, Options};
 use crate::support::engine::Engine;
 use crate::support::eventually;
 use crate::support::http::{Answer, Lines};
+use crate::support::sse::{self, Event};
 use crate::tenant::{PATIENCE, Tenant};
 
 const STACK: &str = r#"
@@ -36,17 +37,8 @@ fn tag(answer: &Answer) -> String {
 
 /// The next event of a feed: its id, type and data.
 async fn next_event(feed: &mut Lines) -> (String, String, Value) {
-    let (mut id, mut name, mut data) = (String::new(), String::new(), Value::Null);
-    loop {
-        let line = feed.next(PATIENCE).await.expect("the feed goes on");
-        match line.split_once(": ") {
-            Some(("id", value)) => value.clone_into(&mut id),
-            Some(("event", value)) => value.clone_into(&mut name),
-            Some(("data", value)) => data = serde_json::from_str(value).expect("JSON"),
-            _ if line.is_empty() && !name.is_empty() => return (id, name, data),
-            _ => {}
-        }
-    }
+    let Event { id, name, data } = sse::next(feed, PATIENCE).await.expect("the feed goes on");
+    (id.unwrap_or_default(), name, data)
 }
 
 /// Reads until an event of this type comes; gives it with what came before.

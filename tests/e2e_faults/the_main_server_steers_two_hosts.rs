@@ -8,6 +8,7 @@ use crate::scene::{HEALTHY, LONG, PROVISION, UPDATE, containers, id, stack, stat
 use crate::support::agent::{Agent, Options};
 use crate::support::engine::Engine;
 use crate::support::http::Lines;
+use crate::support::sse;
 use crate::support::{eventually, unique};
 
 /// Says a line, and then one more each time it is started.
@@ -52,12 +53,9 @@ async fn carry_out(host: &Agent<'_>, path: &str, body: &Value) -> Value {
 
 /// The data of the event `end`.
 async fn last_event(events: &mut Lines) -> Value {
-    let mut is_end = false;
-    while let Some(line) = events.next(LONG).await {
-        match line.split_once(": ") {
-            Some(("event", name)) => is_end = name == "end",
-            Some(("data", text)) if is_end => return serde_json::from_str(text).expect("JSON"),
-            _ => {}
+    while let Some(event) = sse::next(events, LONG).await {
+        if event.name == "end" {
+            return event.data;
         }
     }
     panic!("the operation's events end without its end");

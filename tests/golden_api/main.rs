@@ -7,11 +7,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use q8_agent::backend::docker::{DockerBackend, Subnet};
-use q8_agent::backend::{Backend, BackendError, Deployment, HostKey, Progress, Run, TenantRef};
+use q8_agent::backend::{Backend, BackendError, Deployment, HostKey, Run, TenantRef};
 use q8_agent::compose::{self, Document, Files, LoadInput, read_env};
 use q8_agent::domain::{AgentId, DesiredState, FileContent, Generation, ProjectName, ProjectPath, Subdomain, TenantId};
 use q8_agent::policy::{self, Ground, Profile, Refusal};
@@ -248,15 +247,7 @@ fn backend(recorder: &Recorder, deployment: &Deployment) -> DockerBackend {
 }
 
 async fn up_on(backend: DockerBackend, deployment: &Deployment) -> Result<(), BackendError> {
-    let run = Run {
-        deadline: tokio::time::Instant::now() + Duration::from_secs(30),
-        progress: Progress::new(),
-        cancel: tokio_util::sync::CancellationToken::new(),
-        credentials: Arc::new(Vec::new()),
-        pull: false,
-        only: None,
-        pre_stop: BTreeMap::new(),
-    };
+    let run = Run::until(tokio::time::Instant::now() + Duration::from_secs(30));
     let images = backend.prepare(deployment, &run).await?;
     let plan = backend.plan(deployment, &images, &run).await?;
     backend.apply(deployment, &images, &plan, &run).await?;

@@ -332,7 +332,7 @@ impl Agent<'_> {
             let answer = http::complete(response).await.expect("a refusal has a body");
             panic!("{path}: {} {}", answer.status, answer.text());
         }
-        Lines::new(response)
+        Lines::new(path, response)
     }
 }
 

@@ -89,13 +89,16 @@ pub(crate) enum Failure {
 
 /// An answer that goes on, read line by line.
 pub(crate) struct Lines {
+    /// What was asked for.
+    pub(crate) path: String,
     body: Incoming,
     buffer: Vec<u8>,
 }
 
 impl Lines {
-    pub(crate) fn new(response: Response<Incoming>) -> Self {
-        Self { body: response.into_body(), buffer: Vec::new() }
+    /// The answer to a GET of this path.
+    pub(crate) fn new(path: &str, response: Response<Incoming>) -> Self {
+        Self { path: path.to_owned(), body: response.into_body(), buffer: Vec::new() }
     }
 
     /// The next line without its end; none when the stream has ended. Fails the test when `limit` is over.

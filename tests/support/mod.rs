@@ -14,6 +14,7 @@ pub(crate) mod http;
 pub(crate) mod images;
 pub(crate) mod openapi;
 pub(crate) mod registry;
+pub(crate) mod sse;
 pub(crate) mod stacks;
 pub(crate) mod templates;
 pub(crate) mod traces;

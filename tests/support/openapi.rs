@@ -31,19 +31,33 @@ const USUAL: &[&str] = &[
     "x-content-type-options",
 ];
 
-/// Objects with described members have no others. Where schemas are combined, the parts stay open.
+/// Objects with described members have no others. Where members are described beside a choice of others, the whole is closed
+/// and not each choice; what is put together of several schemas stays open.
 fn close(schema: &mut Value) {
-    match schema {
-        Value::Object(members) => {
-            if members.contains_key("properties") && !members.contains_key("allOf") {
-                members.entry("additionalProperties").or_insert(Value::Bool(false));
+    fn walk(schema: &mut Value, is_choice: bool) {
+        match schema {
+            Value::Object(members) => {
+                let describes = members.contains_key("properties");
+                let chooses = describes && CHOICES.iter().any(|word| members.contains_key(*word));
+                if describes && !is_choice && !members.contains_key("allOf") {
+                    let word = if chooses { "unevaluatedProperties" } else { "additionalProperties" };
+                    members.entry(word).or_insert(Value::Bool(false));
+                }
+                for (name, member) in members {
+                    match member.as_array_mut().filter(|_| chooses && CHOICES.contains(&name.as_str())) {
+                        Some(choices) => choices.iter_mut().for_each(|choice| walk(choice, true)),
+                        None => walk(member, false),
+                    }
+                }
             }
-            members.values_mut().for_each(close);
+            Value::Array(items) => items.iter_mut().for_each(|item| walk(item, false)),
+            _ => {}
         }
-        Value::Array(items) => items.iter_mut().for_each(close),
-        _ => {}
     }
+    walk(schema, false);
 }
+
+const CHOICES: [&str; 2] = ["oneOf", "anyOf"];
 
 /// The path of the document that a request's path is one of, with what is described for it.
 fn described(path: &str) -> Option<&'static Value> {
@@ -103,6 +117,17 @@ pub(crate) fn check(method: &Method, path: &str, answer: &Answer) {
             complain(&format!("a line of {method} {path}"), lines, &said);
         }
     }
+}
+
+/// Fails unless the document describes such an event of this path's stream.
+pub(crate) fn check_event(path: &str, name: &str, data: &Value) {
+    let path = path.split('?').next().unwrap_or_default();
+    let stream =
+        described(path).map(|operations| &operations["get"]["responses"]["200"]["content"]["text/event-stream"]);
+    let Some(schema) = stream.and_then(|stream| stream["x-events"].get(name)) else {
+        panic!("{path}: the document does not know the event {name}: {data}");
+    };
+    complain(&format!("the event {name} of {path}"), schema, data);
 }
 
 fn complain(what: &str, schema: &Value, said: &Value) {

@@ -146,8 +146,12 @@ fn rules(heard: &[String]) -> Vec<Rule> {
 
 async fn until_mended(agent: &crate::support::agent::Agent<'_>, story: &str) {
     eventually(&format!("{story}: mended without a restart"), LONG * 3, async || {
+        // One that its client was told is overdue may still be waiting for the engine.
+        let operations = agent.get("/v1/operations").await.expect(200);
+        let ended =
+            operations["operations"].as_array().is_some_and(|all| all.iter().all(|one| one["state"] != "running"));
         let answer = agent.get("/ready").await;
-        (answer.status == 200 && answer.json()["degraded"] == json!([])).then_some(())
+        (ended && answer.status == 200 && answer.json()["degraded"] == json!([])).then_some(())
     })
     .await;
 }

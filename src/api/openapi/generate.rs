@@ -27,12 +27,18 @@ pub(super) struct Shape {
     example: Option<Value>,
     /// What one line of the body is.
     lines: Vec<Value>,
+    /// What the data of each type of server-sent event is.
+    events: Map<String, Value>,
 }
 
 impl Shape {
+    fn new(media: &'static str) -> Self {
+        Self { media, schema: Value::Null, example: None, lines: Vec::new(), events: Map::new() }
+    }
+
     /// A text.
     pub(super) fn text(media: &'static str, example: &str) -> Self {
-        Self { media, schema: json!({"type": "string"}), example: Some(json!(example)), lines: Vec::new() }
+        Self { schema: json!({"type": "string"}), example: Some(json!(example)), ..Self::new(media) }
     }
 
     /// A text of lines that are JSON of one of these schemas.
@@ -40,9 +46,14 @@ impl Shape {
         Self { lines, ..Self::text(media, example) }
     }
 
+    /// Server-sent events: their types, with the schema of what each has as its data.
+    pub(super) fn events(events: Map<String, Value>, example: &str) -> Self {
+        Self { events, ..Self::text("text/event-stream", example) }
+    }
+
     /// Any JSON object.
     pub(super) fn any_json() -> Self {
-        Self { media: "application/json", schema: json!({"type": "object"}), example: None, lines: Vec::new() }
+        Self { schema: json!({"type": "object"}), ..Self::new("application/json") }
     }
 }
 
@@ -62,7 +73,7 @@ impl Schemas {
 
     /// A JSON body of this type.
     pub(super) fn json<T: JsonSchema>(&mut self, example: Value) -> Shape {
-        Shape { media: "application/json", schema: self.of::<T>(), example: Some(example), lines: Vec::new() }
+        Shape { schema: self.of::<T>(), example: Some(example), ..Shape::new("application/json") }
     }
 }
 
@@ -172,6 +183,10 @@ fn operation_object(route: &Route, operation: Operation, schemas: &mut Schemas) 
                 if !shape.lines.is_empty() {
                     // OpenAPI 3.1 has no word for a body of lines.
                     body["x-lines"] = json!({"anyOf": shape.lines});
+                }
+                if !shape.events.is_empty() {
+                    // Nor for the data of events.
+                    body["x-events"] = json!(shape.events);
                 }
                 (shape.media.to_owned(), body)
             })

@@ -1,6 +1,6 @@
 //! Every route as the document tells of it. The match is exhaustive: a route that is not described does not compile.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::bodies::{CordonBody, ProvisionBody, PruneBody, UpdateBody};
 use super::generate::{Schemas, Shape};
@@ -9,11 +9,43 @@ use crate::api::handlers::Probe;
 use crate::api::handlers::operations::{ListView, View};
 use crate::api::logs::{JsonGap, JsonLine};
 use crate::api::router::Route;
+use crate::backend::Told;
 use crate::domain::{ErrorCode, OperationId, Subdomain};
 use crate::orchestrator::{
-    Cordoned, Done, ImageList, Planned, Provisioned, Pruned, SystemInfo, SystemStats, TenantList, TenantStats,
-    TenantStatus, TornDown,
+    Cordoned, Done, FeedData, ImageList, Planned, Provisioned, Pruned, SystemInfo, SystemStats, TenantList,
+    TenantStats, TenantStatus, TornDown,
 };
+
+/// The events of an operation, and of the feed, besides those of the streams themselves.
+const PROGRESS: [&str; 5] = ["message", "step", "pull", "waiting", "container"];
+const FEED: [&str; 10] = [
+    "tenant_created",
+    "tenant_kept",
+    "tenant_purged",
+    "tenant_state",
+    "service_state",
+    "service_health",
+    "address_changed",
+    "out_of_memory",
+    "restart_loop",
+    "operation_ended",
+];
+
+/// Each of these types of events has such data; others have their own.
+fn events<const N: usize>(names: &[&str], data: &Value, others: [(&str, Value); N]) -> Map<String, Value> {
+    let such = names.iter().map(|name| {
+        let this = json!({"allOf": [data, {"properties": {"event": {"const": name}}}]});
+        ((*name).to_owned(), this)
+    });
+    such.chain(others.map(|(name, data)| (name.to_owned(), data))).collect()
+}
+
+/// The data of an event about events that a client does not get.
+fn missed(more: Value) -> Value {
+    let mut properties = more;
+    properties["missed"] = json!({"type": "integer", "minimum": 0, "description": "How many, at most."});
+    json!({"type": "object", "required": ["missed"], "properties": properties})
+}
 
 /// One operation of the document.
 pub(super) struct Operation {
@@ -366,10 +398,16 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 "What happens to all tenants, in order. Without a good cursor the first event is resync: read the list.",
                 ok(
                     "Server-sent events; each id is a cursor.",
-                    Shape::text(
-                        "text/event-stream",
+                    Shape::events(
+                        events(&FEED, &schemas.of::<FeedData<'_>>(), [("resync", json!({
+                            "type": "object", "required": ["time", "event", "reason"],
+                            "properties": {
+                                "time": {"type": "string", "format": "date-time"}, "event": {"const": "resync"},
+                                "reason": {"enum": ["too_old", "unknown_cursor"]},
+                            },
+                        }))]),
                         "id: 0f8b1c7a9d2e-17\nevent: tenant_state\ndata: {\"time\":\"2026-11-21T08:00:01Z\",\"subdomain\":\"acme\",\
-                         \"from\":\"running\",\"to\":\"degraded\",\"generation\":1,\"reasons\":[\"service web: exited with code 1\"]}\n\n",
+                         \"event\":\"tenant_state\",\"from\":\"running\",\"to\":\"degraded\",\"generation\":1,\"reasons\":[\"service web: exited with code 1\"]}\n\n",
                     ),
                 ),
             )
@@ -583,9 +621,13 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
         Route::OperationEvents(_) => {
             let mut answers = vec![Answer {
                 status: 200,
-                about: "Events of type message, step, pull, container; gap when some are no longer held; end with the operation.",
-                shapes: vec![Shape::text(
-                    "text/event-stream",
+                about: "Events of type message, step, pull, waiting, container; gap when some are no longer held; end with the operation.",
+                shapes: vec![Shape::events(
+                    events(&PROGRESS, &schemas.of::<Told>(), [
+                        ("gap", missed(json!({}))),
+                        ("error", missed(json!({"error": {"type": "string"}, "code": schemas.of::<ErrorCode>()}))),
+                        ("end", schemas.of::<View<'_>>()),
+                    ]),
                     "id: 1\nevent: message\ndata: {\"at\":\"2026-11-21T08:00:00Z\",\"event\":\"message\",\"text\":\"planning\"}\n\n",
                 )],
             }];

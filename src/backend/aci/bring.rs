@@ -17,7 +17,7 @@ use super::states::{self, Provisioned};
 use super::{Core, observed};
 use crate::backend::converge::is_one_shot;
 use crate::backend::{BackendError, Deployment, FailureDetails, ObservedContainer, Run};
-use crate::domain::{DesiredState, Health, RegistryAuth, ServiceName};
+use crate::domain::{DesiredState, Health, RegistryAuth};
 
 /// How long the containers of a group are looked at after the first look that finds all of them up: a small part of the time
 /// that it took until then, within these.
@@ -145,6 +145,10 @@ impl Core {
                 found.ok_or_else(|| BackendError::Refused { message: "the group has gone".to_owned() })?
             };
             told = tell(&group, told, &run.progress);
+            let containers = observed(&group);
+            for container in containers.iter().filter(|container| !is_up(wanted, converted, container)) {
+                run.progress.waiting(container);
+            }
             if let Some(failure) = self.failure(site, wanted, converted, &group, run.deadline).await {
                 return Err(failure);
             }
@@ -153,8 +157,7 @@ impl Core {
                 let (name, why) = last.map_or_else(Default::default, |event| (event.name, event.message));
                 return Err(site.fault(ArmError::of_event(&name, &why), COMING_UP));
             }
-            let is_up =
-                states::provisioned(&group) == Provisioned::Done && all_up(wanted, converted, &observed(&group));
+            let is_up = states::provisioned(&group) == Provisioned::Done && all_up(wanted, converted, &containers);
             let pause = match probation {
                 Some((since, least)) if is_up => match least.checked_sub(since.elapsed()) {
                     None | Some(Duration::ZERO) => return Ok(()),
@@ -228,20 +231,21 @@ fn is_over(project: &crate::compose::Project, container: &ObservedContainer, may
 }
 
 fn all_up(wanted: &Deployment, converted: &Converted, containers: &[ObservedContainer]) -> bool {
-    let project = wanted.project.project();
-    let is_up = |service: &ServiceName| {
-        let Some(container) = containers.iter().find(|container| container.service == *service) else { return false };
-        let status = &container.status;
-        let may_end = is_one_shot(project, service) || converted.init.contains_key(service);
-        match status.state.as_str() {
-            "running" => {
-                !converted.init.contains_key(service) && matches!(status.health, Health::None | Health::Healthy)
-            }
-            "exited" => may_end && status.exit_code == Some(0),
-            _ => false,
-        }
-    };
-    converted.containers.keys().chain(converted.init.keys()).all(is_up)
+    let mut services = converted.containers.keys().chain(converted.init.keys());
+    services.all(|service| {
+        let container = containers.iter().find(|container| container.service == *service);
+        container.is_some_and(|container| is_up(wanted, converted, container))
+    })
+}
+
+fn is_up(wanted: &Deployment, converted: &Converted, container: &ObservedContainer) -> bool {
+    let ObservedContainer { service, status, .. } = container;
+    let is_init = converted.init.contains_key(service);
+    match status.state.as_str() {
+        "running" => !is_init && matches!(status.health, Health::None | Health::Healthy),
+        "exited" => (is_init || is_one_shot(wanted.project.project(), service)) && status.exit_code == Some(0),
+        _ => false,
+    }
 }
 
 /// At most 20 of the last lines and at most 4 KiB.

@@ -1,7 +1,6 @@
 //! Putting the committed generation back, and the shares of what was not committed.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -10,7 +9,7 @@ use super::models::ShareResource;
 use super::plan::{Way, is_stopped, way};
 use super::site::{self, Site};
 use super::{Core, PUT_BACK, names};
-use crate::backend::{BackendError, Deployment, Progress, Run, TenantRef, UndoNote};
+use crate::backend::{BackendError, Deployment, Run, TenantRef, UndoNote};
 use crate::domain::DesiredState;
 
 impl Core {
@@ -30,15 +29,7 @@ impl Core {
             return self.undo_shares(site, tenant, undo, deadline).await;
         };
         let live = self.group(tenant, deadline).await?;
-        let run = Run {
-            deadline,
-            progress: Progress::new(),
-            cancel: tokio_util::sync::CancellationToken::new(),
-            credentials: Arc::default(),
-            pull: false,
-            only: None,
-            pre_stop: std::collections::BTreeMap::new(),
-        };
+        let run = Run::until(deadline);
         let credentials = self.credentials_for(wanted, &run);
         let converted = self.convert(wanted, live.as_ref(), &credentials)?;
         let runs_as_it_should = wanted.desired == DesiredState::Running || live.as_ref().is_some_and(is_stopped);

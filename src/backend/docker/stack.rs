@@ -153,10 +153,9 @@ impl<'a> Stack<'a> {
 
     /// Looks at containers that were waited for; says why one is not well any more.
     async fn look_at(&self, slots: impl Iterator<Item = Slot<'_>>) -> Result<(), BackendError> {
-        let (engine, deadline) = (self.engine, self.run.deadline);
         let looks = slots.filter_map(|slot| Some((slot, self.id_of(slot)?))).map(|(slot, id)| async move {
             let goal = self.goal(slot, &id, Goal::Ready).again();
-            self.events().reach(engine, slot.service, &id, goal, deadline).await
+            self.events().reach(self.engine, slot.service, &id, goal, self.run).await
         });
         try_join_all(looks).await.map(drop)
     }
@@ -267,13 +266,13 @@ impl Hands for Stack<'_> {
     async fn reach(&self, slot: Slot<'_>, goal: Goal) -> Result<(), BackendError> {
         let Some(id) = self.id_of(slot) else { return Ok(()) };
         let goal = self.goal(slot, &id, goal);
-        self.events().reach(self.engine, slot.service, &id, goal, self.run.deadline).await
+        self.events().reach(self.engine, slot.service, &id, goal, self.run).await
     }
 
     async fn fall(&self, slot: Slot<'_>) -> BackendError {
         let Some(id) = self.id_of(slot) else { return std::future::pending().await };
         let goal = self.goal(slot, &id, Goal::Ready);
-        self.events().fall(self.engine, slot.service, &id, goal, self.run.deadline).await
+        self.events().fall(self.engine, slot.service, &id, goal, self.run).await
     }
 
     async fn last_look(&self, started: &[Slot<'_>]) -> Result<(), BackendError> {

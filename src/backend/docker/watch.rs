@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::engine::{Engine, EngineError};
-use super::{details, labels};
-use crate::backend::{BackendError, TenantRef};
-use crate::domain::{ContainerId, Health, ServiceName};
+use super::{details, labels, status};
+use crate::backend::{BackendError, Run, TenantRef};
+use crate::domain::{ContainerId, ContainerStatus, Health, ServiceName};
 
 /// How often a container is looked at when no event comes: events may be lost when the engine restarts.
 const POLL: Duration = Duration::from_secs(1);
@@ -81,6 +81,11 @@ impl Goal {
             }
             other => other,
         }
+    }
+
+    /// Whether all that such a container lacks is time.
+    fn is_probation_of(self, status: &ContainerStatus) -> bool {
+        matches!(self, Self::Ready { .. }) && status.health == Health::None && status.state == "running"
     }
 }
 
@@ -162,8 +167,9 @@ impl Watch {
         service: &ServiceName,
         id: &ContainerId,
         goal: Goal,
-        deadline: Instant,
+        run: &Run,
     ) -> Result<(), BackendError> {
+        let deadline = run.deadline;
         // Subscribed before the first look, so that no change between look and wait is missed.
         let mut events = self.events.subscribe();
         let mut unreachable_since: Option<Instant> = None;
@@ -186,7 +192,13 @@ impl Watch {
                     unreachable_since = None;
                     match judge(&container, goal) {
                         Verdict::Reached => return Ok(()),
-                        Verdict::Wait(pause) => pause,
+                        Verdict::Wait(pause) => {
+                            let seen = status::inspected(&container);
+                            if let Some(seen) = seen.filter(|seen| !goal.is_probation_of(&seen.status)) {
+                                run.progress.waiting(&seen);
+                            }
+                            pause
+                        }
                         Verdict::Unhealthy => {
                             let details = Box::new(details::of(engine, id, &container).await);
                             return Err(BackendError::ServiceUnhealthy { service: service.clone(), details });
@@ -238,12 +250,12 @@ impl Watch {
         service: &ServiceName,
         id: &ContainerId,
         goal: Goal,
-        deadline: Instant,
+        run: &Run,
     ) -> BackendError {
         let mut events = self.events.subscribe();
         loop {
             until_event(&mut events, id, |what| what == What::Fell).await;
-            if let Err(error) = self.reach(engine, service, id, goal.again(), deadline).await {
+            if let Err(error) = self.reach(engine, service, id, goal.again(), run).await {
                 return error;
             }
         }
@@ -424,14 +436,14 @@ mod tests {
         let (events, _) = broadcast::channel(16);
         let reader = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
         let watch = Watch { events, fallen: Arc::default(), _reader: reader };
-        let (service, deadline) = (ServiceName::parse("web").unwrap(), Instant::now() + Duration::from_mins(10));
+        let (service, run) = (ServiceName::parse("web").unwrap(), Run::until(Instant::now() + Duration::from_mins(10)));
         let [well, fell] = ["a", "b"].map(|digit| ContainerId::parse(&digit.repeat(64)).unwrap());
         watch.fallen().insert(fell.as_str().to_owned());
         let ready = |is_checked| {
             let started = Started { at: Instant::now(), took: Duration::ZERO, at_once: 1 };
             Goal::Ready { may_end: false, probation: Probation::of(Some(started)), is_checked }
         };
-        let reach = async |id, goal| watch.reach(&engine, &service, id, goal, deadline).await.is_ok();
+        let reach = async |id, goal| watch.reach(&engine, &service, id, goal, &run).await.is_ok();
         assert!(reach(&well, ready(false)).await, "its events say nothing");
         assert!(!reach(&well, ready(true)).await);
         assert!(!reach(&fell, ready(false)).await);

@@ -360,6 +360,9 @@ impl Hands for Stack<'_> {
         };
         let mut changed = self.backend.engine.shared.subscribe_changed();
         while self.judge(slot, goal, false)? != Verdict::Met {
+            if let Some(seen) = self.look(slot, Container::observed)? {
+                self.run.progress.waiting(&seen);
+            }
             if timeout_at(self.run.deadline, changed.changed()).await.is_err() {
                 let what = match goal {
                     converge::Goal::Started => "to start",
