@@ -189,13 +189,42 @@ async fn an_accepted_operation_survives_the_death_of_the_agent() {
     agent.post("/v1/tenants/provision", &body(&web(1))).await.expect(201);
     let id = accept(&agent, "/v1/tenants/provision", &body(&waits())).await;
     let mut lines = agent.stream(&format!("/v1/operations/{id}/events"), &[]).await;
-    while event(&mut lines).await.expect("it goes on").1 != "step" {}
+    let seen = loop {
+        let (number, name, _) = event(&mut lines).await.expect("it goes on");
+        if name == "step" {
+            break number.expect("a number").to_string();
+        }
+    };
     agent.kill();
     agent.start_again().await;
+    let mut feed = agent.stream("/v1/events", &[]).await;
     let operation = ended(&agent, &id).await;
     assert_eq!((&operation["state"], &operation["outcome"]), (&json!("interrupted"), &json!("undone")), "{operation}");
-    assert_eq!(events(&agent, &id, &[]).await.last().expect("an end").2, operation);
+    // What the first run told is gone, and said to be; the numbers of the second are greater.
+    for headers in [&[][..], &[("last-event-id", &*seen)]] {
+        let told = events(&agent, &id, headers).await;
+        assert_eq!((&*told[0].1, &told[0].2), ("gap", &json!({ "missed": null })), "{told:?}");
+        assert!(told[1..].iter().all(|(number, ..)| number.is_some_and(|number| number > 1 << 40)), "{told:?}");
+        assert_eq!(told.last().expect("an end").2, operation);
+    }
+    // And the feed tells of its end.
+    loop {
+        let Event { name, data, .. } = sse::next(&mut feed, LIMIT).await.expect("it goes on");
+        if name == "operation_ended" {
+            assert_eq!((&data["operation"], &data["outcome"]), (&json!(id), &json!("undone")), "{data}");
+            break;
+        }
+    }
     assert_eq!(agent.get("/v1/tenants/status/acme").await.expect(200)["generation"], 1);
+    // Of one that ended in an earlier run there is its end only, and the number of what is not kept any more.
+    let id = accept(&agent, "/v1/tenants/provision", &body(&web(2))).await;
+    let all = events(&agent, &id, &[]).await;
+    agent.kill();
+    agent.start_again().await;
+    let told = events(&agent, &id, &[("last-event-id", "1")]).await;
+    let end = all.last().expect("an end").clone();
+    let missed = end.0.expect("a number") - 2;
+    assert_eq!(told, [(None, "gap".to_owned(), json!({ "missed": missed })), end]);
 }
 
 #[tokio::test]

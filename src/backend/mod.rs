@@ -39,7 +39,7 @@ pub use listed::Listed;
 pub use logs::{GapReason, LogEvent, LogGap, LogLine, LogOrigin, LogQuery, LogStream, LogStreamKind, Tail};
 pub use owned::{Owned, OwnedKind};
 pub use plan::{Action, Adoption, After, Plan, PlannedObject, Step, Task, UndoNote, Until, Work};
-pub use progress::{News, Progress, ProgressEvent, StepState, Told};
+pub use progress::{News, Progress, ProgressEvent, StepState, TAKEN_UP, Told};
 pub use sightings::{Ended, Sighting, Sightings};
 pub use stray::Stray;
 pub use usage::{ContainerUsage, Holdings, Used, VolumeSize};

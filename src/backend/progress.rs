@@ -15,6 +15,9 @@ use crate::domain::{Counters, Health};
 /// How many events are kept. Those of a pull replace each other, and those of a wait, so a stack of 50 services fits.
 const KEPT: usize = 512;
 
+/// Events of what an earlier run of the agent began have greater numbers than this, which is a time in 2004 in milliseconds.
+pub const TAKEN_UP: u64 = 1 << 40;
+
 /// How much of what a healthcheck says is told while it is waited for, in bytes.
 const HEALTH_OUTPUT: usize = 1024;
 
@@ -133,6 +136,8 @@ pub struct Progress {
     log: Arc<Mutex<Log>>,
     /// The number of the last event.
     last: watch::Sender<u64>,
+    /// The number before that of its first event.
+    begin: u64,
 }
 
 struct Log {
@@ -146,13 +151,23 @@ struct Log {
 impl Progress {
     /// Progress nobody has reported on yet.
     pub fn new() -> Self {
+        Self::from(0)
+    }
+
+    /// The progress of what an earlier run of the agent began. Its events are numbered from the time in milliseconds, behind
+    /// any number that a run before this one can have given.
+    pub fn taken_up() -> Self {
+        Self::from(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0))
+    }
+
+    fn from(begin: u64) -> Self {
         let log = Log {
             step: String::from("starting"),
             events: VecDeque::new(),
             counters: Counters::default(),
             images: Vec::new(),
         };
-        Self { log: Arc::new(Mutex::new(log)), last: watch::Sender::new(0) }
+        Self { log: Arc::new(Mutex::new(log)), last: watch::Sender::new(begin), begin }
     }
 
     /// Reports the current step.
@@ -238,7 +253,13 @@ impl Progress {
         self.log().counters
     }
 
-    /// The number of the last event; zero when there was none.
+    /// The number before that of its first event: what has a number up to this was told by an earlier run of the agent, if
+    /// by anybody.
+    pub fn begin(&self) -> u64 {
+        self.begin
+    }
+
+    /// The number of the last event; that before the first when there was none.
     pub fn last(&self) -> u64 {
         *self.last.borrow()
     }

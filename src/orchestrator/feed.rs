@@ -56,7 +56,8 @@ pub(super) enum Happening {
     /// A container ends again and again.
     #[serde(rename = "restart_loop")]
     RestartLoop { service: ServiceName, container: ContainerName, last_exits: Vec<Exit> },
-    /// An operation has ended; without an error code it has succeeded.
+    /// An operation has ended: `succeeded`, `failed`, or what became of it when the agent had ended before it: `finished`,
+    /// `undone`, `unknown`.
     #[serde(rename = "operation_ended")]
     OperationEnded {
         operation: OperationId,

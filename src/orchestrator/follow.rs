@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::ledger::Found;
 use super::{Error, Orchestrator};
-use crate::backend::{Progress, Told};
+use crate::backend::{Progress, TAKEN_UP, Told};
 use crate::domain::{OperationId, OperationRecord};
 
 /// How many events a follower takes at a time.
@@ -19,10 +19,10 @@ const BATCH: usize = 64;
 pub enum Followed {
     /// An event.
     Told(Told),
-    /// So many events, which came before the ones that follow, are not kept any more.
+    /// Events that came before the ones that follow are not kept any more.
     Gap {
-        /// How many, at most.
-        missed: u64,
+        /// How many, at most; none if nobody knows.
+        missed: Option<u64>,
     },
     /// The follower took too long, and so many events are gone: nothing follows on this stream.
     TooSlow {
@@ -45,6 +45,8 @@ struct Follower {
     /// The number of the last event that was taken.
     seen: u64,
     taken: VecDeque<Told>,
+    /// The gap before the first event.
+    gap: Option<Followed>,
     first: bool,
     over: bool,
 }
@@ -54,6 +56,9 @@ impl Follower {
         loop {
             if self.over {
                 return None;
+            }
+            if let Some(gap) = self.gap.take() {
+                return Some(gap);
             }
             if let Some(told) = self.taken.pop_front() {
                 return Some(Followed::Told(told));
@@ -66,7 +71,7 @@ impl Follower {
             if news.missed > 0 {
                 self.seen += news.missed;
                 if first {
-                    return Some(Followed::Gap { missed: news.missed });
+                    return Some(Followed::Gap { missed: Some(news.missed) });
                 }
                 self.over = true;
                 return Some(Followed::TooSlow { missed: news.missed });
@@ -90,6 +95,22 @@ impl Follower {
     }
 }
 
+/// Where a follower begins that has seen the event of this number, and the gap that it is told of first. `last` is the
+/// number of the last event of an operation that has ended.
+fn begin(after: u64, progress: Option<&Progress>, last: Option<u64>) -> (u64, Option<Followed>) {
+    match (progress, last) {
+        // Told by an earlier run of the agent, which left no count of them; or a number that nobody has given.
+        (Some(progress), _) if after < progress.begin() || after > progress.last() => {
+            (progress.begin(), Some(Followed::Gap { missed: None }))
+        }
+        (None, Some(last)) if after != last => {
+            let missed = last.checked_sub(after).filter(|_| last < TAKEN_UP);
+            (last, Some(Followed::Gap { missed }))
+        }
+        _ => (after, None),
+    }
+}
+
 impl Orchestrator {
     /// The events of an operation after the one with this number, to its end. None when the follower has seen the end.
     pub async fn follow(
@@ -99,21 +120,25 @@ impl Orchestrator {
     ) -> Result<Option<impl Stream<Item = Followed> + Send + use<>>, Error> {
         let found = self.inner.operations.ledger.find(id).ok_or(Error::NoSuchOperation)?;
         let (progress, ended) = match found {
-            Found::Running(running) => (running.progress.clone(), running.follow_end()),
+            Found::Running(running) => (Some(running.progress.clone()), running.follow_end()),
             Found::Ended { progress, .. } => {
                 let record = self.operation(id).await?;
-                if after.is_some_and(|after| after > record.events) {
+                if after == Some(record.events + 1) {
                     return Ok(None);
                 }
-                (progress.unwrap_or_default(), watch::channel(Some(Arc::new(record))).1)
+                (progress, watch::channel(Some(Arc::new(record))).1)
             }
         };
+        let last = ended.borrow().as_ref().map(|record| record.events);
+        let (seen, gap) = begin(after.unwrap_or(0), progress.as_ref(), last);
+        let progress = progress.unwrap_or_default();
         let follower = Follower {
             more: progress.subscribe(),
             progress,
             ended,
-            seen: after.unwrap_or(0),
+            seen,
             taken: VecDeque::new(),
+            gap,
             first: true,
             over: false,
         };

@@ -76,6 +76,7 @@ impl Orchestrator {
             let ended = Arc::new(ended);
             let bytes = self.write_record(&ended, Durability::Synced).await;
             ledger.close(&left, &ended, bytes);
+            self.interrupted_operation_ended(&ended);
         }
     }
 
@@ -117,11 +118,14 @@ impl Orchestrator {
                 body: serde_json::to_value(&answer).unwrap_or_default(),
             });
         }
-        tracing::info!(operation = %id, tenant = %ended.operation.subdomain, ?kind, ?outcome, "an open operation has ended");
         let ended = Arc::new(ended);
         let bytes = self.write_record(&ended, Durability::Synced).await;
         match left {
-            Some(left) => ledger.close(&left, &ended, bytes),
+            Some(left) => {
+                ledger.close(&left, &ended, bytes);
+                self.interrupted_operation_ended(&ended);
+            }
+            // Its end has been told, with its failure.
             None => ledger.amend(&ended, bytes),
         }
     }

@@ -70,7 +70,7 @@ impl Running {
 
     /// One that an earlier run of the agent has left, and that is being recovered.
     pub(super) fn left_behind(head: Operation, origin: Origin) -> Self {
-        let left = Self::new(head, origin);
+        let left = Self { progress: Progress::taken_up(), ..Self::new(head, origin) };
         left.close_to_cancel("it is being recovered after a restart of the agent").ok();
         left.progress.report("waiting to be recovered after a restart of the agent");
         left

@@ -18,8 +18,8 @@ use super::ledger::{Claim, Found, Repeat};
 use super::operations::{Op, Origin, Running};
 use super::{Answered, Ask, Error, Mutation, Orchestrator, Submitted};
 use crate::domain::{
-    ErrorCode, Failure, Generation, OperationId, OperationKind, OperationRecord, OperationResult, OperationState,
-    Outcome, RepeatKey, Subdomain,
+    ErrorCode, Failure, Generation, Operation, OperationId, OperationKind, OperationRecord, OperationResult,
+    OperationState, Outcome, RepeatKey, Subdomain,
 };
 use crate::tenant_fs::Durability;
 
@@ -310,12 +310,10 @@ impl Orchestrator {
     fn operation_ended(&self, record: &OperationRecord, took: Duration) {
         let code = record.error.as_ref().map(|failure| failure.code);
         let outcome = if code.is_none() { "succeeded" } else { "failed" };
-        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let (id, kind) = (record.operation.id, record.operation.kind);
-        let ended = Happening::OperationEnded { operation: id, kind, outcome, code, duration_ms: took_ms };
-        self.inner.feed.publish(&record.operation.subdomain, &ended);
+        self.tell_of_end(record, outcome, took);
         self.inner.metrics.operation_ended(record.operation.kind, code, took);
         self.inner.stats.changed();
+        let (id, kind) = (record.operation.id, record.operation.kind);
         let (tenant, duration_ms) = (&record.operation.subdomain, took.as_millis());
         match &record.error {
             None => tracing::info!(operation = %id, %tenant, ?kind, duration_ms, "operation succeeded"),
@@ -323,6 +321,32 @@ impl Orchestrator {
                 tracing::warn!(operation = %id, %tenant, ?kind, duration_ms, error = error.message, "operation failed");
             }
         }
+    }
+
+    /// The same of one that an earlier run of the agent began.
+    pub(super) fn interrupted_operation_ended(&self, record: &OperationRecord) {
+        let Operation { id, kind, subdomain: tenant, started_at, .. } = &record.operation;
+        let outcome = match record.outcome {
+            Some(Outcome::Finished) => "finished",
+            Some(Outcome::Undone) => "undone",
+            Some(Outcome::Unknown) | None => "unknown",
+        };
+        let took = record.ended_at.map(|ended| ended.duration_since(*started_at));
+        self.tell_of_end(record, outcome, took.and_then(|took| took.try_into().ok()).unwrap_or_default());
+        self.inner.metrics.operation_interrupted(*kind);
+        self.inner.stats.changed();
+        tracing::info!(operation = %id, %tenant, ?kind, outcome, "an interrupted operation has ended");
+    }
+
+    fn tell_of_end(&self, record: &OperationRecord, outcome: &'static str, took: Duration) {
+        let ended = Happening::OperationEnded {
+            operation: record.operation.id,
+            kind: record.operation.kind,
+            outcome,
+            code: record.error.as_ref().map(|failure| failure.code),
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.inner.feed.publish(&record.operation.subdomain, &ended);
     }
 
     /// Writes a record, and says how large it is. A failure is logged: what stands is said elsewhere.

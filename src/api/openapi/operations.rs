@@ -43,7 +43,9 @@ fn events<const N: usize>(names: &[&str], data: &Value, others: [(&str, Value); 
 /// The data of an event about events that a client does not get.
 fn missed(more: Value) -> Value {
     let mut properties = more;
-    properties["missed"] = json!({"type": "integer", "minimum": 0, "description": "How many, at most."});
+    properties["missed"] = json!({
+        "type": ["integer", "null"], "minimum": 0, "description": "How many, at most; null if nobody knows.",
+    });
     json!({"type": "object", "required": ["missed"], "properties": properties})
 }
 

@@ -122,7 +122,14 @@ impl DockerBackend {
         self
     }
 
+    /// Asked before the first list or look of whatever somebody waits for: an engine that is frozen takes the connection and
+    /// says nothing, and a list has the patience that a busy engine needs.
+    async fn answers(&self) -> Result<(), BackendError> {
+        self.engine.ping().await.map_err(|error| error.into_backend("asking whether it answers"))
+    }
+
     async fn containers(&self, tenant: &TenantRef) -> Result<Vec<Container>, BackendError> {
+        self.answers().await?;
         let listed = observe::containers(&self.engine, &labels::filter(tenant)).await;
         listed.map_err(|error| error.into_backend("listing containers"))
     }
@@ -268,6 +275,7 @@ impl Backend for DockerBackend {
         purge: bool,
         run: &Run,
     ) -> Result<Removed, BackendError> {
+        self.answers().await?;
         settle::remove(&self.engine, tenant, deployment, purge, run).await
     }
 
@@ -326,6 +334,7 @@ impl Backend for DockerBackend {
     }
 
     async fn owned(&self, pulled: &BTreeSet<String>) -> Result<Vec<Owned>, BackendError> {
+        self.answers().await?;
         let found = leftovers::find(&self.engine, &self.agent, pulled).await;
         found.map_err(|error| error.into_backend("listing what the agent has made"))
     }
@@ -344,6 +353,7 @@ impl Backend for DockerBackend {
     }
 
     async fn listed(&self, tenant: &TenantRef) -> Result<Vec<Listed>, BackendError> {
+        self.answers().await?;
         listing::tenant(&self.engine, tenant).await.map_err(|error| error.into_backend("listing containers"))
     }
 
@@ -356,14 +366,17 @@ impl Backend for DockerBackend {
     }
 
     async fn images(&self, tenant: &TenantRef) -> Result<Vec<ImageInfo>, BackendError> {
+        self.answers().await?;
         status::images(&self.engine, tenant).await.map_err(|error| error.into_backend("reading images"))
     }
 
     async fn logs(&self, tenant: &TenantRef, query: &LogQuery) -> Result<LogStream, BackendError> {
+        self.answers().await?;
         logs::stream(&self.engine, tenant, query).await
     }
 
     async fn usage(&self, tenant: Option<&TenantRef>) -> Result<Vec<ContainerUsage>, BackendError> {
+        self.answers().await?;
         let filter = tenant.map_or_else(|| labels::filter_agent(&self.agent), labels::filter);
         let measured = usage::containers(&self.engine, &self.measuring, &filter).await;
         measured.map_err(|error| error.into_backend("reading usage"))

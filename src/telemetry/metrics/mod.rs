@@ -92,7 +92,7 @@ impl Default for Metrics {
             log_streams: all.add("q8_agent_log_streams", "Log streams that are being served", Gauge::default()),
             operations: all.add(
                 "q8_agent_operations",
-                "Operations that have ended, by kind and outcome (ok, or the error code)",
+                "Operations that have ended, by kind and outcome (ok, interrupted, or the error code)",
                 Series::default(),
             ),
             operation_time: all.add(
@@ -224,6 +224,11 @@ impl Metrics {
         self.operations.get_or_create(&[kind(), ("outcome", outcome)]).inc();
         let outcome = if code.is_none() { "ok" } else { "failed" };
         self.operation_time.get_or_create(&[kind(), ("outcome", outcome.to_owned())]).observe(took.as_secs_f64());
+    }
+
+    /// An operation that an earlier run of the agent began has been recovered.
+    pub fn operation_interrupted(&self, kind: OperationKind) {
+        self.operations.get_or_create(&[("kind", word(&kind)), ("outcome", "interrupted".to_owned())]).inc();
     }
 
     /// One step of an operation has ended, in whatever way. `step` is a word of the source.
