@@ -228,6 +228,32 @@ async fn an_accepted_operation_survives_the_death_of_the_agent() {
 }
 
 #[tokio::test]
+async fn a_first_provision_tells_what_it_waits_for() {
+    let agent = Options::memory().start().await;
+    let two = waits()
+        .replace("services: {", "services: {late: {image: 'x:1', depends_on: {web: {condition: service_healthy}}}, ");
+    let id = accept(&agent, "/v1/tenants/provision", &body(&two)).await;
+    let mut lines = agent.stream(&format!("/v1/operations/{id}/events"), &[]).await;
+    while event(&mut lines).await.expect("it goes on").1 != "waiting" {}
+    let operation = agent.get(&format!("/v1/operations/{id}")).await.expect(200);
+    assert_eq!(operation["step"], "waiting for web to become healthy");
+    let status = agent.get("/v1/tenants/status/acme").await.expect(200);
+    let service = |name: &str| {
+        let services = status["services"].as_array().expect("a list");
+        services.iter().find(|service| service["name"] == name).unwrap_or_else(|| panic!("{status}"))
+    };
+    assert_eq!((&status["state"], &status["generation"]), (&json!("provisioning"), &json!(0)), "{status}");
+    assert_eq!((&service("web")["state"], &service("web")["health"]), (&json!("starting"), &json!("starting")));
+    assert_eq!(service("late")["waits_for"], json!([{ "service": "web", "condition": "service_healthy" }]));
+    for path in ["/v1/tenants/logs/acme?tail=1", "/v1/tenants/images/acme"] {
+        assert_eq!(agent.request(Method::GET, path, &[], "").await.status, 200, "{path}");
+    }
+    post(&agent, &format!("/v1/operations/{id}/cancel"), &[], &Value::Null).await.expect(202);
+    ended(&agent, &id).await;
+    agent.get("/v1/tenants/status/acme").await.refused(404, "NOT_FOUND");
+}
+
+#[tokio::test]
 async fn a_plan_is_expected_or_refused() {
     let agent = Options::memory().start().await;
     let plan = agent.post("/v1/tenants/plan", &body(&web(1))).await.expect(200);

@@ -362,6 +362,7 @@ impl Orchestrator {
                 // From now on there is such a tenant, whatever becomes of it.
                 self.on_record(record);
             }
+            self.is_coming(record, &loaded);
             self.timed("place_files", self.place_files(deployment)).await?;
             let settled = self.timed("apply", backend.apply(deployment, images, plan, &wanted.run)).await?;
             op.running().close_to_cancel("it is being committed").map(|()| settled)

@@ -88,7 +88,8 @@ impl Standing {
 pub(super) struct Entry {
     /// Without what its status does not need.
     pub(super) record: Record,
-    /// Of the record's generation; none until somebody has read it.
+    /// Of the record's generation; none until somebody has read it. Of a tenant that is not up on record: of what is being
+    /// brought up.
     pub(super) shape: Option<Arc<Shape>>,
     containers: BTreeMap<ContainerId, Held>,
     gone: Vec<(ContainerId, Instant)>,
@@ -190,6 +191,11 @@ impl Entry {
             told: None,
             is_stray: false,
         }
+    }
+
+    /// Whether it has services: it is up on record, or on its way there for the first time.
+    pub(super) fn is_live(&self) -> bool {
+        self.record.is_live() || self.shape.is_some()
     }
 
     /// Takes over a newer record; says what has become of the tenant.
@@ -296,7 +302,7 @@ impl Entry {
     /// None while its specification has not been read.
     pub(super) fn view(&self, operation: Option<OperationKind>) -> Option<View> {
         let operating = operation.is_some_and(is_bringing_up);
-        let services = match (self.record.is_live(), &self.shape) {
+        let services = match (self.is_live(), &self.shape) {
             (false, _) => Vec::new(),
             (true, None) => return None,
             (true, Some(shape)) => summary::services(shape, self.record.desired, self.observed(), operating),
@@ -316,7 +322,12 @@ impl Entry {
     /// Tells the feed what is otherwise than it was told. The first time there is nothing to compare with.
     pub(super) fn tell(&mut self, operation: Option<OperationKind>, mut publish: impl FnMut(&Happening)) {
         self.written = None;
-        let Some(view) = self.view(operation) else { return };
+        let Some(mut view) = self.view(operation) else { return };
+        if !self.record.is_live() {
+            // Whoever follows has not been told of the tenant yet.
+            view.services.clear();
+            view.reasons.clear();
+        }
         let now = Instant::now();
         for held in self.containers.values_mut() {
             if held.deaths.has_begun_to_loop(now) {
@@ -400,7 +411,7 @@ impl Entry {
             reasons: vec!["its specification cannot be read".to_owned()],
         });
         let record = &self.record;
-        let own = self.containers.values().filter(|held| held.container.owner == record.id && record.is_live());
+        let own = self.containers.values().filter(|held| held.container.owner == record.id && self.is_live());
         let mut endpoints: Vec<_> = own.flat_map(|held| held.container.endpoints.iter().cloned()).collect();
         endpoints.sort_by(|a, b| {
             (&a.service, a.port, a.host_port, &a.host).cmp(&(&b.service, b.port, b.host_port, &b.host))

@@ -176,13 +176,14 @@ impl Orchestrator {
         &self,
         tenant: &Subdomain,
     ) -> Result<(BackendName, TenantRef, Option<Record>), Error> {
-        match self.live_record(tenant).await {
-            Ok(record) => Ok((record.backend, self.tenant_ref(&record), Some(record))),
-            Err(Error::NoSuchTenant(name)) => match self.stray(tenant, true, false).await? {
+        let is_coming = || self.inner.mirror.tenants.get(tenant).is_some_and(|entry| entry.is_live());
+        let there = self.record(tenant).await?.filter(|record| record.is_live() || is_coming());
+        match there {
+            Some(record) => Ok((record.backend, self.tenant_ref(&record), Some(record).filter(Record::is_live))),
+            None => match self.stray(tenant, true, false).await? {
                 Some(found) => Ok((found.backend, self.stray_ref(tenant, &found.stray), None)),
-                None => Err(Error::NoSuchTenant(name)),
+                None => Err(Error::NoSuchTenant(tenant.clone())),
             },
-            Err(error) => Err(error),
         }
     }
 }

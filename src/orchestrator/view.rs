@@ -56,12 +56,12 @@ impl Orchestrator {
         for mut entry in self.inner.mirror.tenants.iter_mut() {
             let operation = self.inner.operations.current(entry.key());
             let tenant = entry.key().clone();
-            if entry.record.is_live() && self.is_out_of_sight(&entry) {
+            if entry.is_live() && self.is_out_of_sight(&entry) {
                 let line = entry.stale_line(operation);
                 lines.extend(line.map(|line| (tenant, line.clone(), mirror::tag([&line[..]]))));
                 continue;
             }
-            if entry.record.is_live() {
+            if entry.is_live() {
                 oldest = oldest.min(self.inner.mirror.as_of(&entry).unwrap_or(oldest));
             }
             lines.extend(entry.written(operation).map(|written| (tenant, written.line.clone(), written.tag)));
@@ -105,7 +105,7 @@ impl Orchestrator {
         let unheld = known.map_err(|_| BackendError::Unavailable)??;
         let operation = self.inner.operations.current(tenant);
         let write = |entry: &mut Entry| {
-            let age = self.inner.mirror.as_of(entry).filter(|_| entry.record.is_live()).map_or(0, millis_since);
+            let age = self.inner.mirror.as_of(entry).filter(|_| entry.is_live()).map_or(0, millis_since);
             let written = entry.written(operation)?;
             Some(Text::new(&written.head, age, &written.tail, written.tag))
         };
@@ -122,7 +122,7 @@ impl Orchestrator {
     pub fn status_at_once(&self, tenant: &Subdomain) -> Option<Text> {
         let (written, as_of) = {
             let entry = self.inner.mirror.tenants.get(tenant)?;
-            let as_of = self.inner.mirror.as_of(&entry).filter(|_| entry.record.is_live())?;
+            let as_of = self.inner.mirror.as_of(&entry).filter(|_| entry.is_live())?;
             (entry.last_written()?, Some(as_of).filter(|as_of| self.inner.mirror.is_fresh(&entry, *as_of))?)
         };
         let known = self.inner.operations.current(tenant).is_none();
@@ -181,7 +181,7 @@ impl Orchestrator {
 
     /// None when the entry is fit to be told; else its record.
     fn is_known(&self, entry: &Entry, fresh: bool) -> Option<Record> {
-        let needs_truth = entry.record.is_live();
+        let needs_truth = entry.is_live();
         let mirror = &self.inner.mirror;
         let is_fresh = || mirror.as_of(entry).is_some_and(|as_of| mirror.is_fresh(entry, as_of));
         let known = !needs_truth || (!fresh && entry.shape.is_some() && is_fresh());
@@ -234,7 +234,7 @@ impl Orchestrator {
     /// The log lines of a tenant.
     pub async fn logs(&self, tenant: &Subdomain, query: &LogQuery) -> Result<LogStream, Error> {
         let (backend, reference, record) = self.whereabouts(tenant).await?;
-        // Which services there are nobody knows of one whose record is lost.
+        // Which services there are nobody knows of one whose record is lost, and is not settled before the first commit.
         if let Some(record) = record {
             let loaded = self.committed(&record).await?;
             if let Some(unknown) = query.services.iter().find(|name| loaded.deployment.service(name).is_none()) {

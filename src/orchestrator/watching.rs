@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::feed::Happening;
+use super::load::Loaded;
 use super::mirror::{Entry, Standing};
 use super::operations::Op;
 use super::summary::Shape;
@@ -159,6 +160,15 @@ impl Orchestrator {
             entry.shape = Some(Arc::new(Shape::of(project, &loaded.warnings)));
         }
         self.tell(&mut entry);
+    }
+
+    /// A tenant that is not up on record is being brought up: its status tells of what comes.
+    pub(super) fn is_coming(&self, record: &Record, loaded: &Loaded) {
+        if record.is_live() {
+            return;
+        }
+        let shape = Arc::new(Shape::of(loaded.deployment.project.project(), &loaded.warnings));
+        self.with(&record.subdomain, |entry| entry.shape = Some(shape));
     }
 
     /// A tenant as it is found when the agent starts: no news.
