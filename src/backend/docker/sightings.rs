@@ -41,6 +41,8 @@ const CHECK: Duration = Duration::from_secs(60);
 const FIRST_CHECK: Duration = Duration::from_secs(1);
 /// A whole picture takes no longer.
 const BEGINNING: Duration = Duration::from_secs(30);
+/// How often a container that is not healthy is looked at, because what its checks say changes without an event.
+const CHECKS: Duration = Duration::from_secs(5);
 /// Pause before a container that could not be looked at is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -74,7 +76,7 @@ pub(super) async fn watch(engine: &Arc<Engine>, agent: &AgentId) -> Result<Sight
         events,
         ready: VecDeque::new(),
         known: containers.iter().map(|container| (container.status.id.clone(), Known::of(container))).collect(),
-        due: HashMap::new(),
+        due: containers.iter().filter_map(|seen| Some((seen.status.id.clone(), Due::of_checks(seen)?))).collect(),
         busy: HashMap::new(),
         looks: FuturesUnordered::new(),
         killed: HashSet::new(),
@@ -128,6 +130,16 @@ struct Due {
     since: Instant,
     /// When it is to be looked at.
     at: Instant,
+}
+
+impl Due {
+    /// For the next of its healthchecks, if it is not healthy.
+    fn of_checks(container: &ObservedContainer) -> Option<Self> {
+        let at = Instant::now() + CHECKS;
+        // Until then nothing is known to have changed.
+        let due = Self { tenant: container.tenant.clone(), since: at, at };
+        matches!(container.status.health, Health::Starting | Health::Unhealthy).then_some(due)
+    }
 }
 
 struct Watching {
@@ -248,6 +260,7 @@ impl Watching {
         let at = paced.max(now + after);
         let due = self.due.entry(container).or_insert(Due { tenant, since: now, at });
         due.at = due.at.min(at);
+        due.since = due.since.min(now);
     }
 
     fn begin_looks(&mut self) {
@@ -274,6 +287,9 @@ impl Watching {
         let (tenant, since) = self.busy.remove(&id)?;
         match found {
             Ok(Some(container)) => {
+                if let Some(due) = Due::of_checks(&container) {
+                    self.due.entry(id.clone()).or_insert(due);
+                }
                 self.known.insert(id, Known::of(&container));
                 self.ready.push_back(Sighting::Changed { container: Box::new(container), as_of });
             }
