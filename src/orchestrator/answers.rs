@@ -141,6 +141,9 @@ pub struct TenantLine {
     pub operation: Option<Operation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
+    /// Why it is not as it should be, as its status has them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
     /// Its backend, which is not the default one, does not answer: its state is the last that was known. The list's age is
     /// not about it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

@@ -210,6 +210,9 @@ impl Orchestrator {
         let live = record.is_live();
         let mut warnings = loaded.warnings.clone();
         warnings.extend(plan.warnings.iter().cloned());
+        if self.mend(op, &record, &wanted, &images).await? {
+            warnings.push("the stored specification could not be read and has been written anew".to_owned());
+        }
         let same = self.is_same(&record, &wanted, &loaded, &plan);
         let (generation, changed, snapshot) = if same {
             let snapshot = Snapshot { as_of: planned_at, containers: plan.standing };
@@ -283,6 +286,30 @@ impl Orchestrator {
             && record.fingerprint == self.fingerprint(&wanted.spec)
     }
 
+    /// Stores the committed generation again if it cannot be read any more and the same is asked for: the fingerprint says
+    /// that it is the same, so nothing that runs has to change, and an undo has something to go back to. Says whether it did.
+    async fn mend(&self, op: &Op, record: &Record, wanted: &Wanted, images: &ResolvedImages) -> Result<bool, Error> {
+        let is_repeat = wanted.kind == OperationKind::Provision
+            && record.is_live()
+            && record.fingerprint == self.fingerprint(&wanted.spec);
+        if !is_repeat {
+            return Ok(false);
+        }
+        let (tenant, generation) = (record.subdomain.clone(), record.generation);
+        match self.disk(move |fs| fs.generation(&tenant, generation)).await {
+            Ok(_) => return Ok(false),
+            Err(Error::Fs(error)) if error.is_damage() => {
+                tracing::warn!(tenant = %record.subdomain, %error, "the specification is stored again");
+            }
+            Err(error) => return Err(error),
+        }
+        self.before_effects(op).await?;
+        let tenant = record.subdomain.clone();
+        let stored = stored_generation(wanted, images);
+        self.disk(move |fs| fs.stage(&tenant, generation, &stored)).await?;
+        Ok(true)
+    }
+
     /// The answer for a tenant that stands at its record.
     pub(super) async fn provisioned_answer(
         &self,
@@ -329,8 +356,7 @@ impl Orchestrator {
         let backend = self.backend(record.backend)?;
         let deployment = &loaded.deployment;
         let target = deployment.generation;
-        let ids = images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect();
-        let stored = StoredGeneration { spec: wanted.spec.clone(), images: ids };
+        let stored = stored_generation(wanted, images);
         let journal = Journal {
             operation: op.id(),
             kind: wanted.kind,
@@ -482,6 +508,12 @@ impl Orchestrator {
         }
         asked
     }
+}
+
+/// What is stored of a generation.
+fn stored_generation(wanted: &Wanted, images: &ResolvedImages) -> StoredGeneration {
+    let ids = images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect();
+    StoredGeneration { spec: wanted.spec.clone(), images: ids }
 }
 
 /// How many images of one tenant are remembered; a forgotten one is asked about again.

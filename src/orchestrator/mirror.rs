@@ -91,6 +91,8 @@ pub(super) struct Entry {
     /// Of the record's generation; none until somebody has read it. Of a tenant that is not up on record: of what is being
     /// brought up.
     pub(super) shape: Option<Arc<Shape>>,
+    /// The last attempt to read that has failed.
+    pub(super) unreadable: bool,
     containers: BTreeMap<ContainerId, Held>,
     gone: Vec<(ContainerId, Instant)>,
     /// When all of its containers were last asked for together.
@@ -183,6 +185,7 @@ impl Entry {
         Self {
             record: slim(record),
             shape: None,
+            unreadable: false,
             containers: BTreeMap::new(),
             gone: Vec::new(),
             looked: None,
@@ -277,6 +280,11 @@ impl Entry {
     /// The name of a container of it.
     pub(super) fn container(&self, id: &ContainerId) -> Option<&ObservedContainer> {
         self.containers.get(id).map(|held| &held.container)
+    }
+
+    /// Whether nobody can tell what it is to be: its specification could not be read.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.unreadable && self.shape.is_none() && self.record.is_live()
     }
 
     /// Whether a container of it may come out of a crash loop by the passing of time alone.
@@ -501,6 +509,7 @@ fn line(status: TenantStatus) -> TenantLine {
         generation: status.generation,
         operation: status.operation,
         last_error: status.last_error,
+        reasons: status.reasons,
         stale: false,
     }
 }

@@ -65,6 +65,12 @@ impl House {
         self.orchestrator.update(request).await.unwrap()
     }
 
+    /// The lines of the list.
+    async fn lines(&self) -> Vec<serde_json::Value> {
+        let list: serde_json::Value = serde_json::from_slice(&self.orchestrator.list().await.unwrap().body).unwrap();
+        list["tenants"].as_array().unwrap().clone()
+    }
+
     /// Reference and id of the image that runs.
     async fn image(&self) -> (String, String) {
         let images = self.orchestrator.images(&acme()).await.unwrap();
@@ -147,6 +153,39 @@ async fn an_identical_provision_tells_the_services_even_when_nothing_is_remember
     let again = house.provision(&web("x:1", 1000)).await;
     assert!(!again.changed);
     assert_eq!(again.services.len(), 1);
+}
+
+#[tokio::test]
+async fn a_repeat_stores_a_damaged_specification_again_and_changes_nothing_else() {
+    let house = House::new().await;
+    let first = house.provision(&web("x:1", 1000)).await;
+    let stored = house.root.path().join("tenants/acme/.agent/generations/1.json");
+    let good = std::fs::read(&stored).unwrap();
+    for damage in [Some("damaged"), None] {
+        match damage {
+            Some(text) => std::fs::write(&stored, text).unwrap(),
+            None => std::fs::remove_file(&stored).unwrap(),
+        }
+        // As an agent finds it that has just started.
+        let record = house.orchestrator.live_record(&acme()).await.unwrap();
+        house.orchestrator.in_stock(&record);
+        house.orchestrator.inner.loaded.clear();
+        let line = &house.lines().await[0];
+        assert_eq!(line["state"], "failed", "{line}");
+        assert_eq!(line["reasons"][0], "its specification cannot be read");
+        assert_eq!(house.orchestrator.readiness().await.degraded, ["tenant:acme"]);
+        assert!(house.orchestrator.restart(&acme(), None).await.is_err());
+
+        let again = house.provision(&web("x:1", 1000)).await;
+        assert_eq!((again.changed, again.generation), (false, Generation(1)));
+        assert!(again.warnings.iter().any(|warning| warning.contains("written anew")), "{again:?}");
+        assert_eq!(again.services[0].containers[0].id, first.services[0].containers[0].id);
+        assert_eq!(std::fs::read(&stored).unwrap(), good);
+        assert_eq!(house.lines().await[0]["state"], "running");
+        assert!(house.orchestrator.readiness().await.degraded.is_empty());
+        assert_eq!(house.provision(&web("x:1", 1000)).await.warnings, first.warnings);
+    }
+    house.orchestrator.restart(&acme(), None).await.unwrap();
 }
 
 #[tokio::test]

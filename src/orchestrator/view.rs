@@ -299,8 +299,11 @@ impl Orchestrator {
         let inventory = self.inner.inventory_done.load(Ordering::Acquire);
         let mut degraded: Vec<String> =
             self.inner.degraded.iter().map(|entry| format!("tenant:{}", entry.key())).collect();
+        let unreadable = self.inner.mirror.tenants.iter().filter(|entry| entry.is_unreadable());
+        degraded.extend(unreadable.map(|entry| format!("tenant:{}", entry.key())));
         degraded.extend(away.into_iter().map(|name| format!("backend:{name}")));
         degraded.sort();
+        degraded.dedup();
         if !inventory {
             degraded.insert(0, "inventory".to_owned());
         }

@@ -197,7 +197,13 @@ impl Orchestrator {
         if self.inner.mirror.tenants.get(tenant).is_none_or(|entry| entry.shape.is_some()) {
             return Ok(());
         }
-        let loaded = self.stored(record, record.generation).await?;
+        let loaded = match self.stored(record, record.generation).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.with(tenant, |entry| entry.unreadable = true);
+                return Err(error);
+            }
+        };
         let shape = Arc::new(Shape::of(loaded.deployment.project.project(), &loaded.warnings));
         self.with(tenant, |entry| {
             if entry.record.generation == record.generation && entry.record.is_live() {

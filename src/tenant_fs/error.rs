@@ -115,6 +115,11 @@ impl FsError {
         }
     }
 
+    /// Whether what is stored of a tenant is broken or missing: trying again does not help, writing it anew does.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::NoRecord(_) | Self::NoSuchGeneration { .. } | Self::Corrupt { .. })
+    }
+
     /// Gives an error of the operating system its meaning; `what` says what was being done.
     pub(super) fn io(what: &'static str) -> impl Fn(Errno) -> Self {
         move |errno| match errno {
