@@ -116,6 +116,9 @@ pub struct Disk {
     /// Zero where the file system has no fixed number of them.
     pub total_inodes: u64,
     pub free_inodes: u64,
+    /// Whether nothing can be written to it from where the agent runs.
+    #[serde(skip)]
+    pub read_only: bool,
 }
 
 impl Disk {
@@ -129,6 +132,7 @@ impl Disk {
             free_bytes: bytes(found.f_bavail),
             total_inodes: found.f_files,
             free_inodes: found.f_favail,
+            read_only: found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
         })
     }
 }

@@ -96,7 +96,8 @@ impl FsError {
     /// The stable code of this failure.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NoSpace => ErrorCode::NoSpace,
+            // Either way nothing can be stored until somebody sees to the disk.
+            Self::NoSpace | Self::ReadOnly => ErrorCode::NoSpace,
             Self::TooManyOpen => ErrorCode::RateLimited,
             Self::NoSuchTenant(_) => ErrorCode::NotFound,
             Self::Occupied(_) => ErrorCode::NameTaken,
@@ -105,7 +106,6 @@ impl FsError {
             Self::InTheWay { .. } => ErrorCode::PolicyDenied,
             Self::Root { .. }
             | Self::Locked
-            | Self::ReadOnly
             | Self::NoRecord(_)
             | Self::NoSuchGeneration { .. }
             | Self::Corrupt { .. }
@@ -144,6 +144,6 @@ mod tests {
         assert_eq!(meaning(Errno::MFILE).code(), ErrorCode::RateLimited);
         assert_eq!(meaning(Errno::IO).to_string(), "writing the record failed");
         assert_eq!(meaning(Errno::NOSPC).code(), ErrorCode::NoSpace);
-        assert_eq!(meaning(Errno::ROFS).code(), ErrorCode::Internal);
+        assert_eq!(meaning(Errno::ROFS).code(), ErrorCode::NoSpace);
     }
 }

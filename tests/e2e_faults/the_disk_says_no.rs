@@ -101,11 +101,16 @@ async fn because_it_is_read_only() {
         (format!("/v1/tenants/stop/{name}"), Value::Null),
         (format!("/v1/tenants/teardown/{name}"), Value::Null),
     ] {
-        let told = agent.post(&path, &body).await.refused(500, "INTERNAL");
+        let told = agent.post(&path, &body).await.refused(507, "NO_SPACE");
         assert_eq!(told["error"], "the tenants root is read-only", "{path}: {told}");
         assert_same(&picture.0, &tree(&disk.root()), &format!("{path}: the disk"));
         assert_same(&picture.1, &objects(engine, &agent.label()).await, &format!("{path}: the engine"));
     }
+    eventually("the next tenant is placed elsewhere", LONG, async || {
+        let stats = agent.get("/v1/system/stats").await.expect(200);
+        (stats["schedulable"] == false && stats["reasons"] == json!(["read_only"])).then_some(())
+    })
+    .await;
     // What only reads works, and so does what changes nothing.
     assert_eq!(status(&agent, &name).await["state"], "running");
     assert_eq!(agent.post(PROVISION, &body).await.expect(200)["changed"], false);

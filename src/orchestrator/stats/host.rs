@@ -67,6 +67,8 @@ pub enum Reason {
     Subnets,
     /// A disk is nearly full, of bytes or of inodes.
     Disk,
+    /// The tenants root is read-only.
+    ReadOnly,
 }
 
 impl Reason {
@@ -83,6 +85,7 @@ impl Reason {
             Self::Ports => "ports",
             Self::Subnets => "subnets",
             Self::Disk => "disk",
+            Self::ReadOnly => "read_only",
         }
     }
 }
@@ -385,6 +388,7 @@ impl Orchestrator {
             (ports.free == Some(0), Reason::Ports),
             (subnets.free == Some(0), Reason::Subnets),
             (low_disk, Reason::Disk),
+            (is_read_only(&disks), Reason::ReadOnly),
         ];
         let reasons: Vec<Reason> = reasons.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason).collect();
         SystemStats {
@@ -455,6 +459,11 @@ fn is_low(disk: &Disk) -> bool {
         || disk.free_inodes < disk.total_inodes / LITTLE_PART
 }
 
+/// Whether no record can be written. The engine's disk may well be shown to the agent for reading only.
+fn is_read_only(disks: &Disks) -> bool {
+    disks.tenants_root.is_some_and(|disk| disk.read_only)
+}
+
 #[allow(clippy::cast_precision_loss, reason = "billionths of more CPUs than a host has are exact enough")]
 fn cores(nano_cpus: u64) -> f64 {
     nano_cpus as f64 / NANO_CPUS as f64
@@ -481,8 +490,20 @@ mod tests {
                 free_bytes: free,
                 total_inodes: inodes,
                 free_inodes,
+                read_only: false,
             };
             assert_eq!(is_low(&disk), low, "{disk:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_only_disk_counts_where_the_records_are() {
+        let writable = Disk { read_only: false, ..Disk::of(std::path::Path::new("/proc")).unwrap() };
+        let frozen = Disk { read_only: true, ..writable };
+        for (tenants_root, engine_root, read_only) in
+            [(None, None, false), (Some(writable), Some(frozen), false), (Some(frozen), Some(writable), true)]
+        {
+            assert_eq!(is_read_only(&Disks { tenants_root, engine_root }), read_only);
         }
     }
 
@@ -495,7 +516,7 @@ mod tests {
 
     #[test]
     fn words_of_reasons_are_those_of_the_answer() {
-        for reason in [Reason::Cordoned, Reason::InventoryNotDone, Reason::EngineAway, Reason::Cpu] {
+        for reason in [Reason::Cordoned, Reason::InventoryNotDone, Reason::EngineAway, Reason::Cpu, Reason::ReadOnly] {
             assert_eq!(serde_json::to_value(reason).ok(), Some(reason.as_str().into()));
         }
     }
