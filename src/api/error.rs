@@ -60,7 +60,7 @@ fn meaning(code: ErrorCode) -> Meaning {
         C::NoSpace => (S::INSUFFICIENT_STORAGE, None),
         C::RateLimited => (S::TOO_MANY_REQUESTS, Some(1)),
         C::ShuttingDown => (S::SERVICE_UNAVAILABLE, Some(10)),
-        C::Internal => (S::INTERNAL_SERVER_ERROR, None),
+        C::TenantDamaged | C::Internal => (S::INTERNAL_SERVER_ERROR, None),
     };
     Meaning { status, retry_after }
 }
@@ -295,6 +295,7 @@ mod tests {
         ("NO_SPACE", 507, false),
         ("RATE_LIMITED", 429, true),
         ("SHUTTING_DOWN", 503, true),
+        ("TENANT_DAMAGED", 500, false),
         ("INTERNAL", 500, false),
     ];
 

@@ -45,6 +45,7 @@ pub enum ErrorCode {
     NoSpace,
     RateLimited,
     ShuttingDown,
+    TenantDamaged,
     Internal,
 }
 

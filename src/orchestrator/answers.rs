@@ -126,7 +126,9 @@ pub struct TenantList {
 #[allow(missing_docs, reason = "the fields of the HTTP contract")]
 pub struct TenantLine {
     pub subdomain: Subdomain,
-    pub id: TenantId,
+    /// None when its record cannot be read and nothing of it runs: then nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<TenantId>,
     pub project: ProjectName,
     pub backend: BackendName,
     #[serde(skip_serializing_if = "Option::is_none")]

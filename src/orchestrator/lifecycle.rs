@@ -1,10 +1,12 @@
 //! Restart, stop, start and teardown.
 
+use std::collections::BTreeSet;
+
 use super::load::Loaded;
 use super::operations::Op;
 use super::{Done, Error, Kept, Orchestrator, TornDown};
-use crate::backend::Removed;
-use crate::domain::{DesiredState, Generation, OperationId, OperationKind, ServiceName};
+use crate::backend::{Removed, TenantRef};
+use crate::domain::{Adopted, DesiredState, Generation, OperationId, OperationKind, ServiceName, TenantId};
 use crate::tenant_fs::{Journal, Record};
 
 impl Orchestrator {
@@ -77,7 +79,14 @@ impl Orchestrator {
     pub(super) async fn do_teardown(&self, op: &Op, purge: bool) -> Result<TornDown, Error> {
         let nothing =
             |kept: Kept| TornDown { status: "torn_down", subdomain: op.tenant().clone(), changed: false, kept };
-        let Some(record) = self.record(op.tenant()).await? else {
+        let record = match self.record(op.tenant()).await {
+            Err(Error::Fs(error)) if purge && error.is_damage() => {
+                self.purge_damaged(op).await?;
+                return Ok(TornDown { changed: true, ..nothing(Kept::default()) });
+            }
+            read => read?,
+        };
+        let Some(record) = record else {
             return match self.stray_of(op).await? {
                 Some((backend, tenant)) => {
                     op.running().close_to_cancel("what it does is done to its end once it has begun")?;
@@ -107,6 +116,40 @@ impl Orchestrator {
             }
         };
         Ok(TornDown { changed: true, ..nothing(kept) })
+    }
+
+    /// Removes a tenant whose record cannot be read: what says of itself that it is the tenant's, whatever its id, and then
+    /// its directory. Every step may be repeated: as long as the directory is there, the tenant is.
+    async fn purge_damaged(&self, op: &Op) -> Result<(), Error> {
+        op.running().close_to_cancel("what it does is done to its end once it has begun")?;
+        self.before_effects(op).await?;
+        let (tenant, run) = (op.tenant(), op.run(Vec::new()));
+        for (name, backend) in &self.inner.backends {
+            let seen = if name.is_on_this_host() { backend.tenants().await? } else { Vec::new() };
+            let own = seen.into_iter().filter(|container| container.tenant == *tenant);
+            let ids: BTreeSet<TenantId> = own.map(|container| container.owner).collect();
+            for id in ids {
+                // What runs is stopped as any tenant is.
+                let (agent, adopted) = (self.inner.fs.agent_id().clone(), Adopted::default());
+                let reference = TenantRef { agent, subdomain: tenant.clone(), id, region: None, adopted };
+                self.timed("remove", backend.remove(&reference, None, true, &run)).await?;
+            }
+            let mut rest = backend.owned(&BTreeSet::new()).await?;
+            rest.retain(|object| object.tenant.as_ref() == Some(tenant));
+            rest.sort_by_key(|object| object.kind);
+            for object in rest {
+                if !backend.discard(&object).await? {
+                    tracing::warn!(%tenant, backend = %name, object = object.name, "it is in use and is left");
+                }
+            }
+        }
+        op.report("deleting files");
+        let purged = tenant.clone();
+        self.disk(move |fs| fs.purge(&purged)).await?;
+        self.off_record(tenant);
+        self.inner.loaded.remove(tenant);
+        self.inner.degraded.remove(tenant);
+        Ok(())
     }
 
     /// Every step may be repeated; recovery calls this again, for the operation `of`.

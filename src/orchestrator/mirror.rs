@@ -24,7 +24,7 @@ use super::{TenantLine, TenantStatus};
 use crate::backend::{Ended, ObservedContainer};
 use crate::domain::{
     BackendName, ContainerId, DesiredState, Generation, Health, Operation, OperationKind, ProjectName, ServiceName,
-    ServiceState, ServiceStatus, Subdomain, TenantState,
+    ServiceState, ServiceStatus, Subdomain, TenantId, TenantState,
 };
 use crate::tenant_fs::Record;
 
@@ -34,12 +34,49 @@ const GONE: Duration = Duration::from_secs(30);
 /// Why a tenant is not as it should be of which there is no record.
 const LOST: &str = "its record on this host is lost; provision it again under its id, or tear it down";
 
+/// Why a tenant is not as it should be whose record is damaged.
+const DAMAGED: &str = "its record cannot be read";
+
 /// All tenants.
 pub(super) struct Mirror {
     pub(super) tenants: DashMap<Subdomain, Entry>,
     /// Those of which only a backend still knows.
     pub(super) strays: Strays,
+    /// Those whose records are there and cannot be read.
+    pub(super) damaged: DashMap<Subdomain, Damaged>,
     pub(super) links: BTreeMap<BackendName, Link>,
+}
+
+/// What is known of a tenant whose record cannot be read.
+#[derive(Debug, Clone)]
+pub(super) struct Damaged {
+    /// Where it was last seen; the default backend until then.
+    pub(super) backend: BackendName,
+    /// By what its containers say.
+    pub(super) id: Option<TenantId>,
+}
+
+impl Damaged {
+    /// Its line in the list, where it must not look as if it were gone.
+    pub(super) fn line(self, tenant: &Subdomain, operation: Option<Operation>) -> Option<Bytes> {
+        let line = TenantLine {
+            subdomain: tenant.clone(),
+            id: self.id,
+            project: ProjectName::of(tenant),
+            backend: self.backend,
+            region: None,
+            desired: DesiredState::Running,
+            state: TenantState::Failed,
+            generation: Generation::NONE,
+            services_ready: 0,
+            services: 0,
+            operation,
+            last_error: None,
+            reasons: vec![DAMAGED.to_owned()],
+            stale: false,
+        };
+        serde_json::to_vec(&line).ok().map(Bytes::from)
+    }
 }
 
 /// How it stands with one backend.
@@ -156,7 +193,12 @@ impl Mirror {
             let standing = watch::Sender::new(Standing::default());
             (name, Link { standing, wanted: Notify::new(), fresh_for })
         };
-        Self { tenants: DashMap::new(), strays: Strays::default(), links: backends.into_iter().map(link).collect() }
+        Self {
+            tenants: DashMap::new(),
+            strays: Strays::default(),
+            damaged: DashMap::new(),
+            links: backends.into_iter().map(link).collect(),
+        }
     }
 
     /// Whether what was known of a tenant at a moment counts as known now.
@@ -500,7 +542,7 @@ fn line(status: TenantStatus) -> TenantLine {
         services_ready: status.services.iter().filter(|service| summary::is_ready(service)).count(),
         services: status.services.len(),
         subdomain: status.subdomain,
-        id: status.id,
+        id: Some(status.id),
         project: status.project,
         backend: status.backend,
         region: status.region,

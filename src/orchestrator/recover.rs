@@ -51,6 +51,10 @@ impl Orchestrator {
                 Err(error) => {
                     tracing::error!(%tenant, %error, "the record cannot be read; this tenant is not served");
                     self.quarantined(&tenant).await;
+                    // Without a record the directory may be anybody's.
+                    if !matches!(error, FsError::NoRecord(_)) {
+                        self.has_damage(&tenant);
+                    }
                     self.recover_later(tenant);
                 }
                 Ok(record) => {

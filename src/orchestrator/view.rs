@@ -74,6 +74,11 @@ impl Orchestrator {
             };
             lines.extend(line.map(|line| (tenant, line.clone(), mirror::tag([&line[..]]))));
         }
+        let damaged = self.inner.mirror.damaged.iter().map(|known| (known.key().clone(), known.clone()));
+        for (tenant, known) in damaged.collect::<Vec<_>>() {
+            let line = known.line(&tenant, self.inner.operations.current(&tenant));
+            lines.extend(line.map(|line| (tenant, line.clone(), mirror::tag([&line[..]]))));
+        }
         lines.sort_by(|(a, ..), (b, ..)| a.cmp(b));
         let mut tail = BytesMut::with_capacity(lines.iter().map(|(_, line, _)| line.len() + 1).sum::<usize>() + 16);
         tail.put_slice(b",\"tenants\":[");

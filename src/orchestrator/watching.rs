@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use super::feed::Happening;
 use super::load::Loaded;
-use super::mirror::{Entry, Standing};
+use super::mirror::{Damaged, Entry, Standing};
 use super::operations::Op;
 use super::summary::Shape;
 use super::{Error, Orchestrator};
 use crate::backend::{BackendError, FRESH_FOR, ObservedContainer, Sighting};
-use crate::domain::{BackendName, Subdomain};
+use crate::domain::{BackendName, ErrorCode, Subdomain};
 use crate::tenant_fs::Record;
 
 /// Whoever asks is answered, or told that the backend is away, within this time (design: "within 5 s").
@@ -63,6 +63,11 @@ impl Orchestrator {
                     let own = of.remove(entry.key()).unwrap_or_default();
                     entry.saw_all(own, as_of);
                     self.tell(&mut entry);
+                }
+                for (tenant, containers) in &of {
+                    if let (Some(mut known), Some(first)) = (mirror.damaged.get_mut(tenant), containers.first()) {
+                        *known = Damaged { backend: name, id: Some(first.owner.clone()) };
+                    }
                 }
                 for tenant in of.into_keys().chain(mirror.strays.on(name)) {
                     self.suspect(name, &tenant);
@@ -144,6 +149,7 @@ impl Orchestrator {
     pub(super) fn on_record(&self, record: &Record) {
         let tenant = &record.subdomain;
         self.inner.mirror.strays.forget(tenant);
+        self.inner.mirror.damaged.remove(tenant);
         let mut entry = self.inner.mirror.tenants.entry(tenant.clone()).or_insert_with(|| {
             // One that was not there before.
             Entry::new(&Record { generation: crate::domain::Generation::NONE, kept: false, ..record.clone() })
@@ -176,8 +182,22 @@ impl Orchestrator {
         self.inner.mirror.tenants.insert(record.subdomain.clone(), Entry::new(record));
     }
 
+    /// The record of a tenant is there and cannot be read: no more is known of it than what there was before.
+    pub(super) fn has_damage(&self, tenant: &Subdomain) {
+        let mirror = &self.inner.mirror;
+        let unseen = Damaged { backend: self.inner.settings.default_backend, id: None };
+        let known = mirror.tenants.remove(tenant).map(|(_, entry)| entry.record);
+        match known {
+            Some(record) => {
+                mirror.damaged.insert(tenant.clone(), Damaged { backend: record.backend, id: Some(record.id) });
+            }
+            None => drop(mirror.damaged.entry(tenant.clone()).or_insert(unseen)),
+        }
+    }
+
     /// A tenant is gone with its record.
     pub(super) fn off_record(&self, tenant: &Subdomain) {
+        self.inner.mirror.damaged.remove(tenant);
         let removed = self.inner.mirror.tenants.remove(tenant);
         // Of a first provision that failed nobody has heard.
         if removed.is_some_and(|(_, entry)| entry.record.generation != crate::domain::Generation::NONE) {
@@ -249,7 +269,13 @@ impl Orchestrator {
                     return;
                 }
             }
-            Err(error) => tracing::warn!(%tenant, %error, "the record cannot be read after an operation"),
+            Err(error) => {
+                tracing::warn!(%tenant, %error, "the record cannot be read after an operation");
+                if error.code() == ErrorCode::TenantDamaged {
+                    self.has_damage(tenant);
+                    return self.recover_later(tenant.clone());
+                }
+            }
         }
         self.with(tenant, |entry| entry.doubted = true);
     }

@@ -104,14 +104,10 @@ impl FsError {
             Self::FileAndDirectory { .. } => ErrorCode::InvalidFilePath,
             // A container of the tenant put it there: nothing is wrong with the agent.
             Self::InTheWay { .. } => ErrorCode::PolicyDenied,
-            Self::Root { .. }
-            | Self::Locked
-            | Self::NoRecord(_)
-            | Self::NoSuchGeneration { .. }
-            | Self::Corrupt { .. }
-            | Self::TooNew { .. }
-            | Self::BadName { .. }
-            | Self::Io { .. } => ErrorCode::Internal,
+            Self::NoRecord(_) | Self::NoSuchGeneration { .. } | Self::Corrupt { .. } | Self::TooNew { .. } => {
+                ErrorCode::TenantDamaged
+            }
+            Self::Root { .. } | Self::Locked | Self::BadName { .. } | Self::Io { .. } => ErrorCode::Internal,
         }
     }
 

@@ -239,7 +239,7 @@ fn codes_of(route: &Route, method: &str, has_body: bool, own: &[ErrorCode]) -> V
         codes.push(ErrorCode::PayloadTooLarge);
     }
     if route.template().contains("{subdomain}") {
-        codes.extend([ErrorCode::InvalidSubdomain, ErrorCode::NotFound]);
+        codes.extend([ErrorCode::InvalidSubdomain, ErrorCode::NotFound, ErrorCode::TenantDamaged]);
     }
     if route.template().contains("{id}") {
         codes.push(ErrorCode::NotFound);

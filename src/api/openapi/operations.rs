@@ -150,6 +150,7 @@ const BRINGS: &[ErrorCode] = &[
     ErrorCode::QuotaExceeded,
     ErrorCode::HostFull,
     ErrorCode::NameTaken,
+    ErrorCode::TenantDamaged,
     ErrorCode::ImageNotFound,
     ErrorCode::RegistryAuthRequired,
     ErrorCode::RegistryDenied,

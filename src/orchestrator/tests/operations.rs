@@ -301,6 +301,41 @@ async fn a_damaged_record_quarantines_its_tenant_only_and_a_repaired_one_is_take
 }
 
 #[tokio::test]
+async fn a_tenant_whose_record_is_damaged_is_listed_and_can_be_purged() {
+    for restarted in [false, true] {
+        let house = House::updated().await;
+        std::fs::write(house.root.path().join("tenants/acme/.agent/record.json"), "damaged").unwrap();
+        let house = if restarted { house.crash().await } else { house };
+        let refused = [
+            house.orchestrator.stop(&acme(), None).await.map(drop),
+            house.orchestrator.provision(provision(&web("x:1", 2000))).await.map(drop),
+            house.orchestrator.teardown(&acme(), false).await.map(drop),
+            house.orchestrator.status(&acme()).await.map(drop),
+            house.orchestrator.images(&acme()).await.map(drop),
+        ];
+        for refused in refused {
+            assert_eq!(refused.unwrap_err().code(), ErrorCode::TenantDamaged);
+        }
+        let lines = house.lines().await;
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!((&line["subdomain"], &line["state"]), (&"acme".into(), &"failed".into()));
+        assert_eq!(line["reasons"][0], "its record cannot be read");
+        // After the restart of an agent whose backend forgets, nothing says whose it was.
+        assert_eq!(line.get("id").is_none(), restarted, "{line}");
+        assert_eq!(house.orchestrator.readiness().await.degraded, ["tenant:acme"]);
+
+        assert!(house.orchestrator.teardown(&acme(), true).await.unwrap().changed);
+        let backend = house.orchestrator.backend(BackendName::Memory).unwrap();
+        assert_eq!(backend.owned(&BTreeSet::new()).await.unwrap(), []);
+        assert!(!house.root.path().join("tenants/acme").exists());
+        assert!(house.lines().await.is_empty());
+        assert!(house.provision(&web("x:1", 2000)).await.created);
+        assert_eq!(house.lines().await[0]["state"], "running");
+        assert!(house.orchestrator.readiness().await.degraded.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_directory_without_a_record_stays_degraded() {
     let house = House::new().await;
     std::fs::create_dir(house.root.path().join("tenants/acme")).unwrap();
