@@ -451,7 +451,7 @@ impl Orchestrator {
     /// Writes the record of a new generation. A failure need not mean that the old one stands: the new one may be in place
     /// and only its sync have failed. Undoing then would be undoing what the record says.
     pub(super) async fn commit_generation(&self, record: &Record) -> Result<(), NotCommitted> {
-        let write = async || self.commit(record).await;
+        let write = async || self.commit(record, OperationKind::Update).await;
         let Err(error) = write().await else { return Ok(()) };
         match self.record(&record.subdomain).await {
             Ok(Some(found)) if found.generation == record.generation && found.kept == record.kept => {

@@ -62,7 +62,7 @@ impl Orchestrator {
             record.desired = desired;
             record.operation = Some(op.id());
             record.updated_at = jiff::Timestamp::now();
-            self.commit(&record).await?;
+            self.commit(&record, kind).await?;
         }
         let loaded = self.committed(&record).await?;
         let (backend, run) = (self.backend(record.backend)?, op.run(Vec::new()));
@@ -190,7 +190,7 @@ impl Orchestrator {
             operation: Some(of),
             ..record.clone()
         };
-        self.commit(&kept_record).await?;
+        self.commit(&kept_record, OperationKind::Teardown).await?;
         self.end(record, None).await?;
         self.inner.loaded.remove(&record.subdomain);
         self.kept(record, removed, archive).await
@@ -241,7 +241,8 @@ impl Orchestrator {
         if op.running().is_durable() && record.operation != Some(op.id()) {
             // After a crash from here on a repeat must know that it has been done.
             let done = Record { operation: Some(op.id()), ..record.clone() };
-            self.disk(move |fs| fs.commit(&done)).await?;
+            let by = op.running().now().kind;
+            self.disk(move |fs| fs.commit(&done, by)).await?;
         }
         self.end_lightly(record).await
     }

@@ -76,7 +76,7 @@ use crate::backend::docker::{self, DockerBackend, PoolOverlap, Subnet};
 use crate::backend::memory::MemoryBackend;
 use crate::backend::{Backend, HostKey, TenantRef};
 use crate::config::Config;
-use crate::domain::{BackendName, Generation, RegistryAuth, ServiceName, Subdomain};
+use crate::domain::{BackendName, Generation, OperationKind, RegistryAuth, ServiceName, Subdomain};
 use crate::policy::Rules;
 use crate::telemetry::Metrics;
 use crate::tenant_fs::{Cordon, FsError, Record, TenantFs};
@@ -330,10 +330,10 @@ impl Orchestrator {
         done
     }
 
-    /// Writes a record, and what it says into the mirror.
-    async fn commit(&self, record: &Record) -> Result<(), Error> {
+    /// Writes a record for an operation of this kind, and what it says into the mirror.
+    async fn commit(&self, record: &Record, by: OperationKind) -> Result<(), Error> {
         let written = record.clone();
-        self.disk(move |fs| fs.commit(&written)).await?;
+        self.disk(move |fs| fs.commit(&written, by)).await?;
         self.on_record(record);
         Ok(())
     }

@@ -20,6 +20,8 @@ const RETRY_MOST: Duration = Duration::from_secs(60);
 const LOOKS: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(60)];
 /// How often archives are looked through for expired ones.
 const SWEEP: Duration = Duration::from_secs(3600);
+/// How often the spare files that were used on a full disk are made again, as far as there is room.
+const REFILL: Duration = Duration::from_secs(60);
 
 impl Orchestrator {
     /// Reads every record. A tenant with an open operation is locked before this returns and recovered in the
@@ -102,7 +104,21 @@ impl Orchestrator {
                 tokio::time::sleep(SWEEP).await;
             }
         };
-        tokio::spawn(stopping.run_until_cancelled_owned(sweeping));
+        tokio::spawn(stopping.clone().run_until_cancelled_owned(sweeping));
+        let this = self.clone();
+        let refilling = async move {
+            loop {
+                tokio::time::sleep(REFILL).await;
+                // It has logged why not.
+                this.disk(|fs| {
+                    fs.refill_spares();
+                    Ok(())
+                })
+                .await
+                .ok();
+            }
+        };
+        tokio::spawn(stopping.run_until_cancelled_owned(refilling));
         Ok(())
     }
 
@@ -293,7 +309,7 @@ impl Orchestrator {
                 let committed = journal.target.is_some_and(|target| record.generation >= target) && !record.kept;
                 if committed {
                     // Its sync may have failed, and what it replaced is removed next.
-                    self.commit(record).await?;
+                    self.commit(record, OperationKind::Recover).await?;
                     let loaded = self.committed(record).await?;
                     self.settle_and_end(record, &loaded).await?;
                     Ok((Outcome::Finished, None))
@@ -368,7 +384,7 @@ impl Orchestrator {
             let deployment = Some(&loaded.deployment);
             backend.settle(&self.tenant_ref(record), record.generation, deployment, undo).await?;
         }
-        self.commit(record).await?;
+        self.commit(record, OperationKind::Recover).await?;
         let loaded = if record.kept { None } else { Some(self.committed(record).await?) };
         self.end(record, loaded.as_deref()).await
     }

@@ -12,6 +12,8 @@ use jiff::tz::TimeZone;
 use rustix::io::Errno;
 
 use super::data::DATA_DIR;
+use super::dir::{Dir, Mounts};
+use super::spares::is_full;
 use super::tenant::AGENT_DIR;
 use super::{FsError, TenantFs};
 use crate::crash;
@@ -32,7 +34,7 @@ impl TenantFs {
         if moving.is_empty() {
             return Ok(None);
         }
-        let (name, archive) = self.host.with_reserve(|| self.new_archive(tenant).map_err(&archiving))?;
+        let (name, archive) = self.new_archive(tenant).map_err(&archiving)?;
         for entry in &moving {
             match project.rename(entry.as_c_str(), &archive, entry.as_c_str()) {
                 Ok(()) | Err(Errno::NOENT) => {}
@@ -86,15 +88,23 @@ impl TenantFs {
         Ok(removed)
     }
 
-    fn new_archive(&self, tenant: &Subdomain) -> rustix::io::Result<(String, super::dir::Dir)> {
+    fn new_archive(&self, tenant: &Subdomain) -> rustix::io::Result<(String, Dir)> {
         let first = format!("{tenant}-{}", Timestamp::now().strftime(TIME));
         let mut name = first.clone();
         for number in 2.. {
-            match self.host.archives.create_dir(&name, 0o700, None) {
+            let archives = &self.host.archives;
+            let made = match archives.create_dir(&name, 0o700, None) {
+                Err(error) if is_full(error) => {
+                    let placed = self.host.spares.place_dir(archives, &name);
+                    placed.and_then(|()| archives.dir(name.as_str(), Mounts::Stay))
+                }
+                made => made,
+            };
+            match made {
                 Err(Errno::EXIST) => name = format!("{first}-{number}"),
                 Err(other) => return Err(other),
                 Ok(archive) => {
-                    self.host.archives.sync()?;
+                    archives.sync()?;
                     return Ok((name, archive));
                 }
             }

@@ -32,8 +32,7 @@ impl TenantFs {
 
     /// Cordons the host, durably.
     pub fn cordon(&self, cordon: &Cordon) -> Result<(), FsError> {
-        let write = || self.host.write_own(CORDON, &sealed::seal(cordon)).map_err(FsError::io("writing the cordon"));
-        self.host.with_reserve(write)
+        self.host.write_own(CORDON, &sealed::seal(cordon)).map_err(FsError::io("writing the cordon"))
     }
 
     /// Ends the cordon, durably.

@@ -123,6 +123,19 @@ impl Dir {
         Ok(file)
     }
 
+    /// Gives a file that is there other content, in the blocks that it has, and exactly this mode, on the disk.
+    pub(super) fn overwrite_file(&self, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(fs::openat(&self.0, name, flags, Mode::empty())?);
+        file.write_all(bytes).map_err(|error| errno(&error))?;
+        fs::ftruncate(&file, bytes.len() as u64)?;
+        crash::point("file overwritten");
+        set_owner_and_mode(&file, mode, None)?;
+        fs::fsync(&file)?;
+        crash::point("file synced");
+        Ok(())
+    }
+
     /// Makes a directory that must not exist yet, with exactly this mode and owner, whatever the umask.
     pub(super) fn create_dir(&self, name: &str, mode: u32, owner: Option<Owner>) -> Result<Self> {
         fs::mkdirat(&self.0, name, Mode::RWXU)?;

@@ -9,9 +9,9 @@ use rustix::io::Errno;
 use super::FsError;
 use super::dir::{Dir, Mounts};
 use super::late::LATE_DIR;
-use super::reserve::Reserve;
+use super::spares::{Spares, is_full};
 use super::workshop::{Workshop, random_hex};
-use crate::domain::AgentId;
+use crate::domain::{AgentId, OperationKind};
 
 pub(super) const HOST_DIR: &str = ".agent";
 pub(super) const ARCHIVE_DIR: &str = ".archive";
@@ -20,6 +20,25 @@ const LOCK_FILE: &str = "lock";
 const AGENT_ID_FILE: &str = "agent-id";
 const HOST_KEY_FILE: &str = "host-key";
 const HOST_KEY_LENGTH: usize = 32;
+
+/// What a write is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It helps to make room on a full disk, or puts right what keeps that from beginning: it gets a spare if there is
+    /// no other space.
+    MakesRoom,
+    /// Anything else fails there.
+    Other,
+}
+
+impl From<OperationKind> for Purpose {
+    fn from(kind: OperationKind) -> Self {
+        match kind {
+            OperationKind::Stop | OperationKind::Teardown | OperationKind::Recover => Self::MakesRoom,
+            _ => Self::Other,
+        }
+    }
+}
 
 /// Everything of the root that is not a tenant.
 #[derive(Debug)]
@@ -32,7 +51,7 @@ pub(super) struct Host {
     pub(super) operations: Dir,
     pub(super) late: Dir,
     pub(super) workshop: Workshop,
-    pub(super) reserve: Reserve,
+    pub(super) spares: Spares,
     pub(super) agent_id: AgentId,
     pub(super) key: [u8; HOST_KEY_LENGTH],
     /// Held until the process ends.
@@ -56,8 +75,8 @@ impl Host {
         let operations = own.dir_or_create(OPERATIONS, 0o700).map_err(FsError::io("opening the operations"))?;
         let agent_id = agent_id(&own, &workshop)?;
         let key = host_key(&own, &workshop)?;
-        let reserve = Reserve::open(&own, &workshop);
-        Ok(Self { path, root, own, archives, operations, late, workshop, reserve, agent_id, key, _lock: lock })
+        let spares = Spares::open(&own, &workshop).map_err(FsError::io("opening the spare files"))?;
+        Ok(Self { path, root, own, archives, operations, late, workshop, spares, agent_id, key, _lock: lock })
     }
 }
 
@@ -157,14 +176,17 @@ impl Host {
 
     /// Writes a file of the host directory durably, 0600.
     pub(super) fn write_own(&self, name: &str, bytes: &[u8]) -> rustix::io::Result<()> {
-        self.workshop.write(&self.own, name, bytes, 0o600, None).and_then(|()| self.own.sync())
+        self.write(&self.own, name, bytes, Purpose::Other)
     }
 
-    /// For what helps to make room on a full disk: it gets the reserve if there is no other space.
-    pub(super) fn with_reserve<T>(&self, call: impl Fn() -> Result<T, FsError>) -> Result<T, FsError> {
-        match call() {
-            Err(FsError::NoSpace) if self.reserve.release(&self.own) => call(),
-            other => other,
+    /// Writes one of the agent's files durably, 0600.
+    pub(super) fn write(&self, into: &Dir, name: &str, bytes: &[u8], purpose: Purpose) -> rustix::io::Result<()> {
+        match self.workshop.write(into, name, bytes, 0o600, None) {
+            Err(error) if purpose == Purpose::MakesRoom && is_full(error) => {
+                self.spares.write(&self.workshop, into, name, bytes, 0o600)
+            }
+            written => written,
         }
+        .and_then(|()| into.sync())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /opt/tenants/                 0700
-//!   .agent/                     0700  agent-id, host-key, lock, cordon, pulled, reserve; late/, staging/ and trash/ of this room
+//!   .agent/                     0700  agent-id, host-key, lock, cordon, pulled; late/, spares/, staging/ and trash/ of this room
 //!     operations/{id}.json            what was done in the last day
 //!   .archive/{sub}-{time}/      0700  config files of torn-down tenants
 //!   {sub}/                      0700  the Compose project directory
@@ -31,9 +31,9 @@ mod operations;
 mod project_files;
 mod pulled;
 mod record;
-mod reserve;
 mod sealed;
 mod size;
+mod spares;
 mod tenant;
 #[cfg(test)]
 mod tests;

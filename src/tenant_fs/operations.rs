@@ -4,7 +4,7 @@
 use std::ffi::CString;
 
 use super::{FsError, TenantFs, sealed};
-use crate::domain::{OperationId, OperationKind, OperationRecord};
+use crate::domain::{OperationId, OperationRecord};
 
 /// Whether a write has to outlive a power loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,17 +51,13 @@ impl TenantFs {
     pub fn write_operation(&self, operation: &OperationRecord, durability: Durability) -> Result<u64, FsError> {
         let writing = FsError::io("writing an operation");
         let (bytes, name) = (sealed::seal(operation), file(operation.operation.id));
-        let (dir, workshop) = (&self.host.operations, &self.host.workshop);
-        let write = || match durability {
-            Durability::Synced => {
-                workshop.write(dir, &name, &bytes, 0o600, None).and_then(|()| dir.sync()).map_err(&writing)
-            }
-            Durability::Written => workshop.write_unsynced(dir, &name, &bytes, 0o600).map_err(&writing),
-        };
-        match operation.operation.kind {
-            OperationKind::Stop | OperationKind::Teardown => self.host.with_reserve(write)?,
-            _ => write()?,
+        let dir = &self.host.operations;
+        match durability {
+            Durability::Synced => self.host.write(dir, &name, &bytes, operation.operation.kind.into()),
+            // Not worth a spare: what has no disk is remembered until the agent ends.
+            Durability::Written => self.host.workshop.write_unsynced(dir, &name, &bytes, 0o600),
         }
+        .map_err(writing)?;
         Ok(bytes.len() as u64)
     }
 

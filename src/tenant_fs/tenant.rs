@@ -6,10 +6,11 @@ use std::ffi::CString;
 use rustix::io::Errno;
 
 use super::dir::{Dir, Mounts, Owner, absent_is_none};
+use super::host::Purpose;
 use super::record::read_record;
 use super::{FsError, Journal, Record, StoredGeneration, TenantFs, sealed};
 use crate::crash;
-use crate::domain::{DesiredState, Generation, OperationKind, Subdomain};
+use crate::domain::{Generation, OperationKind, Subdomain};
 
 pub(super) const AGENT_DIR: &str = ".agent";
 const GENERATIONS: &str = "generations";
@@ -116,7 +117,7 @@ impl TenantFs {
         }
         let project = self.project_dir(&record.subdomain)?;
         fill_agent_dir(&project).map_err(&making)?;
-        self.commit(record)
+        self.commit(record, OperationKind::Provision)
     }
 
     /// Writes a generation's specification where only the agent looks.
@@ -181,11 +182,7 @@ impl TenantFs {
     /// Writes the journal: from here on the operation is open.
     pub fn begin(&self, tenant: &Subdomain, journal: &Journal) -> Result<(), FsError> {
         let _step = crash::step("journal");
-        let write = || self.replace(tenant, JOURNAL, &sealed::seal(journal), "writing the journal");
-        match journal.kind {
-            OperationKind::Stop | OperationKind::Teardown => self.host.with_reserve(write),
-            _ => write(),
-        }
+        self.replace(tenant, JOURNAL, &sealed::seal(journal), journal.kind.into(), "writing the journal")
     }
 
     /// The open operation; none when there is none, or no such tenant.
@@ -199,11 +196,10 @@ impl TenantFs {
         file.map(|(bytes, _)| sealed::unseal(&bytes).map_err(damaged)).transpose()
     }
 
-    /// Replaces the record durably: the commit.
-    pub fn commit(&self, record: &Record) -> Result<(), FsError> {
+    /// Replaces the record durably: the commit. `by` is the operation that it is for.
+    pub fn commit(&self, record: &Record, by: OperationKind) -> Result<(), FsError> {
         let _step = crash::step("record");
-        let write = || self.replace(&record.subdomain, RECORD, &sealed::seal(record), "writing the record");
-        if record.kept || record.desired == DesiredState::Stopped { self.host.with_reserve(write) } else { write() }
+        self.replace(&record.subdomain, RECORD, &sealed::seal(record), by.into(), "writing the record")
     }
 
     /// Ends the open operation: removes generations that the record does not name and mounts that are not in `mounts`,
@@ -224,7 +220,7 @@ impl TenantFs {
         if home.agent.remove_file(JOURNAL).map_err(&ending)? {
             home.agent.sync().map_err(&ending)?;
         }
-        self.refill_reserve();
+        self.refill_spares();
         Ok(())
     }
 
@@ -233,18 +229,16 @@ impl TenantFs {
     pub fn purge(&self, tenant: &Subdomain) -> Result<(), FsError> {
         let _step = crash::step("purge");
         // Archives first: once the directory is gone nobody knows of the tenant any more.
-        self.host.with_reserve(|| {
-            self.remove_archives(tenant)?;
-            let discarded = self.host.workshop.discard(&self.host.root, tenant.as_str());
-            discarded.map_err(FsError::io("deleting the tenant's files"))
-        })?;
-        self.refill_reserve();
+        self.remove_archives(tenant)?;
+        let discarded = self.host.workshop.discard(&self.host.root, tenant.as_str());
+        discarded.map_err(FsError::io("deleting the tenant's files"))?;
+        self.refill_spares();
         Ok(())
     }
 
-    /// Makes the reserve again, if it went and there is room by now.
-    fn refill_reserve(&self) {
-        self.host.reserve.refill(&self.host.own, &self.host.workshop);
+    /// Makes the spare files again that were used, if there is room by now.
+    pub fn refill_spares(&self) {
+        self.host.spares.refill(&self.host.workshop);
     }
 
     /// Opens the project directory.
@@ -262,13 +256,16 @@ impl TenantFs {
         }
     }
 
-    fn replace(&self, tenant: &Subdomain, name: &str, bytes: &[u8], what: &'static str) -> Result<(), FsError> {
+    fn replace(
+        &self,
+        tenant: &Subdomain,
+        name: &str,
+        bytes: &[u8],
+        purpose: Purpose,
+        what: &'static str,
+    ) -> Result<(), FsError> {
         let agent = self.home(tenant)?.agent;
-        self.host
-            .workshop
-            .write(&agent, name, bytes, 0o600, None)
-            .and_then(|()| agent.sync())
-            .map_err(FsError::io(what))
+        self.host.write(&agent, name, bytes, purpose).map_err(FsError::io(what))
     }
 
     fn remove_files(

@@ -10,6 +10,7 @@ use rustix::io::{Errno, Result};
 
 use super::dir::{Dir, Mounts, Owner};
 use super::sealed::hex;
+use super::spares::is_full;
 
 const STAGING: &str = "staging";
 const TRASH: &str = "trash";
@@ -52,6 +53,15 @@ impl Workshop {
     /// As [`Self::write`], but the content is left to the kernel: after a power loss it may be missing or damaged.
     pub(super) fn write_unsynced(&self, into: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
         self.put(into, name, |temporary| self.staging.create_file_unsynced(temporary, bytes, mode, None).map(drop))
+    }
+
+    /// As [`Self::write`], but into the inode of a file that is there already, whose place it leaves: that needs no
+    /// space beyond the file's own.
+    pub(super) fn rewrite(&self, from: &Dir, old: &str, into: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+        self.put(into, name, |temporary| {
+            from.rename(old, &self.staging, temporary)?;
+            self.staging.overwrite_file(temporary, bytes, mode)
+        })
     }
 
     fn put(&self, into: &Dir, name: &str, make: impl FnOnce(&str) -> Result<()>) -> Result<()> {
@@ -109,13 +119,18 @@ impl Workshop {
             return from.sync();
         }
         let holder_name = self.fresh_name();
-        let holder = self.trash.create_dir(&holder_name, 0o700, None)?;
-        match from.rename(name, &holder, "0") {
-            Ok(()) => from.sync()?,
-            Err(error) => {
+        let moved = match self.trash.create_dir(&holder_name, 0o700, None) {
+            Ok(holder) => from.rename(name, &holder, "0").inspect_err(|_| {
                 self.trash.remove_dir(&holder_name).ok();
-                return if error == Errno::NOENT { Ok(()) } else { Err(error) };
-            }
+            }),
+            // On a full disk it is its own holder: deleting must not need space.
+            Err(error) if is_full(error) => from.rename(name, &self.trash, holder_name.as_str()),
+            Err(other) => Err(other),
+        };
+        match moved {
+            Ok(()) => from.sync()?,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(other) => return Err(other),
         }
         self.empty(std::ffi::CString::new(holder_name).expect("digits and a dash have no NUL").as_c_str())
     }

@@ -50,8 +50,38 @@ impl Disk {
         file.set_len(length.saturating_sub(but)).expect("a shorter file");
     }
 
+    /// Takes all space, and all that comes free, until what this gives is dropped.
+    fn keep_full(&self) -> Writer {
+        use std::io::Write as _;
+        self.fill(0);
+        let path = self.0.join("ballast");
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let mut file = std::fs::File::options().append(true).open(path).expect("it was made");
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                if file.write_all(&[0; 4096]).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        Writer { stop: Some(stop), thread: Some(thread) }
+    }
+
     fn empty(&self) {
         std::fs::remove_file(self.0.join("ballast")).expect("it was filled");
+    }
+}
+
+/// Something that writes as long as there is room.
+struct Writer {
+    stop: Option<std::sync::mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop.take();
+        drop(self.thread.take().map(std::thread::JoinHandle::join));
     }
 }
 
@@ -156,19 +186,23 @@ async fn because_it_is_full() {
         let staging = tree(&disk.root().join(".agent/staging"));
         assert!(staging.is_empty(), "{:?}", staging.keys());
     }
-    // Without any room it can be stopped, and torn down, which makes more: the reserve is for that.
-    let reserve = disk.root().join(".agent/reserve");
-    assert!(reserve.exists());
-    disk.fill(0);
+    // Without any room it can be stopped, and torn down, which makes more: the spare files are for that, and nobody who
+    // takes all space that comes free gets any of theirs.
+    let spares = || std::fs::read_dir(disk.root().join(".agent/spares")).expect("a directory").count();
+    let all = spares();
+    let writer = disk.keep_full();
     agent.post(&format!("/v1/tenants/stop/{name}"), &Value::Null).await.expect(200);
     assert_eq!(until_state(&agent, &name, "stopped").await["desired"], "stopped");
+    assert!(spares() < all);
+    drop(writer);
     disk.empty();
     agent.post(&format!("/v1/tenants/start/{name}"), &Value::Null).await.expect(200);
-    assert!(reserve.exists(), "the reserve is there again");
-    disk.fill(0);
+    assert_eq!(spares(), all, "they are there again");
+    let writer = disk.keep_full();
     agent.post(&format!("/v1/tenants/teardown/{name}"), &Value::Null).await.expect(200);
     agent.post(&format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null).await.expect(200);
     assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    drop(writer);
     disk.empty();
     agent.post(PROVISION, &body).await.expect(201);
     agent.post(&format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null).await.expect(200);

@@ -210,7 +210,7 @@ async fn done_but_not_told_with_the_journal_gone() {
     let id = house.leave(OperationKind::Rollback, Some(key.clone())).await;
     let mut record = house.orchestrator.record(&acme()).await.unwrap().unwrap();
     record.operation = Some(id);
-    house.orchestrator.disk(move |fs| fs.commit(&record)).await.unwrap();
+    house.orchestrator.disk(move |fs| fs.commit(&record, OperationKind::Update)).await.unwrap();
     let house = house.crash().await;
     assert_eq!(house.ended(id).await.outcome, Some(Outcome::Finished));
     let again = house.submit(House::rollback(), Some(key)).await;

@@ -27,7 +27,7 @@ fn commit_replaces_the_record_by_a_new_inode() {
     std::fs::hard_link(ground.at("a/.agent/record.json"), ground.at("old")).unwrap();
     let old = std::fs::read(ground.at("old")).unwrap();
     let next = Record { previous: Some(Generation(1)), desired: DesiredState::Stopped, ..record("a", 2) };
-    fs.commit(&next).unwrap();
+    fs.commit(&next, OperationKind::Update).unwrap();
     assert_eq!(fs.record(&sub("a")).unwrap(), Some(next));
     assert_eq!(std::fs::read(ground.at("old")).unwrap(), old);
 }
@@ -37,7 +37,7 @@ fn calls_for_a_tenant_that_is_not_there() {
     let fs_ground = Ground::new();
     let fs = fs_ground.open();
     let absent = sub("a");
-    assert!(matches!(fs.commit(&record("a", 1)), Err(FsError::NoSuchTenant(_))));
+    assert!(matches!(fs.commit(&record("a", 1), OperationKind::Update), Err(FsError::NoSuchTenant(_))));
     assert!(matches!(fs.stage(&absent, Generation(1), &content(&[])), Err(FsError::NoSuchTenant(_))));
     assert!(matches!(fs.begin(&absent, &journal()), Err(FsError::NoSuchTenant(_))));
     assert_eq!(fs.journal(&absent).unwrap(), None);
@@ -148,7 +148,7 @@ fn ending_keeps_what_the_record_names_and_can_be_repeated() {
         fs.write_mount(&tenant, name, b"x", 0, 0, 0o400).unwrap();
     }
     fs.begin(&tenant, &journal()).unwrap();
-    fs.commit(&Record { previous: Some(Generation(2)), ..record("a", 3) }).unwrap();
+    fs.commit(&Record { previous: Some(Generation(2)), ..record("a", 3) }, OperationKind::Update).unwrap();
     for _ in 0..2 {
         fs.end(&tenant, &[String::from("used")]).unwrap();
         let kept: Vec<String> = tree(&ground.at("a/.agent")).into_iter().collect();
