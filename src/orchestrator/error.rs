@@ -78,6 +78,10 @@ pub enum Error {
     NotCancellable(&'static str),
     #[error("too many operations are running on this host")]
     TooManyOperations,
+    #[error(
+        "as many requests of the last 24 hours had an Idempotency-Key as can be remembered, and none is forgotten before its time; send this one without a key, or later"
+    )]
+    TooManyKeys,
     #[error("the host is cordoned and takes no new tenant{}", .0.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default())]
     HostCordoned(Cordon),
     #[error(
@@ -142,7 +146,7 @@ impl Error {
             Self::NoSuchOperation => ErrorCode::NotFound,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::NotCancellable(_) => ErrorCode::NotCancellable,
-            Self::TooManyOperations => ErrorCode::RateLimited,
+            Self::TooManyOperations | Self::TooManyKeys => ErrorCode::RateLimited,
             Self::HostCordoned(_) => ErrorCode::HostCordoned,
             Self::Overdue | Self::PruneTooLong => ErrorCode::DeadlineExceeded,
             Self::ShuttingDown => ErrorCode::ShuttingDown,

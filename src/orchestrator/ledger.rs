@@ -17,9 +17,13 @@ use crate::domain::{
 
 /// How long an ended operation, and with it its `Idempotency-Key`, is remembered.
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(24);
-/// How many ended operations are remembered, and how many bytes their files may have together; the oldest go first.
+/// How many ended operations without a key are remembered, and how many bytes their files may have together; the oldest
+/// go first. Of those with a key so many are listed.
 const MOST: usize = 1000;
 const MOST_BYTES: u64 = 16 << 20;
+/// The same for ended operations with a key: one every four seconds. None goes before its time; a new one is refused.
+const MOST_KEYED: usize = 20_000;
+const MOST_KEYED_BYTES: u64 = 64 << 20;
 /// How many operations that clients asked for may run at once.
 const MOST_RUNNING: usize = 512;
 /// Of so many ended operations the events are still there for those who ask late.
@@ -32,20 +36,34 @@ pub(super) struct Ledger(Mutex<Book>);
 #[derive(Default)]
 struct Book {
     running: HashMap<OperationId, Arc<Running>>,
-    ended: BTreeMap<OperationId, Ended>,
-    bytes: u64,
+    /// Those that no request can repeat.
+    plain: Shelf,
+    /// Those with an `Idempotency-Key`.
+    keyed: Shelf,
+    /// All of those that could not be written.
+    unwritten: HashMap<OperationId, Arc<OperationRecord>>,
     /// By the hash of the `Idempotency-Key`.
-    keys: HashMap<String, Key>,
+    keys: HashMap<Arc<str>, Key>,
     told: VecDeque<(OperationId, Progress)>,
 }
 
+/// Ended operations.
+#[derive(Default)]
+struct Shelf {
+    ended: BTreeMap<OperationId, Ended>,
+    /// The newest of them, without their results and without their errors' details.
+    briefs: BTreeMap<OperationId, OperationRecord>,
+    /// The size of their files together.
+    bytes: u64,
+}
+
+/// What recognises a repeat of an ended operation: there may be many of these.
 struct Ended {
-    /// Without its result and without its error's details.
-    brief: OperationRecord,
+    at: Option<Timestamp>,
+    answers_repeats: bool,
+    key: Option<Arc<str>>,
     /// The size of its file.
     bytes: u64,
-    /// All of it, when it could not be written.
-    unwritten: Option<Arc<OperationRecord>>,
 }
 
 enum Key {
@@ -63,9 +81,9 @@ struct Use {
 /// What is known of one operation.
 pub(super) enum Found {
     Running(Arc<Running>),
-    /// Its record, which is `whole` or has to be read from the disk, and its events if they are still there.
+    /// What is here of its record, which is `whole` or has to be read from the disk, and its events if they are still there.
     Ended {
-        record: Arc<OperationRecord>,
+        record: Option<Arc<OperationRecord>>,
         whole: bool,
         progress: Option<Progress>,
     },
@@ -84,7 +102,7 @@ pub(super) enum Repeat {
 /// A key on its way to an operation. Dropping it gives the key back to what it stood for before.
 pub(super) struct Claim {
     ledger: Arc<Ledger>,
-    key: String,
+    key: Arc<str>,
     before: Option<Use>,
     bound: bool,
     _decided: watch::Sender<()>,
@@ -100,7 +118,7 @@ impl Claim {
     pub(super) fn bind(mut self, running: &Running) {
         if let Some(repeat) = &running.origin.repeat {
             let new = Use { operation: running.id(), request: repeat.request.clone() };
-            self.ledger.book().keys.insert(self.key.clone(), Key::Of(new));
+            self.ledger.book().keys.insert(Arc::clone(&self.key), Key::Of(new));
             self.bound = true;
         }
     }
@@ -113,7 +131,7 @@ impl Drop for Claim {
         }
         let mut book = self.ledger.book();
         match self.before.take() {
-            Some(before) => book.keys.insert(std::mem::take(&mut self.key), Key::Of(before)),
+            Some(before) => book.keys.insert(Arc::clone(&self.key), Key::Of(before)),
             None => book.keys.remove(&self.key),
         };
     }
@@ -144,11 +162,11 @@ impl Ledger {
         let mut book = self.book();
         for (record, bytes) in ended {
             // In the order of their beginnings: the last one that used a key has it.
-            if let Some(RepeatKey { key, request }) = record.repeat.clone() {
-                book.keys.insert(key, Key::Of(Use { operation: record.operation.id, request }));
+            if let Some(RepeatKey { key, request }) = &record.repeat {
+                let used = Use { operation: record.operation.id, request: request.clone() };
+                book.keys.insert(key.as_str().into(), Key::Of(used));
             }
-            book.bytes += bytes;
-            book.ended.insert(record.operation.id, Ended { brief: brief(&record), bytes, unwritten: None });
+            book.shelve(&record, bytes);
         }
     }
 
@@ -162,14 +180,19 @@ impl Ledger {
     pub(super) fn reopen(&self, running: &Arc<Running>) {
         let mut book = self.book();
         if let Some(RepeatKey { key, request }) = running.origin.repeat.clone() {
-            book.keys.insert(key, Key::Of(Use { operation: running.id(), request }));
+            book.keys.insert(key.into(), Key::Of(Use { operation: running.id(), request }));
         }
         book.running.insert(running.id(), Arc::clone(running));
     }
 
-    /// Refuses one more operation when too many are running.
-    pub(super) fn check_room(&self) -> Result<(), Error> {
-        if self.book().running.len() < MOST_RUNNING { Ok(()) } else { Err(Error::TooManyOperations) }
+    /// Refuses one more operation when too many are running, and one more key when too many would have to be remembered.
+    pub(super) fn check_room(&self, has_key: bool) -> Result<(), Error> {
+        let book = self.book();
+        if book.running.len() >= MOST_RUNNING {
+            return Err(Error::TooManyOperations);
+        }
+        let full = book.keyed.ended.len() >= MOST_KEYED || book.keyed.bytes >= MOST_KEYED_BYTES;
+        if has_key && full { Err(Error::TooManyKeys) } else { Ok(()) }
     }
 
     /// An operation has ended. `bytes` is the size of its file, none when it could not be written.
@@ -225,11 +248,11 @@ impl Ledger {
         if let Some(running) = book.running.get(&id) {
             return Some(Found::Running(Arc::clone(running)));
         }
-        let ended = book.ended.get(&id)?;
+        let holder = [&book.plain, &book.keyed].into_iter().find(|shelf| shelf.ended.contains_key(&id))?;
         let progress = book.told.iter().find(|(told, _)| *told == id).map(|(_, progress)| progress.clone());
-        Some(match &ended.unwritten {
-            Some(record) => Found::Ended { record: Arc::clone(record), whole: true, progress },
-            None => Found::Ended { record: Arc::new(ended.brief.clone()), whole: false, progress },
+        Some(match book.unwritten.get(&id) {
+            Some(record) => Found::Ended { record: Some(Arc::clone(record)), whole: true, progress },
+            None => Found::Ended { record: holder.briefs.get(&id).cloned().map(Arc::new), whole: false, progress },
         })
     }
 
@@ -245,9 +268,12 @@ impl Ledger {
         let (running, ended) = {
             let book = self.book();
             let running: Vec<_> = book.running.values().cloned().collect();
-            let matching = book.ended.values().rev().map(|ended| &ended.brief);
-            let matching = matching.filter(|brief| tenant.is_none_or(|tenant| *tenant == brief.operation.subdomain));
-            (running, matching.take(most).cloned().collect::<Vec<_>>())
+            let newest = |shelf: &Shelf| {
+                let of_tenant =
+                    |brief: &&OperationRecord| tenant.is_none_or(|tenant| *tenant == brief.operation.subdomain);
+                shelf.briefs.values().rev().filter(of_tenant).take(most).cloned().collect::<Vec<_>>()
+            };
+            (running, [newest(&book.plain), newest(&book.keyed)].concat())
         };
         let running = running.iter().filter(|running| {
             // What nobody asked for is no business of theirs; it is found by its id when it keeps a tenant busy.
@@ -263,11 +289,11 @@ impl Ledger {
     /// Looks a request's key up, and claims it unless there is an operation that answers the request.
     pub(super) fn recognise(self: &Arc<Self>, repeat: &RepeatKey) -> Result<Repeat, Error> {
         let mut book = self.book();
-        let before = match book.keys.get(&repeat.key) {
+        let before = match book.keys.get(repeat.key.as_str()) {
             Some(Key::Claimed(decided)) => return Ok(Repeat::Claimed(decided.clone())),
             Some(Key::Of(used)) if used.request != repeat.request => return Err(Error::IdempotencyMismatch),
             Some(Key::Of(used)) => {
-                let ended = book.ended.get(&used.operation).map(|ended| answers_repeats(&ended.brief));
+                let ended = book.keyed.ended.get(&used.operation).map(|ended| ended.answers_repeats);
                 if book.running.contains_key(&used.operation) || ended == Some(true) {
                     return Ok(Repeat::Of(used.operation));
                 }
@@ -276,33 +302,31 @@ impl Ledger {
             None => None,
         };
         let (decided, waiting) = watch::channel(());
-        book.keys.insert(repeat.key.clone(), Key::Claimed(waiting));
+        let key: Arc<str> = repeat.key.as_str().into();
+        book.keys.insert(Arc::clone(&key), Key::Claimed(waiting));
         drop(book);
         let ledger = Arc::clone(self);
-        Ok(Repeat::New(Claim { ledger, key: repeat.key.clone(), before, bound: false, _decided: decided }))
+        Ok(Repeat::New(Claim { ledger, key, before, bound: false, _decided: decided }))
     }
 
     /// Forgets what is too old or too much, and says whose files can go.
     pub(super) fn prune(&self, now: Timestamp) -> Vec<OperationId> {
         let mut book = self.book();
-        let mut gone = Vec::new();
-        // The oldest first; ids are in the order of beginnings, which is near enough to that of ends.
-        while let Some((&id, ended)) = book.ended.first_key_value() {
-            let expired = ended.brief.ended_at.is_none_or(|at| now.duration_since(at) > KEPT_FOR);
-            if !expired && book.ended.len() <= MOST && book.bytes <= MOST_BYTES {
-                break;
-            }
-            if let Some(ended) = book.ended.remove(&id) {
-                book.bytes = book.bytes.saturating_sub(ended.bytes);
-                let key = ended.brief.repeat.map(|repeat| repeat.key);
-                if let Some(key) = key
+        let mut gone = book.plain.prune(now, MOST, MOST_BYTES);
+        // These go when their time has come, however many there are: their limit is one for new ones.
+        gone.extend(book.keyed.prune(now, usize::MAX, u64::MAX));
+        let gone: Vec<OperationId> = gone
+            .into_iter()
+            .map(|(id, ended)| {
+                book.unwritten.remove(&id);
+                if let Some(key) = ended.key
                     && matches!(book.keys.get(&key), Some(Key::Of(used)) if used.operation == id)
                 {
                     book.keys.remove(&key);
                 }
-            }
-            gone.push(id);
-        }
+                id
+            })
+            .collect();
         gone
     }
 
@@ -311,29 +335,72 @@ impl Ledger {
     }
 }
 
-impl Book {
-    fn replace(&mut self, record: &Arc<OperationRecord>, bytes: Option<u64>) {
-        let unwritten = bytes.is_none().then(|| Arc::clone(record));
-        let size = || serde_json::to_vec(record.as_ref()).map_or(0, |text| text.len() as u64);
-        let new = Ended { brief: brief(record), bytes: bytes.unwrap_or_else(size), unwritten };
-        self.bytes += new.bytes;
-        if let Some(old) = self.ended.insert(record.operation.id, new) {
+impl Shelf {
+    fn put(&mut self, record: &OperationRecord, key: Option<Arc<str>>, bytes: u64) {
+        let id = record.operation.id;
+        let new = Ended { at: record.ended_at, answers_repeats: answers_repeats(record), key, bytes };
+        self.bytes += bytes;
+        if let Some(old) = self.ended.insert(id, new) {
             self.bytes = self.bytes.saturating_sub(old.bytes);
         }
+        self.briefs.insert(id, brief(record));
+        if self.briefs.len() > MOST {
+            self.briefs.pop_first();
+        }
+    }
+
+    /// Takes out what is too old or too much.
+    fn prune(&mut self, now: Timestamp, most: usize, most_bytes: u64) -> Vec<(OperationId, Ended)> {
+        let mut gone = Vec::new();
+        // The oldest first; ids are in the order of beginnings, which is near enough to that of ends.
+        while let Some((&id, first)) = self.ended.first_key_value() {
+            let expired = first.at.is_none_or(|at| now.duration_since(at) > KEPT_FOR);
+            if !expired && self.ended.len() <= most && self.bytes <= most_bytes {
+                break;
+            }
+            let Some(ended) = self.ended.remove(&id) else { break };
+            self.bytes = self.bytes.saturating_sub(ended.bytes);
+            self.briefs.remove(&id);
+            gone.push((id, ended));
+        }
+        gone
+    }
+}
+
+impl Book {
+    /// Puts an ended operation where it belongs.
+    fn shelve(&mut self, record: &OperationRecord, bytes: u64) {
+        match &record.repeat {
+            None => self.plain.put(record, None, bytes),
+            Some(repeat) => {
+                let known = self.keys.get_key_value(repeat.key.as_str()).map(|(key, _)| Arc::clone(key));
+                let key = known.unwrap_or_else(|| repeat.key.as_str().into());
+                self.keyed.put(record, Some(key), bytes);
+            }
+        }
+    }
+
+    fn replace(&mut self, record: &Arc<OperationRecord>, bytes: Option<u64>) {
+        match bytes {
+            Some(_) => self.unwritten.remove(&record.operation.id),
+            None => self.unwritten.insert(record.operation.id, Arc::clone(record)),
+        };
+        let size = || serde_json::to_vec(record.as_ref()).map_or(0, |text| text.len() as u64);
+        self.shelve(record, bytes.unwrap_or_else(size));
     }
 
     fn forget(&mut self, running: &Running) {
         self.running.remove(&running.id());
         if let Some(repeat) = &running.origin.repeat
-            && matches!(self.keys.get(&repeat.key), Some(Key::Of(used)) if used.operation == running.id())
+            && matches!(self.keys.get(repeat.key.as_str()), Some(Key::Of(used)) if used.operation == running.id())
         {
             match running.origin.before {
                 Some(operation) => {
                     let before = Use { operation, request: repeat.request.clone() };
-                    self.keys.insert(repeat.key.clone(), Key::Of(before));
+                    self.keys.insert(repeat.key.as_str().into(), Key::Of(before));
                 }
                 None => {
-                    self.keys.remove(&repeat.key);
+                    self.keys.remove(repeat.key.as_str());
                 }
             }
         }

@@ -98,16 +98,16 @@ impl Orchestrator {
                 ended.ended_at = Some(jiff::Timestamp::now());
                 (Some(left), ended)
             }
-            Some(Found::Ended { record, .. })
-                if record.outcome.is_none()
-                    && matches!(record.state, OperationState::Failed | OperationState::Interrupted) =>
-            {
-                match self.operation(id).await {
-                    Ok(ended) => (None, ended),
-                    Err(_) => return,
+            Some(Found::Ended { .. }) => match self.operation(id).await {
+                Ok(ended)
+                    if ended.outcome.is_none()
+                        && matches!(ended.state, OperationState::Failed | OperationState::Interrupted) =>
+                {
+                    (None, ended)
                 }
-            }
-            _ => return,
+                _ => return,
+            },
+            None => return,
         };
         ended.outcome = Some(outcome);
         if outcome == Outcome::Finished {

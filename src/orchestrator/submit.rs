@@ -59,7 +59,7 @@ impl Orchestrator {
                 Repeat::Claimed(_) => return Err(Error::Busy(None)),
             },
         };
-        self.inner.operations.ledger.check_room()?;
+        self.inner.operations.ledger.check_room(claim.is_some())?;
         let (accept, accepted) = oneshot::channel();
         let accept = ask.respond_async.then_some(accept);
         let (this, span) = (self.clone(), tracing::Span::current());
@@ -383,11 +383,11 @@ impl Orchestrator {
     pub async fn operation(&self, id: OperationId) -> Result<OperationRecord, Error> {
         match self.inner.operations.ledger.find(id).ok_or(Error::NoSuchOperation)? {
             Found::Running(running) => Ok(running.record()),
-            Found::Ended { record, whole: true, .. } => Ok(record.as_ref().clone()),
-            Found::Ended { record, whole: false, .. } => {
+            Found::Ended { record: Some(record), whole: true, .. } => Ok(record.as_ref().clone()),
+            Found::Ended { record, .. } => {
                 let read = self.disk(move |fs| fs.operation(id)).await?;
                 // Damaged or deleted meanwhile: what is remembered of it is better than nothing.
-                Ok(read.unwrap_or_else(|| record.as_ref().clone()))
+                read.or_else(|| record.as_deref().cloned()).ok_or(Error::NoSuchOperation)
             }
         }
     }
@@ -404,8 +404,11 @@ impl Orchestrator {
                 running.cancel()?;
                 Ok(running.record())
             }
-            Found::Ended { record, .. } if record.state == OperationState::Cancelled => self.operation(id).await,
-            Found::Ended { .. } => Err(Error::NotCancellable("it has ended")),
+            Found::Ended { .. } => {
+                let record = self.operation(id).await?;
+                let cancelled = record.state == OperationState::Cancelled;
+                if cancelled { Ok(record) } else { Err(Error::NotCancellable("it has ended")) }
+            }
         }
     }
 

@@ -16,8 +16,8 @@ pub enum Durability {
 }
 
 impl TenantFs {
-    /// Every operation that is on the disk, oldest first, with the size of its file. Files that cannot be read are
-    /// deleted: nothing could be done with them.
+    /// Every operation that is on the disk, oldest first and without its result, which may be large, with the size of its
+    /// file. Files that cannot be read are deleted: nothing could be done with them.
     pub fn operations(&self) -> Result<Vec<(OperationRecord, u64)>, FsError> {
         let listing = FsError::io("listing the operations");
         let dir = &self.host.operations;
@@ -26,7 +26,7 @@ impl TenantFs {
         for name in names {
             let read = dir.read(name.as_c_str()).ok().flatten();
             let operation = read.and_then(|(bytes, _)| {
-                let operation: OperationRecord = sealed::unseal(&bytes).ok()?;
+                let operation = OperationRecord { result: None, ..sealed::unseal(&bytes).ok()? };
                 let is_its_own = file(operation.operation.id).as_bytes() == name.as_bytes();
                 is_its_own.then_some((operation, bytes.len() as u64))
             });

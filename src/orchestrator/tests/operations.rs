@@ -349,7 +349,7 @@ async fn a_directory_without_a_record_stays_degraded() {
 fn what_is_remembered_is_bounded() {
     let ledger = std::sync::Arc::new(Ledger::default());
     let now = jiff::Timestamp::now();
-    let record = |age_hours: i64, key: &str| {
+    let record = |age_hours: i64, key: Option<&str>| {
         let at = now.checked_sub(jiff::SignedDuration::from_hours(age_hours)).unwrap();
         let operation = Operation {
             id: OperationId::new(),
@@ -369,19 +369,37 @@ fn what_is_remembered_is_bounded() {
             progress: crate::domain::Counters::default(),
             events: 0,
             request_id: None,
-            repeat: Some(RepeatKey { key: key.to_owned(), request: "r".to_owned() }),
+            repeat: key.map(|key| RepeatKey { key: key.to_owned(), request: "r".to_owned() }),
         }
     };
-    let old = record(25, "old");
-    let many: Vec<_> = (0..1100).map(|n| record(1, &n.to_string())).collect();
-    let (first, last) = (many[0].clone(), many[1099].clone());
-    let all = std::iter::once(old.clone()).chain(many);
-    ledger.load(all.map(|record| (record, 20 << 10)).collect());
+    let old = record(25, Some("old"));
+    let keyed: Vec<_> = (0..3000).map(|n| record(1, Some(&n.to_string()))).collect();
+    let plain: Vec<_> = (0..1100).map(|_| record(1, None)).collect();
+    let all = std::iter::once(&old).chain(&keyed).chain(&plain);
+    ledger.load(all.map(|record| (record.clone(), 20 << 10)).collect());
     let gone = ledger.prune(now);
-    assert!(gone.contains(&old.operation.id) && gone.contains(&first.operation.id));
-    assert_eq!(1101 - gone.len(), (16 << 20) / (20 << 10), "the bytes are what there is least of");
+    assert!(gone.contains(&old.operation.id) && gone.contains(&plain[0].operation.id));
+    assert_eq!(1 + 1100 - gone.len(), (16 << 20) / (20 << 10), "the bytes are what there is least of");
     let repeat = |record: &OperationRecord| ledger.recognise(record.repeat.as_ref().unwrap()).unwrap();
-    assert!(matches!(repeat(&last), Repeat::Of(id) if id == last.operation.id));
-    assert!(matches!(repeat(&old), Repeat::New(_)) && matches!(repeat(&first), Repeat::New(_)));
+    // However many others there were since.
+    for record in &keyed {
+        assert!(matches!(repeat(record), Repeat::Of(id) if id == record.operation.id));
+        assert!(ledger.find(record.operation.id).is_some());
+    }
+    assert!(matches!(repeat(&old), Repeat::New(_)));
     assert_eq!(ledger.list(None, 5).len(), 5);
+    assert_eq!(ledger.list(None, usize::MAX).len(), 1000 + (16 << 20) / (20 << 10));
+
+    // The bytes of the keyed ones are used up: a new key is refused, anything else is not.
+    ledger.check_room(true).unwrap();
+    ledger.load((0..300).map(|n| (record(1, Some(&format!("more-{n}"))), 20 << 10)).collect());
+    let refused = ledger.check_room(true).unwrap_err();
+    assert!(matches!(refused, Error::TooManyKeys) && refused.code() == ErrorCode::RateLimited);
+    ledger.check_room(false).unwrap();
+    assert!(ledger.prune(now).is_empty());
+    assert!(matches!(repeat(&keyed[0]), Repeat::Of(_)));
+    // Until their time has come.
+    ledger.prune(now.checked_add(jiff::SignedDuration::from_hours(24)).unwrap());
+    ledger.check_room(true).unwrap();
+    assert!(matches!(repeat(&keyed[0]), Repeat::New(_)));
 }
