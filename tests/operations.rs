@@ -272,4 +272,7 @@ async fn a_plan_is_expected_or_refused() {
     assert!(refused["details"]["plan_hash"].is_string(), "{refused}");
     agent.post("/v1/tenants/provision", &with(web(1), &json!("x"))).await.refused(400, "INVALID_REQUEST");
     agent.post("/v1/tenants/provision", &with(web(1), &plan["plan_hash"])).await.expect(201);
+    // Repeated by a client that has not heard the answer.
+    let again = agent.post("/v1/tenants/provision", &with(web(1), &plan["plan_hash"])).await.expect(200);
+    assert_eq!(again["changed"], false);
 }

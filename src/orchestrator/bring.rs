@@ -190,11 +190,11 @@ impl Orchestrator {
     pub(super) async fn bring(&self, op: &Op, record: Record, mut wanted: Wanted) -> Result<Provisioned, Error> {
         let backend = self.backend(record.backend)?;
         let next = record.generation.next();
-        let mut loaded = self.timed("load", self.load_wanted(&record, &mut wanted)).await?;
+        let mut loaded = self.timed(op, "load", self.load_wanted(&record, &mut wanted)).await?;
         let claim = self.claim(&record, &loaded).await?;
         op.report("looking at images");
         let preparing = op.unless_cancelled(backend.prepare(&loaded.deployment, &wanted.run));
-        let images = self.timed("prepare", preparing).await?;
+        let images = self.timed(op, "prepare", preparing).await?;
         self.note_pulled(&images).await;
         let volumes = volumes_of_images(&loaded, &images);
         if volumes > 0 {
@@ -205,15 +205,18 @@ impl Orchestrator {
         op.report("planning");
         let planned_at = Instant::now();
         let planning = op.unless_cancelled(backend.plan(&loaded.deployment, &images, &wanted.run));
-        let plan = self.timed("plan", planning).await?;
-        self.check_expected(&record, &wanted, &plan)?;
+        let plan = self.timed(op, "plan", planning).await?;
+        let same = self.is_same(&record, &wanted, &loaded, &plan);
+        if !same {
+            // What has been done already is not done otherwise: a repeat is answered like any other.
+            self.check_expected(&record, &wanted, &plan)?;
+        }
         let live = record.is_live();
         let mut warnings = loaded.warnings.clone();
         warnings.extend(plan.warnings.iter().cloned());
         if self.mend(op, &record, &wanted, &images).await? {
             warnings.push("the stored specification could not be read and has been written anew".to_owned());
         }
-        let same = self.is_same(&record, &wanted, &loaded, &plan);
         let (generation, changed, snapshot) = if same {
             let snapshot = Snapshot { as_of: planned_at, containers: plan.standing };
             (record.generation, false, Some(snapshot).filter(|snapshot| !snapshot.containers.is_empty()))
@@ -381,7 +384,7 @@ impl Orchestrator {
             fs.begin(tenant, &journal)?;
             fs.stage(tenant, target, &stored)
         });
-        let staged = self.timed("stage", staging).await;
+        let staged = self.timed(op, "stage", staging).await;
         let result = async {
             staged?;
             if record.generation == Generation::NONE {
@@ -389,8 +392,8 @@ impl Orchestrator {
                 self.on_record(record);
             }
             self.is_coming(record, &loaded);
-            self.timed("place_files", self.place_files(deployment)).await?;
-            let settled = self.timed("apply", backend.apply(deployment, images, plan, &wanted.run)).await?;
+            self.timed(op, "place_files", self.place_files(deployment)).await?;
+            let settled = self.timed(op, "apply", backend.apply(deployment, images, plan, &wanted.run)).await?;
             op.running().close_to_cancel("it is being committed").map(|()| settled)
         }
         .await;
@@ -399,7 +402,7 @@ impl Orchestrator {
             Err(error) => {
                 op.running().close_to_cancel("it is being undone already").ok();
                 op.report("undoing");
-                self.timed("undo", self.undo(record, &error, &plan.undo)).await;
+                self.timed(op, "undo", self.undo(record, &error, &plan.undo)).await;
                 return Err(error);
             }
         };
@@ -422,7 +425,7 @@ impl Orchestrator {
             operation: Some(op.id()),
             ..record.clone()
         };
-        if let Err(failed) = self.timed("commit", self.commit_generation(&committed)).await {
+        if let Err(failed) = self.timed(op, "commit", self.commit_generation(&committed)).await {
             if failed.may_stand {
                 // The operation stays open: the record decides as soon as the disk answers.
                 self.recover_later(op.tenant().clone());
@@ -437,7 +440,7 @@ impl Orchestrator {
             self.end(&committed, Some(&loaded)).await
         } else {
             op.report("removing what was replaced");
-            self.timed("settle", self.settle_and_end(&committed, &loaded)).await
+            self.timed(op, "settle", self.settle_and_end(&committed, &loaded)).await
         };
         if let Err(error) = ended {
             // The change is committed and stands; what is left over goes as soon as the backend answers.

@@ -26,7 +26,7 @@ impl Orchestrator {
         self.open_journal(op, &record, OperationKind::Restart, service.as_ref(), false).await?;
         let run = op.run(Vec::new());
         let restarting = self.backend(record.backend)?.restart(&loaded.deployment, service.as_ref(), &run);
-        let restarted = self.timed("restart", restarting).await;
+        let restarted = self.timed(op, "restart", restarting).await;
         self.close(op, &record, restarted.map_err(Error::from)).await?;
         Ok(Done { status: "restarted", subdomain: record.subdomain })
     }
@@ -67,9 +67,11 @@ impl Orchestrator {
         let loaded = self.committed(&record).await?;
         let (backend, run) = (self.backend(record.backend)?, op.run(Vec::new()));
         let done = match desired {
-            DesiredState::Stopped => self.timed("stop", backend.stop(&loaded.deployment, service.as_ref(), &run)).await,
+            DesiredState::Stopped => {
+                self.timed(op, "stop", backend.stop(&loaded.deployment, service.as_ref(), &run)).await
+            }
             DesiredState::Running => {
-                self.timed("start", backend.start(&loaded.deployment, service.as_ref(), &run)).await
+                self.timed(op, "start", backend.start(&loaded.deployment, service.as_ref(), &run)).await
             }
         };
         self.close(op, &record, done.map_err(Error::from)).await?;
@@ -93,7 +95,7 @@ impl Orchestrator {
                     self.before_effects(op).await?;
                     let run = op.run(Vec::new());
                     let removed =
-                        self.timed("remove", self.backend(backend)?.remove(&tenant, None, purge, &run)).await?;
+                        self.timed(op, "remove", self.backend(backend)?.remove(&tenant, None, purge, &run)).await?;
                     self.inner.mirror.strays.forget(op.tenant());
                     let kept = Kept { volumes: removed.volumes_kept, ..Kept::default() };
                     Ok(TornDown { changed: true, ..nothing(kept) })
@@ -132,7 +134,7 @@ impl Orchestrator {
                 // What runs is stopped as any tenant is.
                 let (agent, adopted) = (self.inner.fs.agent_id().clone(), Adopted::default());
                 let reference = TenantRef { agent, subdomain: tenant.clone(), id, region: None, adopted };
-                self.timed("remove", backend.remove(&reference, None, true, &run)).await?;
+                self.timed(op, "remove", backend.remove(&reference, None, true, &run)).await?;
             }
             let mut rest = backend.owned(&BTreeSet::new()).await?;
             rest.retain(|object| object.tenant.as_ref() == Some(tenant));
@@ -168,7 +170,7 @@ impl Orchestrator {
         };
         let deployment = loaded.as_deref().map(|loaded| &loaded.deployment);
         let (tenant, run) = (self.tenant_ref(record), op.run(Vec::new()));
-        let removed = self.timed("remove", backend.remove(&tenant, deployment, purge, &run)).await?;
+        let removed = self.timed(op, "remove", backend.remove(&tenant, deployment, purge, &run)).await?;
         let tenant = record.subdomain.clone();
         if purge {
             op.report("deleting files");

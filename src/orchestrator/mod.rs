@@ -323,10 +323,10 @@ impl Orchestrator {
     }
 
     /// One step of an operation, timed under its name.
-    async fn timed<T>(&self, step: &'static str, work: impl Future<Output = T>) -> T {
+    async fn timed<T>(&self, op: &operations::Op, step: &'static str, work: impl Future<Output = T>) -> T {
         let begun = Instant::now();
         let done = work.await;
-        self.inner.metrics.step(step, begun.elapsed());
+        self.inner.metrics.step(op.running().now().kind, step, begun.elapsed());
         done
     }
 

@@ -149,7 +149,8 @@ fn reason(service: &ServiceStatus) -> Option<String> {
     let containers = &service.containers;
     if let Some(looping) = containers.iter().find(|container| container.crash_loop) {
         let codes: Vec<String> = looping.last_exits.iter().map(|exit| exit.code.to_string()).collect();
-        return Some(format!("ends again and again, with exit codes {}", codes.join(", ")));
+        let why = if looping.oom_killed { "; the last time for lack of memory" } else { "" };
+        return Some(format!("ends again and again, with exit codes {}{why}", codes.join(", ")));
     }
     if let Some(WaitsFor { service, condition }) = service.waits_for.first() {
         return Some(format!("waits for {service} ({condition})"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
@@ -194,6 +195,22 @@ impl TenantFs {
         let file = home.agent.read(JOURNAL).map_err(unreadable(tenant, "journal"))?;
         let damaged = |_| FsError::Corrupt { tenant: tenant.clone(), what: "journal" };
         file.map(|(bytes, _)| sealed::unseal(&bytes).map_err(damaged)).transpose()
+    }
+
+    /// When the open journals of all tenants were written.
+    pub fn open_journals(&self) -> Result<Vec<SystemTime>, FsError> {
+        let listing = FsError::io("looking for journals");
+        let mut open = Vec::new();
+        for name in self.host.root.names().map_err(&listing)? {
+            let name = name.map_err(&listing)?;
+            let Some(tenant) = name.to_str().ok().and_then(|name| Subdomain::parse(name).ok()) else { continue };
+            // One that cannot be opened has been told of elsewhere.
+            let Ok(home) = self.home(&tenant) else { continue };
+            if let Some(stat) = home.agent.stat_of(JOURNAL).map_err(&listing)? {
+                open.push(UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0)));
+            }
+        }
+        Ok(open)
     }
 
     /// Replaces the record durably: the commit. `by` is the operation that it is for.

@@ -74,6 +74,12 @@ impl Orchestrator {
         present.say(Fact::CacheAge, age.map(|as_of| as_of.elapsed().as_secs_f64()));
         present.say(Fact::StatsAge, Some(snapshot.age().as_secs_f64()));
         present.say(Fact::Degraded, Some(number(self.inner.degraded.len() as u64)));
+        // A disk that does not answer says nothing, and keeps nobody waiting.
+        if let Ok(Ok(open)) = timeout(PATIENCE, self.disk(crate::tenant_fs::TenantFs::open_journals)).await {
+            present.say(Fact::OpenJournals, Some(number(open.len() as u64)));
+            let oldest = open.into_iter().min().and_then(|begun| begun.elapsed().ok()).unwrap_or_default();
+            present.say(Fact::OldestJournal, Some(oldest.as_secs_f64()));
+        }
         if let Some(states) = &states {
             for (fact, counts) in [(Fact::Tenants, &states.tenants), (Fact::Containers, &states.containers)] {
                 for (state, count) in counts {

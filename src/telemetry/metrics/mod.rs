@@ -43,7 +43,7 @@ pub struct Metrics {
     log_streams: Gauge,
     operations: Series<Words<2>, Counter>,
     operation_time: Histograms<Words<2>>,
-    step_time: Histograms<Labels<1>>,
+    step_time: Histograms<Words<2>>,
     running: Gauge,
     recoveries: Series<Labels<1>, Counter>,
     engine_time: Histograms<Labels<1>>,
@@ -102,7 +102,7 @@ impl Default for Metrics {
             ),
             step_time: all.add(
                 "q8_agent_operation_step_duration_seconds",
-                "Duration of the steps of operations",
+                "Duration of the steps of operations, by kind and step",
                 Series::new_with_constructor(slow),
             ),
             running: all.add(
@@ -232,8 +232,8 @@ impl Metrics {
     }
 
     /// One step of an operation has ended, in whatever way. `step` is a word of the source.
-    pub fn step(&self, step: &'static str, took: Duration) {
-        self.step_time.get_or_create(&[("step", step)]).observe(took.as_secs_f64());
+    pub fn step(&self, kind: OperationKind, step: &'static str, took: Duration) {
+        self.step_time.get_or_create(&[("kind", word(&kind)), ("step", step.to_owned())]).observe(took.as_secs_f64());
     }
 
     /// An attempt to finish or undo what an operation left open has ended.

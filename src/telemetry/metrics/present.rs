@@ -58,6 +58,8 @@ facts! {
     Tenants "q8_agent_tenants" "Tenants; label state"
     MaxTenants "q8_agent_tenants_max" "Most tenants that the host takes"
     Degraded "q8_agent_tenants_degraded" "Tenants with an operation that could not be finished yet, or an unreadable record"
+    OpenJournals "q8_agent_journals_open" "Operations that have begun and not ended, as the journals on the disk say"
+    OldestJournal "q8_agent_journal_oldest_seconds" "Age of the oldest open journal, 0 without one"
     Containers "q8_agent_containers" "Containers of tenants; label state"
     FreePorts "q8_agent_publish_ports_free" "Host ports of the publish range that no container has"
     FreeSubnets "q8_agent_subnets_free" "Subnets of the pool that are free"

@@ -11,7 +11,7 @@ fn all_said() -> (Metrics, String) {
     metrics.request("/v1/tenants", "GET", None, took);
     metrics.operation_ended(OperationKind::Provision, None, took);
     metrics.operation_ended(OperationKind::Update, Some(ErrorCode::ServiceExited), took);
-    metrics.step("apply", took);
+    metrics.step(OperationKind::Provision, "apply", took);
     metrics.recovered(true);
     metrics.engine_call("ping", Some("timeout"), took);
     metrics.pull(None, took);
