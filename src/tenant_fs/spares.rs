@@ -93,12 +93,12 @@ impl Spares {
             made = made.and_then(|()| self.make(name, |name| workshop.make_dir(&self.dir, name, 0o700, None)));
         }
         // Written, not merely allocated: some file systems promise space that they do not have, and what is allocated but
-        // not written needs more when it is.
+        // not written needs more when it is. Nothing is synced: what a loss of power takes is made again at the start.
         for name in files {
             made = made
-                .and_then(|()| self.make(name, |name| workshop.write(&self.dir, name, &vec![0; SIZE], 0o600, None)));
+                .and_then(|()| self.make(name, |name| workshop.write_unsynced(&self.dir, name, &vec![0; SIZE], 0o600)));
         }
-        if let Err(error) = made.and_then(|()| self.dir.sync()) {
+        if let Err(error) = made {
             tracing::warn!(%error, "there is no room for the spare files that teardowns need on a full disk");
         }
     }

@@ -64,7 +64,7 @@ fn expected(entries: &[(&str, &str)]) -> Tree {
         (".agent/late/", "700 0:0"),
         (".agent/lock", "600 0:0"),
         (".agent/operations/", "700 0:0"),
-        (".agent/reserve", "600 0:0"),
+        (".agent/spares/", "700 0:0"),
         (".agent/staging/", "700 0:0"),
         (".agent/trash/", "700 0:0"),
         (".archive/", "700 0:0"),
@@ -72,13 +72,15 @@ fn expected(entries: &[(&str, &str)]) -> Tree {
     host.iter().chain(entries).map(|(path, facts)| ((*path).to_owned(), (*facts).to_owned())).collect()
 }
 
-/// What is there, but for the records of operations, one each.
+/// What is there, but for the records of operations, one each, and the spare files.
 fn standing(root: &Path) -> BTreeMap<String, String> {
     let mut found = tree(root);
     found.retain(|path, facts| {
-        let is_record = path.starts_with(".agent/operations/") && !path.ends_with('/');
-        assert!(!is_record || facts == "600 0:0", "{path}: {facts}");
-        !is_record
+        let is_one_of = |dir: &str| path.strip_prefix(dir).is_some_and(|rest| !rest.is_empty());
+        let is_one = is_one_of(".agent/operations/") || is_one_of(".agent/spares/");
+        let closed = if path.ends_with('/') { "700 0:0" } else { "600 0:0" };
+        assert!(!is_one || facts == closed, "{path}: {facts}");
+        !is_one
     });
     found
 }

@@ -34,8 +34,13 @@ fn start(routes: &[&str], pool: &str) -> (String, bool) {
         assert!(Instant::now() < end, "it neither starts nor ends");
         std::thread::sleep(Duration::from_millis(20));
     }
-    std::thread::sleep(Duration::from_secs(1));
-    let ended = agent.try_wait().expect("it can be waited for");
+    // And one that must not start ends right after that.
+    let soon = Instant::now() + Duration::from_secs(3);
+    let mut ended = None;
+    while ended.is_none() && Instant::now() < soon {
+        std::thread::sleep(Duration::from_millis(20));
+        ended = agent.try_wait().expect("it can be waited for");
+    }
     drop(agent.kill());
     let mut said = String::new();
     drop(agent.stdout.take().expect("it was piped").read_to_string(&mut said));
