@@ -234,6 +234,11 @@ impl Progress {
             health_output: output.map(|output| output[..output.floor_char_boundary(HEALTH_OUTPUT)].to_owned()),
         };
         let mut log = self.log();
+        // Other steps may have been reported since.
+        log.step = match status.health {
+            Health::Starting => format!("waiting for {name} to become healthy"),
+            _ => format!("waiting for {name}, which is {}", status.state),
+        };
         if log.events.iter().any(|told| told.event == event) {
             return;
         }
@@ -241,10 +246,6 @@ impl Progress {
             !matches!(&told.event, ProgressEvent::Waiting { service, number: other, .. }
                 if service == name.as_str() && other == number)
         });
-        log.step = match status.health {
-            Health::Starting => format!("waiting for {name} to become healthy"),
-            _ => format!("waiting for {name}, which is {}", status.state),
-        };
         self.push(&mut log, event);
     }
 

@@ -116,7 +116,7 @@ async fn in_the_middle_of_an_update() {
     let (before, files) = (containers(&status(&agent, &name).await), project_files(&agent, &name));
     let update = json!({"subdomain": name, "compose_content": text(UNDECIDED), "files": {"page": "two\n"}});
     let waiting = begin(&agent, UPDATE, &update);
-    at_step(&agent, &name, "starting web").await;
+    at_step(&agent, &name, "waiting for web").await;
     eventually("the new web runs", LONG, async || {
         let status = status(&agent, &name).await;
         containers(&status).get("web-1").filter(|web| web.id != before["web-1"].id && web.state == "running").cloned()
@@ -158,7 +158,7 @@ async fn for_a_moment_in_the_middle_of_an_update() {
     let before = containers(&status(&agent, &name).await);
     let update = json!({"subdomain": name, "compose_content": text(UNDECIDED)});
     let waiting = begin(&agent, UPDATE, &update);
-    at_step(&agent, &name, "starting web").await;
+    at_step(&agent, &name, "waiting for web").await;
     engine.kill();
     engine.start();
     // Without a restart policy the new web ended with the engine, so the update has failed; the old one is to run again.
@@ -214,12 +214,16 @@ async fn and_takes_calls_without_answering_them() {
     ];
     assert_says_so(&agent).await;
     agent.get("/v1/tenants/status/nobody").await.refused(404, "NOT_FOUND");
-    let (answer, took) = timed(&agent, Method::GET, &format!("/v1/tenants/status/{name}"), &Value::Null).await;
-    answer.refused(503, "BACKEND_UNAVAILABLE");
-    assert!(took < SOON, "status took {took:?}");
-    let (answer, took) = timed(&agent, Method::GET, "/v1/tenants", &Value::Null).await;
-    answer.refused(503, "BACKEND_UNAVAILABLE");
-    assert!(took < SOON, "the list took {took:?}");
+    let of_tenant = ["status/{}", "status/{}?format=compose", "images/{}", "stats/{}", "logs/{}?tail=1"];
+    let reads = of_tenant.map(|path| (Method::GET, format!("/v1/tenants/{}", path.replace("{}", &name))));
+    let others = [(Method::GET, "/v1/tenants".to_owned()), (Method::POST, "/v1/system/prune".to_owned())];
+    let asked = reads.into_iter().chain(others).map(async |(method, path)| {
+        let body = if method == Method::POST { json!({}) } else { Value::Null };
+        let (answer, took) = timed(&agent, method, &path, &body).await;
+        answer.refused(503, "BACKEND_UNAVAILABLE");
+        assert!(took < SOON, "{path} took {took:?}");
+    });
+    futures::future::join_all(asked).await;
     for waiting in hanging {
         let answer = waiting.await.expect("no panic").expect("an answer");
         assert!([503, 504].contains(&answer.status.as_u16()), "{}", answer.text());

@@ -134,7 +134,7 @@ async fn a_busy_tenant_says_with_what() {
     let name = unique("busy");
     let body = request(&name, &stack(&[("web", &[SLEEPS, &[UNDECIDED]])], ""));
     let waiting = begin(&agent, PROVISION, &body);
-    let operation = at_step(&agent, &name, "starting web").await;
+    let operation = at_step(&agent, &name, "waiting for web").await;
     assert_eq!(operation["kind"], "provision");
     for path in [PROVISION.to_owned(), format!("/v1/tenants/teardown/{name}"), format!("/v1/tenants/stop/{name}")] {
         let begun = Instant::now();
@@ -161,7 +161,7 @@ async fn a_client_that_hangs_up_neither_cancels_nor_doubles() {
     let name = unique("gone");
     let body = request(&name, &stack(&[("web", &[SLOW]), ("db", &[SLEEPS])], ""));
     let client = begin(&agent, PROVISION, &body);
-    let first = at_step(&agent, &name, "starting").await;
+    let first = at_step(&agent, &name, "waiting for web").await;
     client.abort();
     assert!(client.await.is_err(), "it has hung up");
     // A repeat waits for the first one, then there is nothing to do.

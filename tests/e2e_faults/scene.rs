@@ -209,6 +209,6 @@ pub(crate) async fn reaches(engine: &Engine, from: &Container, service: &str) {
 /// Tears a tenant down with all it has, and checks that nothing is left of anybody of this agent.
 pub(crate) async fn purge(agent: &Agent<'_>, engine: &Engine, name: &str) {
     agent.post(&format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null).await.expect(200);
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new(), "nothing is left on the engine");
+    crate::auditor::assert_nothing_left(engine, &agent.label(), "nothing is left on the engine").await;
     assert!(!agent.root().join(name).exists(), "nothing is left on the disk");
 }

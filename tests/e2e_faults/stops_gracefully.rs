@@ -38,7 +38,7 @@ async fn and_finishes_what_it_has_begun() {
     let mut idle = TcpStream::connect(agent.address()).await.expect("it listens");
     let body = request(&name, &stack(&[("web", &[SLOW])], ""));
     let provision = begin(&agent, PROVISION, &body);
-    at_step(&agent, &name, "starting web").await;
+    at_step(&agent, &name, "waiting for web").await;
 
     let begun = Instant::now();
     terminate(agent.pid());
@@ -73,7 +73,7 @@ async fn and_leaves_what_takes_too_long_to_the_next_start() {
     let name = unique("long");
     let body = request(&name, &stack(&[("web", &[SLEEPS, &[UNDECIDED]])], "volumes: {store: {}}\n"));
     let provision = begin(&agent, PROVISION, &body);
-    at_step(&agent, &name, "starting web").await;
+    at_step(&agent, &name, "waiting for web").await;
     let begun = Instant::now();
     let exit = agent.terminate(Duration::from_secs(40)).await;
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
@@ -101,7 +101,7 @@ async fn and_a_second_signal_ends_it_at_once() {
     let name = unique("twice");
     let body = request(&name, &stack(&[("web", &[SLEEPS, &[UNDECIDED]])], ""));
     let provision = begin(&agent, PROVISION, &body);
-    at_step(&agent, &name, "starting web").await;
+    at_step(&agent, &name, "waiting for web").await;
     terminate(agent.pid());
     eventually("new connections are refused", LONG, async || TcpStream::connect(agent.address()).await.err()).await;
     let begun = Instant::now();

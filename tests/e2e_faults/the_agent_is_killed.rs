@@ -61,7 +61,7 @@ async fn while_an_update_waits_for_health() {
         json!({"subdomain": name, "compose_content": next, "files": {"page": "two\n", "gone": null, "new": "new\n"}});
     let waiting = begin(&agent, UPDATE, &update);
     runs(engine, &agent, "web", "2").await;
-    at_step(&agent, &name, "starting web").await;
+    at_step(&agent, &name, "waiting for web").await;
     assert_eq!(project_files(&agent, &name)["page"].1, "two\n");
     agent.kill();
     assert!(waiting.await.expect("no panic").is_err(), "a killed agent answers nothing");
