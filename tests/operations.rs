@@ -197,7 +197,6 @@ async fn an_accepted_operation_survives_the_death_of_the_agent() {
     };
     agent.kill();
     agent.start_again().await;
-    let mut feed = agent.stream("/v1/events", &[]).await;
     let operation = ended(&agent, &id).await;
     assert_eq!((&operation["state"], &operation["outcome"]), (&json!("interrupted"), &json!("undone")), "{operation}");
     // What the first run told is gone, and said to be; the numbers of the second are greater.
@@ -207,7 +206,11 @@ async fn an_accepted_operation_survives_the_death_of_the_agent() {
         assert!(told[1..].iter().all(|(number, ..)| number.is_some_and(|number| number > 1 << 40)), "{told:?}");
         assert_eq!(told.last().expect("an end").2, operation);
     }
-    // And the feed tells of its end.
+    // And the feed, read from this run's beginning, tells of its end.
+    let mut feed = agent.stream("/v1/events", &[]).await;
+    let begin = sse::next(&mut feed, LIMIT).await.and_then(|event| event.id).expect("resync has a cursor");
+    let (run, _) = begin.split_once('-').expect("a run and a number");
+    let mut feed = agent.stream(&format!("/v1/events?cursor={run}-0"), &[]).await;
     loop {
         let Event { name, data, .. } = sse::next(&mut feed, LIMIT).await.expect("it goes on");
         if name == "operation_ended" {

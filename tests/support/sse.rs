@@ -19,6 +19,12 @@ pub(crate) struct Event {
 /// The next event; none when the stream has ended. Comments and `retry` are passed over. Fails the test if the event is not
 /// described, or when `limit` is over.
 pub(crate) async fn next(stream: &mut Lines, limit: Duration) -> Option<Event> {
+    // Comments come for ever.
+    let read = tokio::time::timeout(limit, read(stream, limit)).await;
+    read.unwrap_or_else(|_| panic!("no event of {} within {limit:?}", stream.path))
+}
+
+async fn read(stream: &mut Lines, limit: Duration) -> Option<Event> {
     let mut event = Event { id: None, name: String::new(), data: Value::Null };
     loop {
         let line = stream.next(limit).await?;
