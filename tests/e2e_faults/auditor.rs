@@ -9,7 +9,8 @@ use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOption
 use serde_json::{Value, json};
 
 use crate::scene::{
-    HEALTHY, LONG, PROVISION, SERVES, SLEEPS, STUBBORN, assert_same, containers, project_files, request, stack, tree,
+    HEALTHY, LONG, PROVISION, SERVES, SLEEPS, STUBBORN, assert_nothing_left, assert_same, containers, project_files,
+    request, stack, tree,
 };
 use crate::support::agent::Agent;
 use crate::support::engine::Engine;
@@ -139,21 +140,6 @@ pub(crate) async fn assert_no_litter(engine: &Engine, agent: &Agent<'_>, story: 
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// Waits until nothing on the engine carries this label, except networks that it miscounts.
-pub(crate) async fn assert_nothing_left(engine: &Engine, label: &str, story: &str) {
-    let end = Instant::now() + LONG;
-    let mut left = engine.labelled(label).await;
-    while !left.is_empty() && Instant::now() < end {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        left = engine.labelled(label).await;
-    }
-    if !left.is_empty() {
-        let miscounted = engine.miscounted(label).await;
-        left.retain(|name| !miscounted.contains(name));
-    }
-    assert_eq!(left, Vec::<String>::new(), "{story}");
 }
 
 /// Numbers that differ from run to run only if the seed does.

@@ -3,8 +3,8 @@
 use futures::stream::{self, StreamExt as _};
 use serde_json::Value;
 
-use crate::auditor::{Dice, assert_no_litter, assert_nothing_left, audit, update_to, variant};
-use crate::scene::{PROVISION, UPDATE};
+use crate::auditor::{Dice, assert_no_litter, audit, update_to, variant};
+use crate::scene::{PROVISION, UPDATE, assert_nothing_left};
 use crate::support::agent::Options;
 use crate::support::engine::Engine;
 use crate::support::unique;
