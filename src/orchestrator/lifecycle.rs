@@ -145,12 +145,17 @@ impl Orchestrator {
                 }
             }
         }
+        self.delete_files(op).await
+    }
+
+    /// The last step of a purge.
+    async fn delete_files(&self, op: &Op) -> Result<(), Error> {
         op.report("deleting files");
-        let purged = tenant.clone();
-        self.disk(move |fs| fs.purge(&purged)).await?;
-        self.off_record(tenant);
-        self.inner.loaded.remove(tenant);
-        self.inner.degraded.remove(tenant);
+        let tenant = op.tenant().clone();
+        self.disk(move |fs| fs.purge(&tenant)).await?;
+        self.off_record(op.tenant());
+        self.inner.loaded.remove(op.tenant());
+        self.inner.degraded.remove(op.tenant());
         Ok(())
     }
 
@@ -171,16 +176,12 @@ impl Orchestrator {
         let deployment = loaded.as_deref().map(|loaded| &loaded.deployment);
         let (tenant, run) = (self.tenant_ref(record), op.run(Vec::new()));
         let removed = self.timed(op, "remove", backend.remove(&tenant, deployment, purge, &run)).await?;
-        let tenant = record.subdomain.clone();
         if purge {
-            op.report("deleting files");
-            self.disk(move |fs| fs.purge(&tenant)).await?;
-            self.off_record(&record.subdomain);
-            self.inner.loaded.remove(&record.subdomain);
-            self.inner.degraded.remove(&record.subdomain);
+            self.delete_files(op).await?;
             return Ok(Kept::default());
         }
         op.report("archiving files");
+        let tenant = record.subdomain.clone();
         let archive = self.disk(move |fs| fs.archive(&tenant)).await?;
         let kept_record = Record {
             kept: true,

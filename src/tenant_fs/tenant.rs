@@ -47,12 +47,9 @@ impl TenantFs {
     /// Every tenant directory with its record, or why the record cannot be read, by name. One tenant's damage hides no
     /// other tenant.
     pub fn tenants(&self) -> Result<Vec<Listed>, FsError> {
-        let listing = FsError::io("listing the tenants");
         let mut tenants = Vec::new();
-        for name in self.host.root.names().map_err(&listing)? {
-            let name = name.map_err(&listing)?;
-            let Some(tenant) = name.to_str().ok().and_then(|name| Subdomain::parse(name).ok()) else { continue };
-            if self.host.root.has_dir(name.as_c_str()).map_err(&listing)? {
+        for tenant in self.names()? {
+            if self.host.root.has_dir(tenant.as_str()).map_err(FsError::io("listing the tenants"))? {
                 let record = self.record(&tenant).and_then(|found| found.ok_or(FsError::NoRecord(tenant.clone())));
                 tenants.push((tenant, record));
             }
@@ -197,16 +194,22 @@ impl TenantFs {
         file.map(|(bytes, _)| sealed::unseal(&bytes).map_err(damaged)).transpose()
     }
 
+    /// What in the root has a name that a tenant can have.
+    fn names(&self) -> Result<Vec<Subdomain>, FsError> {
+        let listing = FsError::io("listing the tenants");
+        let names = self.host.root.names().map_err(&listing)?;
+        let names = names.collect::<Result<Vec<CString>, _>>().map_err(&listing)?;
+        Ok(names.iter().filter_map(|name| Subdomain::parse(name.to_str().ok()?).ok()).collect())
+    }
+
     /// When the open journals of all tenants were written.
     pub fn open_journals(&self) -> Result<Vec<SystemTime>, FsError> {
-        let listing = FsError::io("looking for journals");
+        let looking = FsError::io("looking for journals");
         let mut open = Vec::new();
-        for name in self.host.root.names().map_err(&listing)? {
-            let name = name.map_err(&listing)?;
-            let Some(tenant) = name.to_str().ok().and_then(|name| Subdomain::parse(name).ok()) else { continue };
+        for tenant in self.names()? {
             // One that cannot be opened has been told of elsewhere.
             let Ok(home) = self.home(&tenant) else { continue };
-            if let Some(stat) = home.agent.stat_of(JOURNAL).map_err(&listing)? {
+            if let Some(stat) = home.agent.stat_of(JOURNAL).map_err(&looking)? {
                 open.push(UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0)));
             }
         }
