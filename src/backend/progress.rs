@@ -35,7 +35,7 @@ pub enum ProgressEvent {
     Step {
         /// The object, such as `container web-1`.
         object: String,
-        /// What is done to it: `make`, `stop`, `start`, `await`.
+        /// What is done to it: `make`, `stop`, `start`, `await`, `remove`.
         action: &'static str,
         /// How that stands.
         state: StepState,
@@ -205,6 +205,11 @@ impl Progress {
     /// Says how many steps there are.
     pub fn planned(&self, steps: usize) {
         self.log().counters.steps = steps as u64;
+    }
+
+    /// Says that there are so many steps more.
+    pub fn plan_more(&self, steps: usize) {
+        self.log().counters.steps += steps as u64;
     }
 
     /// Says how a step stands.

@@ -1,4 +1,4 @@
-//! One mutation of one tenant, from its start to its end.
+//! One mutation of a tenant or of the host, from its start to its end.
 
 use std::fmt;
 
@@ -49,8 +49,20 @@ pub enum OperationKind {
     Teardown,
     /// Finishing or undoing, at start, what an earlier run of the agent left open.
     Recover,
-    /// Removing one thing that is left over.
+    /// Removing what is left over on the host; with a subdomain, one thing of it under that tenant's lock.
     Prune,
+    Cordon,
+    Uncordon,
+}
+
+impl OperationKind {
+    /// Whether it must work on a full disk, so that there can be room again.
+    pub fn makes_room(self) -> bool {
+        match self {
+            Self::Stop | Self::Teardown | Self::Recover | Self::Prune | Self::Cordon | Self::Uncordon => true,
+            Self::Provision | Self::Update | Self::Rollback | Self::Restart | Self::Start => false,
+        }
+    }
 }
 
 /// A running operation as others may see it.
@@ -59,8 +71,9 @@ pub enum OperationKind {
 pub struct Operation {
     /// Its id.
     pub id: OperationId,
-    /// The tenant it works on.
-    pub subdomain: Subdomain,
+    /// The tenant it works on; none when it is the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subdomain: Option<Subdomain>,
     /// What it does.
     pub kind: OperationKind,
     /// The step it is at, in words for a person, e.g. `pulling nginx:1.27`.

@@ -1,5 +1,6 @@
 //! What the orchestrator answers, in the shape of the HTTP contract.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -68,6 +69,8 @@ pub enum Answered {
     Provisioned(Provisioned),
     Done(Done),
     TornDown(TornDown),
+    Pruned(Pruned),
+    Cordoned(Cordoned),
 }
 
 impl Answered {
@@ -270,6 +273,18 @@ pub enum LeftOverKind {
     Volume,
     Image,
     Archive,
+}
+
+impl fmt::Display for LeftOverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Container => "container",
+            Self::Network => "network",
+            Self::Volume => "volume",
+            Self::Image => "image",
+            Self::Archive => "archive",
+        })
+    }
 }
 
 /// Something that is left over.

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::operations::HostOp;
 use super::{Cordoned, Error, Orchestrator};
 use crate::tenant_fs::Cordon;
 
@@ -34,8 +35,10 @@ impl Orchestrator {
     }
 
     /// Takes no new tenant from now on, across restarts. A repeat replaces the reason and keeps the time.
-    pub async fn cordon(&self, reason: Option<String>) -> Result<Cordoned, Error> {
+    pub(super) async fn do_cordon(&self, op: &HostOp, reason: Option<String>) -> Result<Cordoned, Error> {
         let _one_at_a_time = self.inner.cordon.changing.lock().await;
+        op.running().close_to_cancel("it is one step")?;
+        self.before_effect_on_host(op.running()).await?;
         let before = self.cordoned();
         let since = before.as_ref().map_or_else(jiff::Timestamp::now, |before| before.since);
         let cordon = Cordon { since, reason };
@@ -51,8 +54,10 @@ impl Orchestrator {
     }
 
     /// Takes new tenants again.
-    pub async fn uncordon(&self) -> Result<Cordoned, Error> {
+    pub(super) async fn do_uncordon(&self, op: &HostOp) -> Result<Cordoned, Error> {
         let _one_at_a_time = self.inner.cordon.changing.lock().await;
+        op.running().close_to_cancel("it is one step")?;
+        self.before_effect_on_host(op.running()).await?;
         let changed = self.cordoned().is_some();
         if changed {
             self.disk(crate::tenant_fs::TenantFs::uncordon).await?;

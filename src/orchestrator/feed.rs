@@ -113,7 +113,8 @@ struct Ring {
 }
 
 struct Held {
-    tenant: Subdomain,
+    /// None when it is about the host.
+    tenant: Option<Subdomain>,
     name: &'static str,
     data: Arc<str>,
 }
@@ -130,7 +131,9 @@ impl Ring {
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "FeedEvent"))]
 pub(crate) struct Data<'a> {
     time: jiff::Timestamp,
-    subdomain: &'a Subdomain,
+    /// None when it is about the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subdomain: Option<&'a Subdomain>,
     #[serde(flatten)]
     happening: &'a Happening,
 }
@@ -146,12 +149,13 @@ impl Feed {
     }
 
     /// Adds an event. The oldest go when there is no room.
-    pub(super) fn publish(&self, tenant: &Subdomain, happening: &Happening) {
+    pub(super) fn publish<'a>(&self, tenant: impl Into<Option<&'a Subdomain>>, happening: &Happening) {
+        let tenant = tenant.into();
         let data = Data { time: jiff::Timestamp::now(), subdomain: tenant, happening };
         let data: Arc<str> = serde_json::to_string(&data).unwrap_or_default().into();
         let mut ring = self.ring();
         ring.bytes += data.len();
-        ring.events.push_back(Held { tenant: tenant.clone(), name: happening.name(), data });
+        ring.events.push_back(Held { tenant: tenant.cloned(), name: happening.name(), data });
         ring.last += 1;
         while ring.events.len() > EVENTS || ring.bytes > BYTES {
             let Some(old) = ring.events.pop_front() else { break };
@@ -222,7 +226,7 @@ impl Reader {
         let mut number = place;
         for held in ring.events.iter().skip(from) {
             number += 1;
-            if self.tenant.as_ref().is_none_or(|tenant| *tenant == held.tenant) {
+            if self.tenant.is_none() || self.tenant == held.tenant {
                 self.taken.push_back(FeedEvent {
                     cursor: cursor(number),
                     name: held.name,
@@ -289,6 +293,16 @@ mod tests {
         }
         let other = Arc::new(Feed::new());
         assert_eq!(read(&other, Some(&all[3].cursor), None)[0].name, "resync", "another run of the agent");
+    }
+
+    #[tokio::test]
+    async fn what_is_about_the_host_names_no_tenant() {
+        let feed = Arc::new(Feed::new());
+        let begin = read(&feed, None, None)[0].cursor.clone();
+        feed.publish(None, &created(1));
+        let all = read(&feed, Some(&begin), None);
+        assert!(all.len() == 1 && !all[0].data.contains("subdomain"), "{all:?}");
+        assert_eq!(read(&feed, Some(&begin), Some("acme")), []);
     }
 
     #[tokio::test]

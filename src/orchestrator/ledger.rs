@@ -259,7 +259,7 @@ impl Ledger {
     /// The operations of a tenant that have not ended, but for one.
     pub(super) fn running_of(&self, tenant: &Subdomain, except: OperationId) -> Vec<Arc<Running>> {
         let book = self.book();
-        let of_tenant = book.running.values().filter(|running| running.tenant() == tenant);
+        let of_tenant = book.running.values().filter(|running| running.tenant() == Some(tenant));
         of_tenant.filter(|running| running.id() != except).cloned().collect()
     }
 
@@ -270,15 +270,19 @@ impl Ledger {
             let running: Vec<_> = book.running.values().cloned().collect();
             let newest = |shelf: &Shelf| {
                 let of_tenant =
-                    |brief: &&OperationRecord| tenant.is_none_or(|tenant| *tenant == brief.operation.subdomain);
+                    |brief: &&OperationRecord| tenant.is_none() || tenant == brief.operation.subdomain.as_ref();
                 shelf.briefs.values().rev().filter(of_tenant).take(most).cloned().collect::<Vec<_>>()
             };
             (running, [newest(&book.plain), newest(&book.keyed)].concat())
         };
         let running = running.iter().filter(|running| {
             // What nobody asked for is no business of theirs; it is found by its id when it keeps a tenant busy.
-            let asked_for = !matches!(running.now().kind, OperationKind::Recover | OperationKind::Prune);
-            asked_for && tenant.is_none_or(|tenant| tenant == running.tenant())
+            let asked_for = match running.now().kind {
+                OperationKind::Recover => false,
+                OperationKind::Prune => running.tenant().is_none(),
+                _ => true,
+            };
+            asked_for && (tenant.is_none() || tenant == running.tenant())
         });
         let mut all: Vec<OperationRecord> = running.map(|running| running.record()).chain(ended).collect();
         all.sort_by_key(|record| std::cmp::Reverse(record.operation.id));

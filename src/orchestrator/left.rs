@@ -33,7 +33,7 @@ impl Orchestrator {
         let timeout = jiff::SignedDuration::try_from(self.inner.settings.operation_timeout).unwrap_or_default();
         let head = Operation {
             id: journal.operation,
-            subdomain: tenant.clone(),
+            subdomain: Some(tenant.clone()),
             kind: journal.kind,
             step: String::new(),
             started_at: journal.started_at,
@@ -110,8 +110,9 @@ impl Orchestrator {
             None => return,
         };
         ended.outcome = Some(outcome);
-        if outcome == Outcome::Finished {
-            let tenant = &ended.operation.subdomain;
+        if outcome == Outcome::Finished
+            && let Some(tenant) = &ended.operation.subdomain
+        {
             let answer = self.answer_of(kind, tenant, record, kept).await;
             ended.result = answer.map(|answer| OperationResult {
                 created: answer.created(),
@@ -142,7 +143,8 @@ impl Orchestrator {
             OperationKind::Restart => "restarted",
             OperationKind::Stop => "stopped",
             OperationKind::Start => "started",
-            OperationKind::Prune => return None,
+            // Of the host.
+            OperationKind::Prune | OperationKind::Cordon | OperationKind::Uncordon => return None,
             OperationKind::Teardown => {
                 let kept = kept.unwrap_or_default();
                 let torn_down = TornDown { status: "torn_down", subdomain: tenant.clone(), changed: true, kept };

@@ -29,6 +29,7 @@ mod left;
 mod lifecycle;
 mod load;
 mod mirror;
+mod on_host;
 mod operations;
 mod place;
 mod plan;
@@ -300,6 +301,17 @@ impl Orchestrator {
         }
     }
 
+    /// Removes what is left over; only says what that is in a dry run.
+    pub async fn prune(&self, request: PruneRequest) -> Result<Pruned, Error> {
+        if request.dry_run {
+            return self.what_is_left_over(request).await;
+        }
+        match self.answer(HostMutation::Prune(request)).await? {
+            Answered::Pruned(pruned) => Ok(pruned),
+            _ => Err(Error::Internal),
+        }
+    }
+
     async fn provisioned(&self, mutation: Mutation) -> Result<Provisioned, Error> {
         match self.answer(mutation).await? {
             Answered::Provisioned(provisioned) => Ok(provisioned),
@@ -315,8 +327,8 @@ impl Orchestrator {
     }
 
     /// Does what is asked for by nobody who could ask again or go away.
-    async fn answer(&self, mutation: Mutation) -> Result<Answered, Error> {
-        match self.submit(mutation, Ask::default()).await? {
+    async fn answer(&self, change: impl Into<Change>) -> Result<Answered, Error> {
+        match self.submit(change, Ask::default()).await? {
             Submitted::Done { answer, .. } => answer,
             _ => Err(Error::Internal),
         }

@@ -1,4 +1,4 @@
-//! One mutation per tenant at a time, and who is at it.
+//! One mutation per tenant at a time, and who is at it. What is done to the host waits for no tenant.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,8 +80,9 @@ impl Running {
         self.head.id
     }
 
-    pub(super) fn tenant(&self) -> &Subdomain {
-        &self.head.subdomain
+    /// None when it works on the host.
+    pub(super) fn tenant(&self) -> Option<&Subdomain> {
+        self.head.subdomain.as_ref()
     }
 
     pub(super) fn now(&self) -> Operation {
@@ -109,8 +110,18 @@ impl Running {
         self.origin.promised || self.origin.repeat.is_some()
     }
 
+    /// Marks that from here on there may be effects.
+    pub(super) fn begins(&self) {
+        self.begun.store(true, Ordering::Release);
+    }
+
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody has asked for its end.
+    pub(super) fn check_cancelled(&self) -> Result<(), Error> {
+        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     /// Asks for its end, or says why it is too late for that.
@@ -127,14 +138,14 @@ impl Running {
     pub(super) fn close_to_cancel(&self, why: &'static str) -> Result<(), Error> {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         closed.get_or_insert(why);
-        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+        self.check_cancelled()
     }
 
     /// What has begun has been undone, and something else is tried: it can be cancelled again.
     pub(super) fn open_to_cancel(&self) -> Result<(), Error> {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         *closed = None;
-        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+        self.check_cancelled()
     }
 
     pub(super) fn tell_end(&self, record: Arc<OperationRecord>) {
@@ -146,8 +157,9 @@ impl Running {
     }
 }
 
-/// A running operation. Holds the tenant's lock; dropping it ends the operation.
+/// A running operation on a tenant. Holds the tenant's lock; dropping it ends the operation.
 pub(super) struct Op {
+    tenant: Subdomain,
     deadline: Instant,
     running: Arc<Running>,
     slot: Arc<Slot>,
@@ -189,21 +201,19 @@ impl Operations {
             let running = slot.current.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|op| op.now());
             return Err(Error::Busy(running.map(Box::new)));
         };
-        let now = jiff::Timestamp::now();
-        let head = Operation {
-            id: OperationId::new(),
-            subdomain: tenant,
-            kind,
-            step: String::new(),
-            started_at: now,
-            deadline_at: jiff::SignedDuration::try_from(timeout).map_or(now, |timeout| now + timeout),
-        };
-        let running = Arc::new(Running::new(head, origin));
+        let running = Arc::new(Running::new(head(Some(tenant.clone()), kind, timeout), origin));
         *slot.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&running));
         self.ledger.open(&running);
         let (slots, ledger) = (Arc::clone(&self.slots), Arc::clone(&self.ledger));
         let (deadline, looked) = (Instant::now() + timeout, AtomicBool::new(false));
-        Ok(Op { deadline, running, slot, slots, ledger, lock: Some(lock), looked })
+        Ok(Op { tenant, deadline, running, slot, slots, ledger, lock: Some(lock), looked })
+    }
+
+    /// Begins an operation on the host.
+    pub(super) fn begin_on_host(&self, origin: Origin, kind: OperationKind, timeout: Duration) -> HostOp {
+        let running = Arc::new(Running::new(head(None, kind, timeout), origin));
+        self.ledger.open(&running);
+        HostOp { running, ledger: Arc::clone(&self.ledger) }
     }
 
     /// What is being done to a tenant right now.
@@ -220,7 +230,7 @@ impl Op {
     }
 
     pub(super) fn tenant(&self) -> &Subdomain {
-        self.running.tenant()
+        &self.tenant
     }
 
     pub(super) fn running(&self) -> &Arc<Running> {
@@ -243,11 +253,6 @@ impl Op {
     /// The operation is over for whoever looks at the tenant, before its end is told to those who follow it.
     pub(super) fn step_down(&self) {
         *self.slot.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// Marks that from here on there may be effects.
-    pub(super) fn begins(&self) {
-        self.running.begun.store(true, Ordering::Release);
     }
 
     /// Work that touches nothing and may be given up in the middle.
@@ -278,8 +283,33 @@ impl Drop for Op {
         self.step_down();
         self.lock.take();
         // One count is the map's, one is ours; more are waiting for the lock.
-        self.slots.remove_if(self.running.tenant(), |_, slot| Arc::strong_count(slot) <= 2);
+        self.slots.remove_if(&self.tenant, |_, slot| Arc::strong_count(slot) <= 2);
     }
+}
+
+/// A running operation on the host. Dropping it ends the operation.
+pub(super) struct HostOp {
+    running: Arc<Running>,
+    ledger: Arc<Ledger>,
+}
+
+impl HostOp {
+    pub(super) fn running(&self) -> &Arc<Running> {
+        &self.running
+    }
+}
+
+impl Drop for HostOp {
+    fn drop(&mut self) {
+        self.ledger.abandon(&self.running);
+    }
+}
+
+/// An operation that begins now.
+fn head(subdomain: Option<Subdomain>, kind: OperationKind, timeout: Duration) -> Operation {
+    let started_at = jiff::Timestamp::now();
+    let deadline_at = jiff::SignedDuration::try_from(timeout).map_or(started_at, |timeout| started_at + timeout);
+    Operation { id: OperationId::new(), subdomain, kind, step: String::new(), started_at, deadline_at }
 }
 
 #[cfg(test)]

@@ -5,14 +5,15 @@
 //! damage hides is not left over. Data is never guessed to be useless: a volume goes only when the request names it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::operations::Op;
+use super::operations::{HostOp, Op, Running};
 use super::{Error, LeftOver, LeftOverKind, Orchestrator, PruneRequest, Pruned};
-use crate::backend::{Owned, OwnedKind, ResolvedImages};
+use crate::backend::{Owned, OwnedKind, ResolvedImages, StepState};
 use crate::domain::{BackendName, Generation, OperationKind, Placement, Subdomain};
 use crate::tenant_fs::Record;
 
@@ -53,41 +54,46 @@ struct Spared {
 }
 
 impl Orchestrator {
-    /// Lists what is left over and, unless it is a dry run, removes it.
-    pub async fn prune(&self, request: PruneRequest) -> Result<Pruned, Error> {
-        let this = self.clone();
-        // What has begun ends, whether or not the client waits.
-        let pruning = async move {
-            let _one_at_a_time = this.inner.pruning.lock().await;
-            this.prune_now(&request).await
+    /// Lists what a prune would find left over, whatever the request says about a dry run.
+    pub async fn what_is_left_over(&self, request: PruneRequest) -> Result<Pruned, Error> {
+        let request = PruneRequest { dry_run: true, ..request };
+        let listing = async {
+            let _one_at_a_time = self.inner.pruning.lock().await;
+            self.prune_now(&request, None).await
         };
-        let limit = self.inner.settings.operation_timeout;
-        let running = self.inner.tasks.spawn(async move { tokio::time::timeout(limit, pruning).await });
-        match running.await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Error::PruneTooLong),
-            Err(error) => {
-                tracing::error!(%error, "a prune ended abnormally");
-                Err(Error::Internal)
-            }
-        }
+        tokio::time::timeout(self.inner.settings.operation_timeout, listing).await.unwrap_or(Err(Error::PruneTooLong))
     }
 
-    async fn prune_now(&self, request: &PruneRequest) -> Result<Pruned, Error> {
-        let (dry_run, objects) = (request.dry_run, Vec::new());
+    /// Removes what is left over. It can be cancelled between any two objects.
+    pub(super) async fn do_prune(&self, op: &HostOp, request: &PruneRequest) -> Result<Pruned, Error> {
+        let running = op.running();
+        running.progress.report("waiting for another prune");
+        let _one_at_a_time = self.inner.pruning.lock().await;
+        running.check_cancelled()?;
+        running.progress.report("looking for what is left over");
+        self.prune_now(request, Some(running)).await
+    }
+
+    /// Lists what is left over and, in an operation, removes it.
+    async fn prune_now(&self, request: &PruneRequest, running: Option<&Running>) -> Result<Pruned, Error> {
+        let (dry_run, objects) = (running.is_none(), Vec::new());
         let mut pruned = Pruned { dry_run, objects, unseen: Vec::new(), removed: 0, freed_bytes: 0 };
         let pulled = self.disk(crate::tenant_fs::TenantFs::pulled_images).await?;
         let spared = self.spared().await?;
         let default = self.inner.settings.default_backend;
-        self.prune_on(default, &pulled, &spared, request, &mut pruned).await?;
+        self.prune_on(default, &pulled, &spared, request, running, &mut pruned).await?;
         for name in self.inner.backends.keys().copied().filter(|name| *name != default) {
-            if let Err(error) = self.prune_on(name, &pulled, &spared, request, &mut pruned).await {
+            let told = self.prune_on(name, &pulled, &spared, request, running, &mut pruned).await;
+            if matches!(told, Err(Error::Cancelled)) {
+                return Err(Error::Cancelled);
+            }
+            if let Err(error) = told {
                 tracing::warn!(backend = %name, %error, "not all that is left over there can be told");
                 pruned.unseen.push(name);
             }
         }
         if request.wants(LeftOverKind::Archive) {
-            self.prune_archives(request.dry_run, &spared, &mut pruned).await?;
+            self.prune_archives(running, &spared, &mut pruned).await?;
         }
         Ok(pruned)
     }
@@ -98,47 +104,82 @@ impl Orchestrator {
         pulled: &BTreeSet<String>,
         spared: &Spared,
         request: &PruneRequest,
+        running: Option<&Running>,
         pruned: &mut Pruned,
     ) -> Result<(), Error> {
         let mut left_over = self.left_over_on(name, pulled, spared).await?;
         left_over.retain(|object| request.wants(kind(object.kind)));
         left_over.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+        let Some(running) = running else {
+            for object in &left_over {
+                pruned.add(line(name, object, stays(object, request)));
+            }
+            return Ok(());
+        };
         let mut gone = BTreeSet::new();
+        let removed = self.remove_each(name, left_over, request, running, pruned, &mut gone).await;
+        self.forget_pulled(gone).await?;
+        removed
+    }
+
+    /// Removes what may go, one after the other, until the operation is cancelled.
+    async fn remove_each(
+        &self,
+        name: BackendName,
+        left_over: Vec<Owned>,
+        request: &PruneRequest,
+        running: &Running,
+        pruned: &mut Pruned,
+        gone: &mut BTreeSet<String>,
+    ) -> Result<(), Error> {
+        let now = jiff::Timestamp::now();
+        let stays = |object: &Owned| {
+            let is_due = name.is_on_this_host() || self.inner.left_over.is_due(name, &object.id);
+            stays(object, request)
+                .or_else(|| is_young(object, now).then_some("goes when it is five minutes old: ask again"))
+                .or_else(|| (!is_due).then_some("goes when it has been seen to be left over for a minute: ask again"))
+        };
+        let progress = &running.progress;
+        progress.plan_more(left_over.iter().filter(|object| stays(object).is_none()).count());
         for object in left_over {
-            let mut line = LeftOver {
-                kind: kind(object.kind),
-                name: object.name.clone(),
-                backend: Some(name),
-                region: object.region.clone(),
-                subdomain: object.tenant.clone(),
-                bytes: object.bytes,
-                removed: false,
-                note: None,
-            };
-            if object.kind == OwnedKind::Volume && !request.volumes.contains(&object.name) {
-                line.note = Some("goes only if `volumes` names it");
-            } else if !request.dry_run && is_young(&object, jiff::Timestamp::now()) {
-                line.note = Some("goes when it is five minutes old: ask again");
-            } else if !request.dry_run && !name.is_on_this_host() && !self.inner.left_over.is_due(name, &object.id) {
-                line.note = Some("goes when it has been seen to be left over for a minute: ask again");
-            } else if !request.dry_run {
-                match self.discard(name, &object).await {
-                    Ok(true) => {
-                        line.removed = true;
-                        gone.insert(object.id);
-                    }
-                    Ok(false) => line.note = Some("is in use"),
-                    Err(Error::Busy(_)) => line.note = Some("an operation is running on this tenant"),
-                    Err(error) if error.is_backend_away() => return Err(error),
-                    Err(error) => {
-                        tracing::warn!(name = %line.name, %error, "what is left over could not be removed");
-                        line.note = Some("could not be removed; the agent's log says why");
-                    }
-                }
+            let mut line = line(name, &object, stays(&object));
+            if line.note.is_none() {
+                self.remove(running, &mut line, self.discard(name, &object)).await?;
+            }
+            if line.removed {
+                gone.insert(object.id);
             }
             pruned.add(line);
         }
-        self.forget_pulled(gone).await
+        Ok(())
+    }
+
+    /// Removes one thing, as `removing` does it, unless the operation has been cancelled.
+    async fn remove(
+        &self,
+        running: &Running,
+        line: &mut LeftOver,
+        removing: impl Future<Output = Result<bool, Error>>,
+    ) -> Result<(), Error> {
+        running.check_cancelled()?;
+        self.before_effect_on_host(running).await?;
+        let (progress, what) = (&running.progress, format!("{} {}", line.kind, line.name));
+        progress.report(format!("removing {what}"));
+        progress.step(what.clone(), "remove", StepState::Begun);
+        let removed = removing.await;
+        line.removed = matches!(removed, Ok(true));
+        progress.step(what, "remove", if line.removed { StepState::Done } else { StepState::Failed });
+        line.note = match removed {
+            Ok(true) => None,
+            Ok(false) => Some("is in use"),
+            Err(Error::Busy(_)) => Some("an operation is running on this tenant"),
+            Err(error) if error.is_backend_away() => return Err(error),
+            Err(error) => {
+                tracing::warn!(name = %line.name, %error, "what is left over could not be removed");
+                Some("could not be removed; the agent's log says why")
+            }
+        };
+        Ok(())
     }
 
     /// All that is left over on a backend. Nothing, if any of it cannot be listed.
@@ -178,9 +219,17 @@ impl Orchestrator {
         }
     }
 
-    async fn prune_archives(&self, dry_run: bool, spared: &Spared, pruned: &mut Pruned) -> Result<(), Error> {
+    async fn prune_archives(
+        &self,
+        running: Option<&Running>,
+        spared: &Spared,
+        pruned: &mut Pruned,
+    ) -> Result<(), Error> {
         let known: BTreeSet<Subdomain> = spared.known.keys().cloned().collect();
         let archives = self.disk(move |fs| fs.archives_of(|owner| !known.contains(owner))).await?;
+        if let Some(running) = running {
+            running.progress.plan_more(archives.len());
+        }
         for (name, owner) in archives {
             let mut line = LeftOver {
                 kind: LeftOverKind::Archive,
@@ -192,16 +241,16 @@ impl Orchestrator {
                 removed: false,
                 note: None,
             };
-            if !dry_run {
+            if let Some(running) = running {
                 // All of this tenant's at once; the lines after this one find theirs gone.
-                let op = self.operation_on(&owner).await;
-                match op {
-                    Ok(_op) if self.record(&owner).await?.is_none() => {
-                        self.disk(move |fs| fs.remove_archives(&owner)).await?;
-                        line.removed = true;
+                let removing = async {
+                    let _op = self.operation_on(&owner).await?;
+                    if self.record(&owner).await?.is_some() {
+                        return Ok(false);
                     }
-                    _ => line.note = Some("is in use"),
-                }
+                    self.disk(move |fs| fs.remove_archives(&owner)).await.map(|_| true)
+                };
+                self.remove(running, &mut line, removing).await?;
             }
             pruned.add(line);
         }
@@ -320,6 +369,26 @@ impl Orchestrator {
 /// The generations of a tenant that may run.
 fn generations(record: &Record) -> impl Iterator<Item = Generation> {
     [Some(record.generation), record.previous].into_iter().flatten().filter(|at| *at != Generation::NONE)
+}
+
+/// Why it stays although it is left over, dry run or not.
+fn stays(object: &Owned, request: &PruneRequest) -> Option<&'static str> {
+    let is_kept = object.kind == OwnedKind::Volume && !request.volumes.contains(&object.name);
+    is_kept.then_some("goes only if `volumes` names it")
+}
+
+/// What is told of it.
+fn line(backend: BackendName, object: &Owned, note: Option<&'static str>) -> LeftOver {
+    LeftOver {
+        kind: kind(object.kind),
+        name: object.name.clone(),
+        backend: Some(backend),
+        region: object.region.clone(),
+        subdomain: object.tenant.clone(),
+        bytes: object.bytes,
+        removed: false,
+        note,
+    }
 }
 
 /// Whether its backend says that it was made, or changed, just now. A time that is still to come says so too.

@@ -70,7 +70,11 @@ impl Orchestrator {
         }
         let left = left.into_values().map(|operation| {
             let (id, kind) = (operation.operation.id, operation.operation.kind);
-            match standing.get(&operation.operation.subdomain) {
+            let Some(tenant) = &operation.operation.subdomain else {
+                // Each thing that it removes, or writes, is whole or not there: nothing has to be recovered.
+                return (operation, None, Outcome::Unknown);
+            };
+            match standing.get(tenant) {
                 Some(Ok(record)) => {
                     let outcome = Self::outcome_by_record(id, kind, Some(record));
                     (operation, Some(record.clone()), outcome)
@@ -318,8 +322,8 @@ impl Orchestrator {
                     Ok((Outcome::Undone, None))
                 }
             }
-            // Nothing of it can be half done, so it has no journal.
-            OperationKind::Prune => {
+            // Nothing of these can be half done, so they have no journal.
+            OperationKind::Prune | OperationKind::Cordon | OperationKind::Uncordon => {
                 self.end_lightly(record).await?;
                 Ok((Outcome::Unknown, None))
             }

@@ -136,7 +136,50 @@ impl Mutation {
     }
 }
 
-/// How a mutation is asked for.
+/// Every way to change the host.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "named after the routes")]
+pub enum HostMutation {
+    /// No dry run: that changes nothing.
+    Prune(PruneRequest),
+    Cordon {
+        reason: Option<String>,
+    },
+    Uncordon,
+}
+
+impl HostMutation {
+    /// What it is called in records.
+    pub fn kind(&self) -> OperationKind {
+        match self {
+            Self::Prune(_) => OperationKind::Prune,
+            Self::Cordon { .. } => OperationKind::Cordon,
+            Self::Uncordon => OperationKind::Uncordon,
+        }
+    }
+}
+
+/// A change of a tenant or of the host.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "named after what they change")]
+pub enum Change {
+    Tenant(Mutation),
+    Host(HostMutation),
+}
+
+impl From<Mutation> for Change {
+    fn from(mutation: Mutation) -> Self {
+        Self::Tenant(mutation)
+    }
+}
+
+impl From<HostMutation> for Change {
+    fn from(mutation: HostMutation) -> Self {
+        Self::Host(mutation)
+    }
+}
+
+/// How a change is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
     /// The answer comes as soon as the operation is accepted.

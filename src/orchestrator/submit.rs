@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
@@ -16,7 +17,7 @@ use tracing::Instrument as _;
 use super::feed::Happening;
 use super::ledger::{Claim, Found, Repeat};
 use super::operations::{Op, Origin, Running};
-use super::{Answered, Ask, Error, Mutation, Orchestrator, Submitted};
+use super::{Answered, Ask, Change, Error, Mutation, Orchestrator, Submitted};
 use crate::domain::{
     ErrorCode, Failure, Generation, Operation, OperationId, OperationKind, OperationRecord, OperationResult,
     OperationState, Outcome, RepeatKey, Subdomain,
@@ -27,7 +28,7 @@ use crate::tenant_fs::Durability;
 const UNDO_TIME: Duration = Duration::from_secs(30);
 
 /// How an operation was carried out.
-enum Carried {
+pub(super) enum Carried {
     Out {
         operation: Option<OperationId>,
         answer: Result<Answered, Error>,
@@ -47,7 +48,8 @@ impl Orchestrator {
     }
 
     /// Does what is asked, or accepts it, or finds that it has been done. It runs to its end even if the caller goes away.
-    pub async fn submit(&self, mutation: Mutation, ask: Ask) -> Result<Submitted, Error> {
+    pub async fn submit(&self, change: impl Into<Change>, ask: Ask) -> Result<Submitted, Error> {
+        let change = change.into();
         if self.inner.stopping.is_cancelled() {
             return Err(Error::ShuttingDown);
         }
@@ -63,7 +65,12 @@ impl Orchestrator {
         let (accept, accepted) = oneshot::channel();
         let accept = ask.respond_async.then_some(accept);
         let (this, span) = (self.clone(), tracing::Span::current());
-        let work = async move { this.carry_out(mutation, ask, claim, accept).await };
+        let work = async move {
+            match change {
+                Change::Tenant(mutation) => this.carry_out(mutation, ask, claim, accept).boxed().await,
+                Change::Host(mutation) => this.carry_out_on_host(mutation, ask, claim, accept).boxed().await,
+            }
+        };
         let running = self.inner.tasks.spawn(work.instrument(span));
         // The sender is dropped without a word when nothing was promised.
         if let Ok(operation) = accepted.await {
@@ -146,7 +153,7 @@ impl Orchestrator {
                 self.write_down(op.running()).await
             };
             if let Err(error) = promised.await {
-                self.ended(&op, started, &Err(error.failure()), Ending::Refused).await;
+                self.ended(&op, started, &Err(Box::new(error.failure())), Ending::Refused).await;
                 return refused(error);
             }
             // Whoever asked may be gone already.
@@ -160,7 +167,7 @@ impl Orchestrator {
             Err(error) => {
                 self.look_after(&op, Some(&error)).await;
                 let ending = if op.running().origin.promised { Ending::Ended } else { Ending::Refused };
-                self.ended(&op, started, &Err(error.failure()), ending).await;
+                self.ended(&op, started, &Err(Box::new(error.failure())), ending).await;
                 return Carried::Out { operation: Some(op.id()), answer: Err(error) };
             }
             Ok(()) => {}
@@ -175,19 +182,8 @@ impl Orchestrator {
         }
         let answer = self.perform(&op, mutation).await;
         self.look_after(&op, answer.as_ref().err()).await;
-        let told = match &answer {
-            Ok(answered) => Ok(OperationResult {
-                created: answered.created(),
-                body: serde_json::to_value(answered).unwrap_or_default(),
-            }),
-            Err(error) => Err(error.failure()),
-        };
-        let touched = op.running().has_begun() || op.running().origin.promised;
-        let ending = match &told {
-            // Whoever cancelled it knows its id.
-            Err(failure) if !touched && failure.code != ErrorCode::Cancelled => Ending::Refused,
-            _ => Ending::Ended,
-        };
+        let told = told(&answer);
+        let ending = Ending::of(op.running(), &told);
         if answer.is_ok() {
             self.give_up_left_operations(op.tenant(), op.id()).await;
         }
@@ -242,26 +238,40 @@ impl Orchestrator {
         if running.is_durable() && !running.origin.promised {
             self.write_down(running).await?;
         }
-        op.begins();
+        running.begins();
         Ok(())
     }
 
-    async fn write_down(&self, running: &Running) -> Result<(), Error> {
+    pub(super) async fn write_down(&self, running: &Running) -> Result<(), Error> {
         let record = running.record();
         let kind = record.operation.kind;
         match self.disk(move |fs| fs.write_operation(&record, Durability::Synced)).await {
             // Making room must work on a full disk.
-            Err(error) if matches!(kind, OperationKind::Stop | OperationKind::Teardown) => {
-                tracing::warn!(tenant = %running.tenant(), %error, "the operation's record could not be written");
+            Err(error) if kind.makes_room() => {
+                tracing::warn!(operation = %running.id(), %error, "the operation's record could not be written");
                 Ok(())
             }
             written => written.map(drop),
         }
     }
 
-    /// The end of an operation: its record, and whoever waits for it.
+    /// The end of an operation on a tenant.
     async fn ended(&self, op: &Op, started: Instant, told: &Told, ending: Ending) {
-        let running = op.running();
+        let left = if told.is_err() { self.what_is_left(op).await } else { None };
+        op.step_down();
+        self.turn(op.tenant());
+        self.note_end(op.running(), started, told, left, ending).await;
+    }
+
+    /// The end of an operation: its record, and whoever waits for it.
+    pub(super) async fn note_end(
+        &self,
+        running: &Arc<Running>,
+        started: Instant,
+        told: &Told,
+        left: Option<Outcome>,
+        ending: Ending,
+    ) {
         let mut record = running.record();
         record.ended_at = Some(jiff::Timestamp::now());
         match told {
@@ -272,12 +282,10 @@ impl Orchestrator {
             Err(failure) => {
                 let cancelled = failure.code == ErrorCode::Cancelled;
                 record.state = if cancelled { OperationState::Cancelled } else { OperationState::Failed };
-                record.error = Some(failure.clone());
-                record.outcome = self.what_is_left(op).await;
+                record.error = Some(failure.as_ref().clone());
+                record.outcome = left;
             }
         }
-        op.step_down();
-        self.turn(op.tenant());
         self.operation_ended(&record, started.elapsed());
         let record = Arc::new(record);
         let ledger = &self.inner.operations.ledger;
@@ -314,18 +322,20 @@ impl Orchestrator {
         self.inner.metrics.operation_ended(record.operation.kind, code, took);
         self.inner.stats.changed();
         let (id, kind) = (record.operation.id, record.operation.kind);
-        let (tenant, duration_ms) = (&record.operation.subdomain, took.as_millis());
+        let (tenant, duration_ms) =
+            (record.operation.subdomain.as_ref().map(tracing::field::display), took.as_millis());
         match &record.error {
-            None => tracing::info!(operation = %id, %tenant, ?kind, duration_ms, "operation succeeded"),
+            None => tracing::info!(operation = %id, tenant, ?kind, duration_ms, "operation succeeded"),
             Some(error) => {
-                tracing::warn!(operation = %id, %tenant, ?kind, duration_ms, error = error.message, "operation failed");
+                tracing::warn!(operation = %id, tenant, ?kind, duration_ms, error = error.message, "operation failed");
             }
         }
     }
 
     /// The same of one that an earlier run of the agent began.
     pub(super) fn interrupted_operation_ended(&self, record: &OperationRecord) {
-        let Operation { id, kind, subdomain: tenant, started_at, .. } = &record.operation;
+        let Operation { id, kind, subdomain, started_at, .. } = &record.operation;
+        let tenant = subdomain.as_ref().map(tracing::field::display);
         let outcome = match record.outcome {
             Some(Outcome::Finished) => "finished",
             Some(Outcome::Undone) => "undone",
@@ -335,7 +345,7 @@ impl Orchestrator {
         self.tell_of_end(record, outcome, took.and_then(|took| took.try_into().ok()).unwrap_or_default());
         self.inner.metrics.operation_interrupted(*kind);
         self.inner.stats.changed();
-        tracing::info!(operation = %id, %tenant, ?kind, outcome, "an interrupted operation has ended");
+        tracing::info!(operation = %id, tenant, ?kind, outcome, "an interrupted operation has ended");
     }
 
     fn tell_of_end(&self, record: &OperationRecord, outcome: &'static str, took: Duration) {
@@ -346,7 +356,7 @@ impl Orchestrator {
             code: record.error.as_ref().map(|failure| failure.code),
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         };
-        self.inner.feed.publish(&record.operation.subdomain, &ended);
+        self.inner.feed.publish(record.operation.subdomain.as_ref(), &ended);
     }
 
     /// Writes a record, and says how large it is. A failure is logged: what stands is said elsewhere.
@@ -430,13 +440,35 @@ impl Orchestrator {
     }
 }
 
-type Told = Result<OperationResult, Failure>;
+pub(super) type Told = Result<OperationResult, Box<Failure>>;
+
+/// What is told of an answer later.
+pub(super) fn told(answer: &Result<Answered, Error>) -> Told {
+    match answer {
+        Ok(answered) => Ok(OperationResult {
+            created: answered.created(),
+            body: serde_json::to_value(answered).unwrap_or_default(),
+        }),
+        Err(error) => Err(Box::new(error.failure())),
+    }
+}
 
 /// What becomes of an operation's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
+pub(super) enum Ending {
     /// It is kept.
     Ended,
     /// It did nothing and promised nothing: the answer has said it all.
     Refused,
+}
+
+impl Ending {
+    pub(super) fn of(running: &Running, told: &Told) -> Self {
+        let touched = running.has_begun() || running.origin.promised;
+        match told {
+            // Whoever cancelled it knows its id.
+            Err(failure) if !touched && failure.code != ErrorCode::Cancelled => Self::Refused,
+            _ => Self::Ended,
+        }
+    }
 }

@@ -33,10 +33,7 @@ pub(super) enum Purpose {
 
 impl From<OperationKind> for Purpose {
     fn from(kind: OperationKind) -> Self {
-        match kind {
-            OperationKind::Stop | OperationKind::Teardown | OperationKind::Recover => Self::MakesRoom,
-            _ => Self::Other,
-        }
+        if kind.makes_room() { Self::MakesRoom } else { Self::Other }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bollard::models::{ContainerCreateBody, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::{InspectContainerOptions, RemoveImageOptions};
+use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, Options};
@@ -220,6 +221,20 @@ async fn a_cordoned_host_takes_no_new_tenant() {
     assert_eq!((&told["status"], &told["changed"]), (&json!("cordoned"), &json!(true)), "{told}");
     let again = agent.post("/v1/system/cordon", &json!({"reason": "new disk"})).await.expect(200);
     assert_eq!((&again["since"], &again["changed"]), (&told["since"], &json!(false)), "{again}");
+    // Under a key it is remembered, and its repeat is no second one.
+    let cordon = async |body: &Value, more: &[(&str, &str)]| {
+        let headers = [&[("idempotency-key", "cordon-1")], more].concat();
+        agent.request(Method::POST, "/v1/system/cordon", &headers, body.to_string()).await
+    };
+    let reason = json!({"reason": "new disk"});
+    let first = cordon(&reason, &[]).await;
+    let replayed = cordon(&reason, &[]).await;
+    assert_eq!(replayed.headers["idempotency-replayed"], "true");
+    assert_eq!(replayed.expect(200), first.expect(200));
+    cordon(&json!({"reason": "another"}), &[]).await.refused(422, "IDEMPOTENCY_MISMATCH");
+    let accepted = cordon(&reason, &[("prefer", "respond-async")]).await.expect(202);
+    let operation = agent.get(&format!("/v1/operations/{}", accepted["id"].as_str().expect("an id"))).await.expect(200);
+    assert_eq!((&operation["kind"], &operation["state"]), (&json!("cordon"), &json!("succeeded")), "{operation}");
 
     // It outlives the agent.
     agent.kill();

@@ -6,6 +6,7 @@ mod support;
 mod auditor;
 mod scene;
 
+mod a_prune_is_an_operation;
 mod broken_updates_roll_back;
 mod engine_goes_away;
 mod failed_first_provision_leaves_nothing;

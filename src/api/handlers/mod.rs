@@ -89,7 +89,7 @@ impl Endpoints for Handlers {
             Route::Provision => self.provision(call).boxed().await,
             Route::Update => self.update(call).boxed().await,
             Route::Rollback(_) | Route::Restart(_) | Route::Stop(_) | Route::Start(_) | Route::Teardown(_) => {
-                self.change(&route, &call).boxed().await
+                self.change_without_body(&route, &call).boxed().await
             }
             Route::Operations => self.operations(&call),
             Route::Operation(id) => self.operation(id, &call).boxed().await,

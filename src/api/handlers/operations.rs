@@ -15,7 +15,7 @@ use crate::api::sse::{self, Event};
 use crate::api::{ask, query};
 use crate::backend::Told;
 use crate::domain::{Counters, ErrorCode, Operation, OperationId, OperationRecord, OperationState, Outcome, RepeatKey};
-use crate::orchestrator::{Ask, Followed, Mutation, Submitted};
+use crate::orchestrator::{Ask, Change, Followed, Submitted};
 
 /// An operation on its way out.
 #[derive(Serialize)]
@@ -83,16 +83,16 @@ fn status(created: bool) -> StatusCode {
 }
 
 impl Handlers {
-    /// Carries out, accepts or remembers a mutation. `target` and `body` are what a repeat must have in common with it.
-    pub(super) async fn mutate(
+    /// Carries out, accepts or remembers a change. `target` and `body` are what a repeat must have in common with it.
+    pub(super) async fn change(
         &self,
         call: &Caller,
-        mutation: Mutation,
+        change: impl Into<Change>,
         repeat: Option<RepeatKey>,
     ) -> Result<Answer, ApiError> {
         let request_id = Some(call.request_id.as_str().to_owned());
         let asked = Ask { respond_async: call.respond_async, repeat, request_id };
-        match self.orchestrator.submit(mutation, asked).await? {
+        match self.orchestrator.submit(change, asked).await? {
             Submitted::Done { operation, answer } => match answer {
                 Ok(answered) => {
                     let mut answer = respond::json(status(answered.created()), &answered);

@@ -9,13 +9,15 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::Handlers;
+use super::operations::Caller;
 use crate::api::OPENAPI;
 use crate::api::error::ApiError;
 use crate::api::front::Call;
 use crate::api::respond::{self, Answer};
+use crate::api::router::Route;
 use crate::api::{query, requests};
 use crate::domain::ErrorCode;
-use crate::orchestrator::{Readiness, Snapshot};
+use crate::orchestrator::{HostMutation, Readiness, Snapshot};
 
 /// A probe that gets no answer within this time has got one (design: "503 backend away (within 5 s)").
 const PROBE_TIME: Duration = Duration::from_secs(5);
@@ -68,22 +70,32 @@ impl Handlers {
 
     pub(super) async fn cordon(&self, call: Call) -> Result<Answer, ApiError> {
         query::none(call.query.as_deref())?;
+        let caller = Caller::of(&call)?;
         let body = self.bodies.read(&call.headers, call.body, &self.limits).await?;
         let reason = requests::cordon(&body.bytes)?;
-        Ok(respond::json(StatusCode::OK, &self.orchestrator.cordon(reason).await?))
+        let repeat = self.repeat_key(&caller, Route::Cordon.template(), &body.bytes);
+        self.change(&caller, HostMutation::Cordon { reason }, repeat).await
     }
 
     pub(super) async fn uncordon(&self, call: &Call) -> Result<Answer, ApiError> {
         query::none(call.query.as_deref())?;
-        Ok(respond::json(StatusCode::OK, &self.orchestrator.uncordon().await?))
+        let caller = Caller::of(call)?;
+        let repeat = self.repeat_key(&caller, Route::Uncordon.template(), &[]);
+        self.change(&caller, HostMutation::Uncordon, repeat).await
     }
 
     pub(super) async fn prune(&self, call: Call) -> Result<Answer, ApiError> {
         query::none(call.query.as_deref())?;
+        let caller = Caller::of(&call)?;
         let body = self.bodies.read(&call.headers, call.body, &self.limits).await?;
         let request = requests::prune(&body.bytes)?;
+        if request.dry_run {
+            // It changes nothing, so it is no operation, and is answered anew each time.
+            return Ok(respond::json(StatusCode::OK, &self.orchestrator.what_is_left_over(request).await?));
+        }
+        let repeat = self.repeat_key(&caller, Route::Prune.template(), &body.bytes);
         drop(body);
-        Ok(respond::json(StatusCode::OK, &self.orchestrator.prune(request).await?))
+        self.change(&caller, HostMutation::Prune(request), repeat).await
     }
 
     /// The description of the API.

@@ -22,7 +22,7 @@ impl Handlers {
         let request = requests::provision(&body.bytes)?;
         let repeat = self.repeat_key(&caller, "/v1/tenants/provision", &body.bytes);
         drop(body);
-        self.mutate(&caller, Mutation::Provision(Box::new(request)), repeat).await
+        self.change(&caller, Mutation::Provision(Box::new(request)), repeat).await
     }
 
     pub(super) async fn update(&self, call: Call) -> Result<Answer, ApiError> {
@@ -32,7 +32,7 @@ impl Handlers {
         let request = requests::update(&body.bytes)?;
         let repeat = self.repeat_key(&caller, "/v1/tenants/update", &body.bytes);
         drop(body);
-        self.mutate(&caller, Mutation::Update(Box::new(request)), repeat).await
+        self.change(&caller, Mutation::Update(Box::new(request)), repeat).await
     }
 
     pub(super) async fn plan(&self, call: Call) -> Result<Answer, ApiError> {
@@ -44,7 +44,7 @@ impl Handlers {
     }
 
     /// Mutations without a body.
-    pub(super) async fn change(&self, route: &Route, call: &Call) -> Result<Answer, ApiError> {
+    pub(super) async fn change_without_body(&self, route: &Route, call: &Call) -> Result<Answer, ApiError> {
         let raw = call.query.as_deref();
         let mutation = match route.clone() {
             Route::Rollback(tenant) => Mutation::Rollback { tenant, from: query::from(raw)? },
@@ -57,7 +57,7 @@ impl Handlers {
         let caller = Caller::of(call)?;
         let target = route.template().replace("{subdomain}", mutation.tenant().as_str());
         let repeat = self.repeat_key(&caller, &target, &[]);
-        self.mutate(&caller, mutation, repeat).await
+        self.change(&caller, mutation, repeat).await
     }
 
     pub(super) async fn tenants(&self, call: &Call) -> Result<Answer, ApiError> {

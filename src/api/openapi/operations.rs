@@ -122,17 +122,17 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-/// What a change of a tenant can end with, whatever it is.
-const CHANGES: &[ErrorCode] = &[
+/// What any change can end with.
+const OPERATES: &[ErrorCode] = &[
     ErrorCode::TenantBusy,
-    ErrorCode::DeadlineExceeded,
-    ErrorCode::BackendUnavailable,
-    ErrorCode::BackendError,
     ErrorCode::NoSpace,
     ErrorCode::ShuttingDown,
     ErrorCode::IdempotencyMismatch,
     ErrorCode::Cancelled,
 ];
+
+/// And what one can that needs a backend.
+const CHANGES: &[ErrorCode] = &[ErrorCode::DeadlineExceeded, ErrorCode::BackendUnavailable, ErrorCode::BackendError];
 
 /// And what one can that makes or starts containers.
 const STARTS: &[ErrorCode] = &[
@@ -192,7 +192,7 @@ fn operation_example(state: &str) -> Value {
     example
 }
 
-/// A mutation of a tenant: it can be accepted instead of awaited, and recognised when it is sent again.
+/// A change of a tenant or of the host: it can be accepted instead of awaited, and recognised when it is sent again.
 fn mutation(id: &'static str, summary: &'static str, mut answers: Vec<Answer>, schemas: &mut Schemas) -> Operation {
     answers.push(Answer {
         status: 202,
@@ -211,7 +211,7 @@ fn mutation(id: &'static str, summary: &'static str, mut answers: Vec<Answer>, s
             json!({"type": "string", "minLength": 1, "maxLength": 255}),
         ),
     ];
-    Operation { headers, ..post(id, summary, answers) }
+    Operation { headers, codes: codes(&[OPERATES]), ..post(id, summary, answers) }
 }
 
 fn post(id: &'static str, summary: &'static str, answers: Vec<Answer>) -> Operation {
@@ -280,7 +280,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 }),
             }),
             codes: codes(&[
-                CHANGES, STARTS, BRINGS,
+                OPERATES, CHANGES, STARTS, BRINGS,
                 PLACES,
                 &[ErrorCode::PlanChanged],
             ]),
@@ -310,7 +310,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                     "subdomain": "acme", "files": {"site/index.html": "<h1>Hi</h1>", "conf/key": null}, "pull": false
                 }),
             }),
-            codes: codes(&[CHANGES, STARTS, BRINGS, &[ErrorCode::InvalidSubdomain, ErrorCode::NotFound, ErrorCode::PlanChanged]]),
+            codes: codes(&[OPERATES, CHANGES, STARTS, BRINGS, &[ErrorCode::InvalidSubdomain, ErrorCode::NotFound, ErrorCode::PlanChanged]]),
             ..mutation(
                 "update",
                 "Changes parts of a tenant's specification; what is absent stays.",
@@ -324,7 +324,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 "The generation that the tenant is at; another one is 409, so that a repeat is harmless.",
                 json!({"type": "integer", "minimum": 1}),
             )],
-            codes: codes(&[CHANGES, STARTS, BRINGS, &[ErrorCode::GenerationMismatch]]),
+            codes: codes(&[OPERATES, CHANGES, STARTS, BRINGS, &[ErrorCode::GenerationMismatch]]),
             ..mutation(
                 "rollback",
                 "Makes a new generation with the content and the images of the previous one.",
@@ -334,14 +334,14 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
         },
         Route::Restart(_) => Operation {
             query: service(),
-            codes: codes(&[CHANGES, STARTS]),
+            codes: codes(&[OPERATES, CHANGES, STARTS]),
             ..mutation("restart", "Stops and starts what runs.", ok("It runs.", schemas.json::<Done>(done("restarted"))),
                 schemas,
             )
         },
         Route::Stop(_) => Operation {
             query: service(),
-            codes: codes(&[CHANGES]),
+            codes: codes(&[OPERATES, CHANGES]),
             ..mutation(
                 "stop",
                 "Stops durably: not even a restart of the engine starts it again.",
@@ -351,7 +351,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
         },
         Route::Start(_) => Operation {
             query: service(),
-            codes: codes(&[CHANGES, STARTS]),
+            codes: codes(&[OPERATES, CHANGES, STARTS]),
             ..mutation("start", "Starts what is stopped.", ok("It runs.", schemas.json::<Done>(done("started"))),
                 schemas,
             )
@@ -362,7 +362,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 "Delete volumes, data, record and archives as well.",
                 json!({"type": "boolean", "default": false}),
             )],
-            codes: codes(&[CHANGES]),
+            codes: codes(&[OPERATES, CHANGES]),
             ..mutation(
                 "teardown",
                 "Removes a tenant's containers and networks. Volumes and data are kept for the same id, unless purged.",
@@ -710,8 +710,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 required: false,
                 example: json!({"reason": "new disk"}),
             }),
-            codes: vec![ErrorCode::NoSpace],
-            ..post(
+            ..mutation(
                 "cordon",
                 "Takes no new tenant on this host, across restarts.",
                 ok(
@@ -720,12 +719,14 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                         "status": "cordoned", "changed": true, "since": "2026-11-21T10:30:00Z", "reason": "new disk"
                     })),
                 ),
+                schemas,
             )
         },
-        Route::Uncordon => post(
+        Route::Uncordon => mutation(
             "uncordon",
             "Takes new tenants again.",
             ok("It does.", schemas.json::<Cordoned>(json!({"status": "uncordoned", "changed": true}))),
+            schemas,
         ),
         Route::Prune => Operation {
             body: Some(Body {
@@ -733,10 +734,10 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 required: false,
                 example: json!({"dry_run": false, "kinds": ["image", "volume"], "volumes": ["q8-acme_old"]}),
             }),
-            codes: vec![ErrorCode::BackendUnavailable, ErrorCode::BackendError, ErrorCode::DeadlineExceeded, ErrorCode::NoSpace],
-            ..post(
+            codes: codes(&[OPERATES, CHANGES]),
+            ..mutation(
                 "prune",
-                "Removes what is left over of what this agent has made; without dry_run: false it only tells.",
+                "Removes what is left over of what this agent has made; without dry_run: false it only tells, at once and anew.",
                 ok(
                     "What is, or was, left over.",
                     schemas.json::<Pruned>(json!({
@@ -748,6 +749,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                         ]
                     })),
                 ),
+                schemas,
             )
         },
         Route::Health => probe("health", "Whether the agent can do its work.", "healthy", "unhealthy", schemas),

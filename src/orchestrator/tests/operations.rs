@@ -57,8 +57,14 @@ impl House {
     async fn leave(&self, kind: OperationKind, repeat: Option<RepeatKey>) -> OperationId {
         let now = jiff::Timestamp::now();
         let id = OperationId::new();
-        let operation =
-            Operation { id, subdomain: acme(), kind, step: "planning".to_owned(), started_at: now, deadline_at: now };
+        let operation = Operation {
+            id,
+            subdomain: Some(acme()),
+            kind,
+            step: "planning".to_owned(),
+            started_at: now,
+            deadline_at: now,
+        };
         let record = OperationRecord {
             operation,
             state: OperationState::Running,
@@ -353,7 +359,7 @@ fn what_is_remembered_is_bounded() {
         let at = now.checked_sub(jiff::SignedDuration::from_hours(age_hours)).unwrap();
         let operation = Operation {
             id: OperationId::new(),
-            subdomain: acme(),
+            subdomain: Some(acme()),
             kind: OperationKind::Stop,
             step: String::new(),
             started_at: at,
