@@ -59,8 +59,9 @@ impl OperationKind {
     /// Whether it must work on a full disk, so that there can be room again.
     pub fn makes_room(self) -> bool {
         match self {
-            Self::Stop | Self::Teardown | Self::Recover | Self::Prune | Self::Cordon | Self::Uncordon => true,
-            Self::Provision | Self::Update | Self::Rollback | Self::Restart | Self::Start => false,
+            Self::Stop | Self::Teardown | Self::Recover | Self::Prune | Self::Uncordon => true,
+            // A full host takes no tenant anyway, and spares are for what frees space.
+            Self::Provision | Self::Update | Self::Rollback | Self::Restart | Self::Start | Self::Cordon => false,
         }
     }
 }
