@@ -344,6 +344,11 @@ pub trait Backend: Send + Sync {
     /// uses.
     async fn owned(&self, pulled: &BTreeSet<String>) -> Result<Vec<Owned>, BackendError>;
 
+    /// Those of these images, by id, that are not there any more. Where the backend keeps no images there are none.
+    async fn gone(&self, _images: &BTreeSet<String>) -> Result<BTreeSet<String>, BackendError> {
+        Ok(BTreeSet::new())
+    }
+
     /// Removes one of [`Self::owned`], with its data; false when something uses it by now.
     async fn discard(&self, object: &Owned) -> Result<bool, BackendError>;
 

@@ -56,12 +56,13 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
-    /// Whether it must work on a full disk, so that there can be room again.
+    /// Whether it gets what is kept for a full disk, so that there can be room again.
     pub fn makes_room(self) -> bool {
         match self {
-            Self::Stop | Self::Teardown | Self::Recover | Self::Prune | Self::Uncordon => true,
-            // A full host takes no tenant anyway, and spares are for what frees space.
-            Self::Provision | Self::Update | Self::Rollback | Self::Restart | Self::Start | Self::Cordon => false,
+            Self::Stop | Self::Teardown | Self::Recover => true,
+            // A prune needs no space, and whatever can be asked for without end would use all of it up.
+            Self::Prune | Self::Cordon | Self::Uncordon => false,
+            Self::Provision | Self::Update | Self::Rollback | Self::Restart | Self::Start => false,
         }
     }
 }

@@ -315,7 +315,7 @@ pub struct LeftOver {
 }
 
 /// The answer to a prune.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Pruned {
     /// Whether nothing was to be removed.

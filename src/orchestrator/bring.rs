@@ -193,7 +193,7 @@ impl Orchestrator {
         let mut loaded = self.timed(op, "load", self.load_wanted(&record, &mut wanted)).await?;
         let claim = self.claim(&record, &loaded).await?;
         op.report("looking at images");
-        let preparing = op.unless_cancelled(backend.prepare(&loaded.deployment, &wanted.run));
+        let preparing = op.running().unless_cancelled(backend.prepare(&loaded.deployment, &wanted.run));
         let images = self.timed(op, "prepare", preparing).await?;
         self.note_pulled(&images).await;
         let volumes = volumes_of_images(&loaded, &images);
@@ -204,7 +204,7 @@ impl Orchestrator {
         }
         op.report("planning");
         let planned_at = Instant::now();
-        let planning = op.unless_cancelled(backend.plan(&loaded.deployment, &images, &wanted.run));
+        let planning = op.running().unless_cancelled(backend.plan(&loaded.deployment, &images, &wanted.run));
         let plan = self.timed(op, "plan", planning).await?;
         let same = self.is_same(&record, &wanted, &loaded, &plan);
         if !same {

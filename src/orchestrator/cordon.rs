@@ -38,12 +38,12 @@ impl Orchestrator {
     pub(super) async fn do_cordon(&self, op: &HostOp, reason: Option<String>) -> Result<Cordoned, Error> {
         let _one_at_a_time = self.inner.cordon.changing.lock().await;
         op.running().close_to_cancel("it is one step")?;
-        self.before_effect_on_host(op.running()).await?;
         let before = self.cordoned();
         let since = before.as_ref().map_or_else(jiff::Timestamp::now, |before| before.since);
         let cordon = Cordon { since, reason };
         let changed = before.as_ref() != Some(&cordon);
         if changed {
+            self.before_effect_on_host(op.running()).await?;
             let written = cordon.clone();
             self.disk(move |fs| fs.cordon(&written)).await?;
             self.inner.cordon.set(Some(cordon.clone()));
@@ -57,9 +57,9 @@ impl Orchestrator {
     pub(super) async fn do_uncordon(&self, op: &HostOp) -> Result<Cordoned, Error> {
         let _one_at_a_time = self.inner.cordon.changing.lock().await;
         op.running().close_to_cancel("it is one step")?;
-        self.before_effect_on_host(op.running()).await?;
         let changed = self.cordoned().is_some();
         if changed {
+            self.before_effect_on_host(op.running()).await?;
             self.disk(crate::tenant_fs::TenantFs::uncordon).await?;
             self.inner.cordon.set(None);
             self.inner.stats.changed();

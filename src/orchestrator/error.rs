@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::Pruned;
 use crate::backend::BackendError;
 use crate::compose::{ComposeError, Location};
 use crate::domain::{
@@ -88,8 +89,12 @@ pub enum Error {
         "the operation has not ended by its deadline, nor its undo in time; both go on, and status tells of their end"
     )]
     Overdue,
-    #[error("the prune took too long; what it has removed so far is gone")]
+    #[error("another prune is running on this host")]
+    Pruning(Option<Box<Operation>>),
+    #[error("the prune took too long")]
     PruneTooLong,
+    #[error("{why}; what the prune had removed before is gone")]
+    PruneCutShort { why: Box<Error>, pruned: Box<Pruned> },
     #[error("the agent is stopping")]
     ShuttingDown,
     #[error("an unexpected failure; the agent's log has it")]
@@ -134,7 +139,7 @@ impl Error {
             Self::Unsupported { .. } | Self::Stopped { .. } => ErrorCode::UnsupportedOnBackend,
             Self::FileConflict { .. } => ErrorCode::InvalidFilePath,
             Self::NoSuchTenant(_) | Self::NoSuchService { .. } => ErrorCode::NotFound,
-            Self::Busy(_) => ErrorCode::TenantBusy,
+            Self::Busy(_) | Self::Pruning(_) => ErrorCode::TenantBusy,
             Self::IdMismatch => ErrorCode::IdMismatch,
             Self::PlacementChange => ErrorCode::PlacementChange,
             Self::BackendNotConfigured(_) => ErrorCode::BackendNotConfigured,
@@ -149,6 +154,7 @@ impl Error {
             Self::TooManyOperations | Self::TooManyKeys => ErrorCode::RateLimited,
             Self::HostCordoned(_) => ErrorCode::HostCordoned,
             Self::Overdue | Self::PruneTooLong => ErrorCode::DeadlineExceeded,
+            Self::PruneCutShort { why, .. } => why.code(),
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::Internal => ErrorCode::Internal,
         }
@@ -200,7 +206,12 @@ impl Error {
             Self::Quota(excesses) => Some(json!({ "limits": excesses })),
             Self::HostFull(full) => Some(json!(full)),
             Self::HostCordoned(cordon) => Some(json!(cordon)),
-            Self::Busy(operation) => Some(json!({ "operation": operation })),
+            Self::PruneCutShort { why, pruned } => {
+                let mut details = why.details().unwrap_or_else(|| json!({}));
+                details["pruned"] = json!(pruned);
+                Some(details)
+            }
+            Self::Busy(operation) | Self::Pruning(operation) => Some(json!({ "operation": operation })),
             Self::GenerationMismatch { at, .. } => Some(json!({ "generation": at })),
             Self::PlanChanged { plan_hash } => Some(json!({ "plan_hash": plan_hash })),
             Self::Backend(BackendError::NoCapacity { region, .. }) => Some(json!({ "region": region })),

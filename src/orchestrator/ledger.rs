@@ -185,10 +185,12 @@ impl Ledger {
         book.running.insert(running.id(), Arc::clone(running));
     }
 
-    /// Refuses one more operation when too many are running, and one more key when too many would have to be remembered.
-    pub(super) fn check_room(&self, has_key: bool) -> Result<(), Error> {
+    /// Refuses one more operation when too many are running, and one more key when too many would have to be remembered. A
+    /// cordon, which is what such a host needs, is not refused for what is running.
+    pub(super) fn check_room(&self, kind: OperationKind, has_key: bool) -> Result<(), Error> {
         let book = self.book();
-        if book.running.len() >= MOST_RUNNING {
+        let is_short = matches!(kind, OperationKind::Cordon | OperationKind::Uncordon);
+        if book.running.len() >= MOST_RUNNING && !is_short {
             return Err(Error::TooManyOperations);
         }
         let full = book.keyed.ended.len() >= MOST_KEYED || book.keyed.bytes >= MOST_KEYED_BYTES;

@@ -109,8 +109,6 @@ struct Inner {
     /// How it stands with the backends that are not the default.
     health: health::Health,
     cordon: cordon::CordonState,
-    /// Held by the one prune that runs.
-    pruning: tokio::sync::Mutex<()>,
     /// When what is left over elsewhere was first seen to be so.
     left_over: prune::Seen,
     /// Held while the list of pulled images changes.
@@ -235,7 +233,6 @@ impl Orchestrator {
             loaded: DashMap::new(),
             degraded: DashMap::new(),
             cordon,
-            pruning: tokio::sync::Mutex::default(),
             left_over: prune::Seen::default(),
             pulled: tokio::sync::Mutex::default(),
             inventory_done: AtomicBool::new(false),

@@ -4,7 +4,7 @@
 //! one file each, so that an earlier run's needs no recovery: a repeat does what is missing.
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::ledger::Claim;
 use super::operations::{HostOp, Origin, Running};
@@ -21,30 +21,41 @@ impl Orchestrator {
         claim: Option<Claim>,
         accept: Option<oneshot::Sender<OperationRecord>>,
     ) -> Carried {
+        let refused = |error| Carried::Out { operation: None, answer: Err(error) };
         let before = claim.as_ref().and_then(Claim::before);
         let origin = Origin { request_id: ask.request_id, repeat: ask.repeat, promised: ask.respond_async, before };
-        let limit = self.inner.settings.operation_timeout;
-        let op = self.inner.operations.begin_on_host(origin, mutation.kind(), limit);
+        let settings = &self.inner.settings;
+        let (busy_wait, limit) = (settings.busy_wait, settings.operation_timeout);
+        let begun = self.inner.operations.begin_on_host(origin, mutation.kind(), busy_wait, limit).await;
+        let op = match begun {
+            Ok(op) => op,
+            Err(error) => return refused(error),
+        };
+        let running = op.running();
         if let Some(claim) = claim {
-            claim.bind(op.running());
+            claim.bind(running);
         }
         let _counted = self.inner.metrics.operation();
         let started = Instant::now();
         if let Some(accept) = accept {
-            if let Err(error) = self.write_down(op.running()).await {
+            if let Err(error) = self.write_down(running).await {
                 let told = Err(Box::new(error.failure()));
-                self.note_end(op.running(), started, &told, Some(Outcome::Undone), Ending::Refused).await;
-                return Carried::Out { operation: None, answer: Err(error) };
+                self.note_end(running, started, &told, Some(Outcome::Undone), Ending::Refused).await;
+                return refused(error);
             }
             // Whoever asked may be gone already.
-            accept.send(op.running().record()).ok();
+            accept.send(running.record()).ok();
         }
         let answer = self.perform_on_host(&op, mutation).await;
         let told = told(&answer);
-        let ending = Ending::of(op.running(), &told);
-        let left = if op.running().has_begun() { Outcome::Unknown } else { Outcome::Undone };
-        self.note_end(op.running(), started, &told, Some(left), ending).await;
-        Carried::Out { operation: (ending == Ending::Ended).then(|| op.running().id()), answer }
+        let left = if running.has_begun() { Outcome::Unknown } else { Outcome::Undone };
+        // One that changed nothing is nothing to remember, unless a repeat is to find it.
+        let ending = match &told {
+            Ok(_) if !running.has_begun() && !running.is_durable() => Ending::Refused,
+            told => Ending::of(running, told),
+        };
+        self.note_end(running, started, &told, Some(left), ending).await;
+        Carried::Out { operation: (ending == Ending::Ended).then(|| running.id()), answer }
     }
 
     /// Called before each effect. A prune has many, so it is on the disk before the first; a cordon is itself a file.
@@ -62,10 +73,7 @@ impl Orchestrator {
 
     async fn perform_on_host(&self, op: &HostOp, mutation: HostMutation) -> Result<Answered, Error> {
         match mutation {
-            HostMutation::Prune(request) => {
-                let pruned = timeout(self.inner.settings.operation_timeout, self.do_prune(op, &request)).await;
-                pruned.unwrap_or(Err(Error::PruneTooLong)).map(Answered::Pruned)
-            }
+            HostMutation::Prune(request) => self.do_prune(op, &request).await.map(Answered::Pruned),
             HostMutation::Cordon { reason } => self.do_cordon(op, reason).await.map(Answered::Cordoned),
             HostMutation::Uncordon => self.do_uncordon(op).await.map(Answered::Cordoned),
         }

@@ -21,6 +21,8 @@ use crate::domain::{
 #[derive(Default)]
 pub(super) struct Operations {
     slots: Arc<DashMap<Subdomain, Arc<Slot>>>,
+    /// Of the one prune that runs.
+    pruning: Arc<Slot>,
     pub(super) ledger: Arc<Ledger>,
 }
 
@@ -28,6 +30,22 @@ pub(super) struct Operations {
 struct Slot {
     lock: Arc<tokio::sync::Mutex<()>>,
     current: Mutex<Option<Arc<Running>>>,
+}
+
+impl Slot {
+    /// The lock, or who has it if that does not end soon enough.
+    async fn take(&self, busy_wait: Duration) -> Result<OwnedMutexGuard<()>, Option<Box<Operation>>> {
+        let waited = tokio::time::timeout(busy_wait, Arc::clone(&self.lock).lock_owned()).await;
+        waited.map_err(|_| self.now().map(Box::new))
+    }
+
+    fn now(&self) -> Option<Operation> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|op| op.now())
+    }
+
+    fn set(&self, current: Option<Arc<Running>>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
+    }
 }
 
 /// Who asked for an operation, and how.
@@ -124,6 +142,17 @@ impl Running {
         if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
+    /// Work that touches nothing and may be given up in the middle.
+    pub(super) async fn unless_cancelled<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, Error>
+    where
+        Error: From<E>,
+    {
+        match self.cancel.run_until_cancelled(work).await {
+            Some(done) => Ok(done?),
+            None => Err(Error::Cancelled),
+        }
+    }
+
     /// Asks for its end, or says why it is too late for that.
     pub(super) fn cancel(&self) -> Result<(), Error> {
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -180,9 +209,10 @@ impl Operations {
         timeout: Duration,
     ) -> Result<Op, Error> {
         let op = self.begin_for(Origin::default(), tenant, kind, busy_wait, timeout).await?;
-        if kind == OperationKind::Recover {
-            op.running.close_to_cancel("it puts right what another operation has left")?;
-        }
+        op.running.close_to_cancel(match kind {
+            OperationKind::Prune => "it is one step of a prune of the host",
+            _ => "it puts right what another operation has left",
+        })?;
         Ok(op)
     }
 
@@ -196,31 +226,42 @@ impl Operations {
         timeout: Duration,
     ) -> Result<Op, Error> {
         let slot = Arc::clone(&self.slots.entry(tenant.clone()).or_default());
-        let waited = tokio::time::timeout(busy_wait, Arc::clone(&slot.lock).lock_owned()).await;
-        let Ok(lock) = waited else {
-            let running = slot.current.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|op| op.now());
-            return Err(Error::Busy(running.map(Box::new)));
-        };
+        let lock = slot.take(busy_wait).await.map_err(Error::Busy)?;
         let running = Arc::new(Running::new(head(Some(tenant.clone()), kind, timeout), origin));
-        *slot.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&running));
+        slot.set(Some(Arc::clone(&running)));
         self.ledger.open(&running);
         let (slots, ledger) = (Arc::clone(&self.slots), Arc::clone(&self.ledger));
         let (deadline, looked) = (Instant::now() + timeout, AtomicBool::new(false));
         Ok(Op { tenant, deadline, running, slot, slots, ledger, lock: Some(lock), looked })
     }
 
-    /// Begins an operation on the host.
-    pub(super) fn begin_on_host(&self, origin: Origin, kind: OperationKind, timeout: Duration) -> HostOp {
+    /// Begins an operation on the host. A prune waits `busy_wait` at most for another one to end.
+    pub(super) async fn begin_on_host(
+        &self,
+        origin: Origin,
+        kind: OperationKind,
+        busy_wait: Duration,
+        timeout: Duration,
+    ) -> Result<HostOp, Error> {
+        let held = match kind {
+            OperationKind::Prune => {
+                let lock = self.pruning.take(busy_wait).await.map_err(Error::Pruning)?;
+                Some((Arc::clone(&self.pruning), lock))
+            }
+            _ => None,
+        };
         let running = Arc::new(Running::new(head(None, kind, timeout), origin));
+        if let Some((slot, _)) = &held {
+            slot.set(Some(Arc::clone(&running)));
+        }
         self.ledger.open(&running);
-        HostOp { running, ledger: Arc::clone(&self.ledger) }
+        Ok(HostOp { deadline: Instant::now() + timeout, running, ledger: Arc::clone(&self.ledger), held })
     }
 
     /// What is being done to a tenant right now.
     pub(super) fn current(&self, tenant: &Subdomain) -> Option<Operation> {
         let slot = Arc::clone(&*self.slots.get(tenant)?);
-        let current = slot.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().map(|op| op.now())
+        slot.now()
     }
 }
 
@@ -252,18 +293,7 @@ impl Op {
 
     /// The operation is over for whoever looks at the tenant, before its end is told to those who follow it.
     pub(super) fn step_down(&self) {
-        *self.slot.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// Work that touches nothing and may be given up in the middle.
-    pub(super) async fn unless_cancelled<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, Error>
-    where
-        Error: From<E>,
-    {
-        match self.running.cancel.run_until_cancelled(work).await {
-            Some(done) => Ok(done?),
-            None => Err(Error::Cancelled),
-        }
+        self.slot.set(None);
     }
 
     /// How the backend is to do its part of this operation.
@@ -289,11 +319,18 @@ impl Drop for Op {
 
 /// A running operation on the host. Dropping it ends the operation.
 pub(super) struct HostOp {
+    deadline: Instant,
     running: Arc<Running>,
     ledger: Arc<Ledger>,
+    /// Of a prune.
+    held: Option<(Arc<Slot>, OwnedMutexGuard<()>)>,
 }
 
 impl HostOp {
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     pub(super) fn running(&self) -> &Arc<Running> {
         &self.running
     }
@@ -302,6 +339,10 @@ impl HostOp {
 impl Drop for HostOp {
     fn drop(&mut self) {
         self.ledger.abandon(&self.running);
+        if let Some((slot, lock)) = self.held.take() {
+            slot.set(None);
+            drop(lock);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::operations::{HostOp, Op, Running};
+use super::operations::{HostOp, Op};
 use super::{Error, LeftOver, LeftOverKind, Orchestrator, PruneRequest, Pruned};
 use crate::backend::{Owned, OwnedKind, ResolvedImages, StepState};
 use crate::domain::{BackendName, Generation, OperationKind, Placement, Subdomain};
@@ -57,35 +57,34 @@ impl Orchestrator {
     /// Lists what a prune would find left over, whatever the request says about a dry run.
     pub async fn what_is_left_over(&self, request: PruneRequest) -> Result<Pruned, Error> {
         let request = PruneRequest { dry_run: true, ..request };
-        let listing = async {
-            let _one_at_a_time = self.inner.pruning.lock().await;
-            self.prune_now(&request, None).await
-        };
-        tokio::time::timeout(self.inner.settings.operation_timeout, listing).await.unwrap_or(Err(Error::PruneTooLong))
+        let mut pruned = Pruned { dry_run: true, ..Pruned::default() };
+        let listing = self.prune_all(&request, None, &mut pruned);
+        tokio::time::timeout(self.inner.settings.operation_timeout, listing)
+            .await
+            .unwrap_or(Err(Error::PruneTooLong))?;
+        Ok(pruned)
     }
 
-    /// Removes what is left over. It can be cancelled between any two objects.
+    /// Removes what is left over. Between any two objects it can be cancelled, and ends with its time and with the agent.
     pub(super) async fn do_prune(&self, op: &HostOp, request: &PruneRequest) -> Result<Pruned, Error> {
-        let running = op.running();
-        running.progress.report("waiting for another prune");
-        let _one_at_a_time = self.inner.pruning.lock().await;
-        running.check_cancelled()?;
-        running.progress.report("looking for what is left over");
-        self.prune_now(request, Some(running)).await
+        let mut pruned = Pruned::default();
+        match self.prune_all(request, Some(op), &mut pruned).await {
+            Ok(()) => Ok(pruned),
+            Err(why) if pruned.removed == 0 => Err(why),
+            Err(why) => Err(Error::PruneCutShort { why: Box::new(why), pruned: Box::new(pruned) }),
+        }
     }
 
     /// Lists what is left over and, in an operation, removes it.
-    async fn prune_now(&self, request: &PruneRequest, running: Option<&Running>) -> Result<Pruned, Error> {
-        let (dry_run, objects) = (running.is_none(), Vec::new());
-        let mut pruned = Pruned { dry_run, objects, unseen: Vec::new(), removed: 0, freed_bytes: 0 };
+    async fn prune_all(&self, request: &PruneRequest, op: Option<&HostOp>, pruned: &mut Pruned) -> Result<(), Error> {
         let pulled = self.disk(crate::tenant_fs::TenantFs::pulled_images).await?;
         let spared = self.spared().await?;
         let default = self.inner.settings.default_backend;
-        self.prune_on(default, &pulled, &spared, request, running, &mut pruned).await?;
+        self.prune_on(default, &pulled, &spared, request, op, pruned).await?;
         for name in self.inner.backends.keys().copied().filter(|name| *name != default) {
-            let told = self.prune_on(name, &pulled, &spared, request, running, &mut pruned).await;
-            if matches!(told, Err(Error::Cancelled)) {
-                return Err(Error::Cancelled);
+            let told = self.prune_on(name, &pulled, &spared, request, op, pruned).await;
+            if let Some(op) = op {
+                self.may_go_on(op)?;
             }
             if let Err(error) = told {
                 tracing::warn!(backend = %name, %error, "not all that is left over there can be told");
@@ -93,9 +92,19 @@ impl Orchestrator {
             }
         }
         if request.wants(LeftOverKind::Archive) {
-            self.prune_archives(running, &spared, &mut pruned).await?;
+            self.prune_archives(op, &spared, pruned).await?;
         }
-        Ok(pruned)
+        // Whoever asked for its end gets it, even if there was no more to do.
+        op.map_or(Ok(()), |op| op.running().close_to_cancel("it has done what it was to do"))
+    }
+
+    /// Whether a prune may do one thing more.
+    fn may_go_on(&self, op: &HostOp) -> Result<(), Error> {
+        op.running().check_cancelled()?;
+        if self.inner.stopping.is_cancelled() {
+            return Err(Error::ShuttingDown);
+        }
+        if Instant::now() >= op.deadline() { Err(Error::PruneTooLong) } else { Ok(()) }
     }
 
     async fn prune_on(
@@ -104,31 +113,41 @@ impl Orchestrator {
         pulled: &BTreeSet<String>,
         spared: &Spared,
         request: &PruneRequest,
-        running: Option<&Running>,
+        op: Option<&HostOp>,
         pruned: &mut Pruned,
     ) -> Result<(), Error> {
-        let mut left_over = self.left_over_on(name, pulled, spared).await?;
+        let listing = self.backend(name)?.owned(pulled);
+        let owned = match op {
+            None => listing.await?,
+            Some(op) => {
+                op.running().progress.report(format!("looking for what is left over on {name}"));
+                let listing = op.running().unless_cancelled(listing);
+                tokio::time::timeout_at(op.deadline(), listing).await.unwrap_or(Err(Error::PruneTooLong))?
+            }
+        };
+        let mut left_over = self.left_over_of(name, owned, spared).await;
         left_over.retain(|object| request.wants(kind(object.kind)));
         left_over.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-        let Some(running) = running else {
+        let Some(op) = op else {
             for object in &left_over {
                 pruned.add(line(name, object, stays(object, request)));
             }
             return Ok(());
         };
-        let mut gone = BTreeSet::new();
-        let removed = self.remove_each(name, left_over, request, running, pruned, &mut gone).await;
-        self.forget_pulled(gone).await?;
+        // An image that somebody else has removed, and may bring back, is the agent's no more.
+        let mut gone = self.backend(name)?.gone(pulled).await?;
+        let removed = self.remove_each(name, left_over, request, op, pruned, &mut gone).await;
+        self.forget_pulled(gone).await;
         removed
     }
 
-    /// Removes what may go, one after the other, until the operation is cancelled.
+    /// Removes what may go, one after the other.
     async fn remove_each(
         &self,
         name: BackendName,
         left_over: Vec<Owned>,
         request: &PruneRequest,
-        running: &Running,
+        op: &HostOp,
         pruned: &mut Pruned,
         gone: &mut BTreeSet<String>,
     ) -> Result<(), Error> {
@@ -139,14 +158,13 @@ impl Orchestrator {
                 .or_else(|| is_young(object, now).then_some("goes when it is five minutes old: ask again"))
                 .or_else(|| (!is_due).then_some("goes when it has been seen to be left over for a minute: ask again"))
         };
-        let progress = &running.progress;
-        progress.plan_more(left_over.iter().filter(|object| stays(object).is_none()).count());
+        op.running().progress.plan_more(left_over.iter().filter(|object| stays(object).is_none()).count());
         for object in left_over {
             let mut line = line(name, &object, stays(&object));
             if line.note.is_none() {
-                self.remove(running, &mut line, self.discard(name, &object)).await?;
+                self.remove(op, &mut line, self.discard(name, &object)).await?;
             }
-            if line.removed {
+            if line.removed && object.kind == OwnedKind::Image {
                 gone.insert(object.id);
             }
             pruned.add(line);
@@ -154,20 +172,27 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Removes one thing, as `removing` does it, unless the operation has been cancelled.
+    /// Removes one thing, as `removing` does it, if there is time for it.
     async fn remove(
         &self,
-        running: &Running,
+        op: &HostOp,
         line: &mut LeftOver,
         removing: impl Future<Output = Result<bool, Error>>,
     ) -> Result<(), Error> {
-        running.check_cancelled()?;
-        self.before_effect_on_host(running).await?;
-        let (progress, what) = (&running.progress, format!("{} {}", line.kind, line.name));
+        self.may_go_on(op)?;
+        self.before_effect_on_host(op.running()).await?;
+        let (progress, what) = (&op.running().progress, format!("{} {}", line.kind, line.name));
         progress.report(format!("removing {what}"));
         progress.step(what.clone(), "remove", StepState::Begun);
+        let begun = Instant::now();
+        // What the backend is doing is waited for, whatever the time: nobody else may take it up meanwhile.
         let removed = removing.await;
+        self.inner.metrics.step(OperationKind::Prune, "remove", begun.elapsed());
         line.removed = matches!(removed, Ok(true));
+        if line.removed {
+            let tenant = line.subdomain.as_ref().map(tracing::field::display);
+            tracing::info!(operation = %op.running().id(), kind = %line.kind, name = %line.name, tenant, "left over, and removed");
+        }
         progress.step(what, "remove", if line.removed { StepState::Done } else { StepState::Failed });
         line.note = match removed {
             Ok(true) => None,
@@ -182,15 +207,10 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// All that is left over on a backend. Nothing, if any of it cannot be listed.
-    async fn left_over_on(
-        &self,
-        name: BackendName,
-        pulled: &BTreeSet<String>,
-        spared: &Spared,
-    ) -> Result<Vec<Owned>, Error> {
+    /// What of all this is left over.
+    async fn left_over_of(&self, name: BackendName, owned: Vec<Owned>, spared: &Spared) -> Vec<Owned> {
         let mut left_over = Vec::new();
-        for object in self.backend(name)?.owned(pulled).await? {
+        for object in owned {
             if self.is_left_over(name, &object, spared).await {
                 left_over.push(object);
             }
@@ -198,14 +218,16 @@ impl Orchestrator {
         if !name.is_on_this_host() {
             self.inner.left_over.note(name, &left_over.iter().map(|object| object.id.clone()).collect());
         }
-        Ok(left_over)
+        left_over
     }
 
     /// Tells the operator of what is left over where it costs money. Nothing is removed.
     pub(super) async fn look_for_left_overs(&self) {
         for name in self.inner.backends.keys().copied().filter(|name| !name.is_on_this_host()) {
-            let _one_at_a_time = self.inner.pruning.lock().await;
-            let looked = async { self.left_over_on(name, &BTreeSet::new(), &self.spared().await?).await };
+            let looked = async {
+                let owned = self.backend(name)?.owned(&BTreeSet::new()).await?;
+                Ok::<_, Error>(self.left_over_of(name, owned, &self.spared().await?).await)
+            };
             match tokio::time::timeout(self.inner.settings.operation_timeout, looked).await {
                 Ok(Ok(left_over)) if left_over.is_empty() => {}
                 Ok(Ok(left_over)) => tracing::warn!(
@@ -219,16 +241,11 @@ impl Orchestrator {
         }
     }
 
-    async fn prune_archives(
-        &self,
-        running: Option<&Running>,
-        spared: &Spared,
-        pruned: &mut Pruned,
-    ) -> Result<(), Error> {
+    async fn prune_archives(&self, op: Option<&HostOp>, spared: &Spared, pruned: &mut Pruned) -> Result<(), Error> {
         let known: BTreeSet<Subdomain> = spared.known.keys().cloned().collect();
         let archives = self.disk(move |fs| fs.archives_of(|owner| !known.contains(owner))).await?;
-        if let Some(running) = running {
-            running.progress.plan_more(archives.len());
+        if let Some(op) = op {
+            op.running().progress.plan_more(archives.len());
         }
         for (name, owner) in archives {
             let mut line = LeftOver {
@@ -241,7 +258,7 @@ impl Orchestrator {
                 removed: false,
                 note: None,
             };
-            if let Some(running) = running {
+            if let Some(op) = op {
                 // All of this tenant's at once; the lines after this one find theirs gone.
                 let removing = async {
                     let _op = self.operation_on(&owner).await?;
@@ -250,7 +267,7 @@ impl Orchestrator {
                     }
                     self.disk(move |fs| fs.remove_archives(&owner)).await.map(|_| true)
                 };
-                self.remove(running, &mut line, removing).await?;
+                self.remove(op, &mut line, removing).await?;
             }
             pruned.add(line);
         }
@@ -351,18 +368,20 @@ impl Orchestrator {
         }
     }
 
-    /// Takes images off the list that are gone.
-    async fn forget_pulled(&self, gone: BTreeSet<String>) -> Result<(), Error> {
+    /// Takes images off the list that are gone. What cannot be taken off now is found gone by the next prune.
+    async fn forget_pulled(&self, gone: BTreeSet<String>) {
         if gone.is_empty() {
-            return Ok(());
+            return;
         }
         let _one_at_a_time = self.inner.pulled.lock().await;
-        self.disk(move |fs| {
+        let forgotten = self.disk(move |fs| {
             let mut images = fs.pulled_images()?;
             images.retain(|id| !gone.contains(id));
             fs.write_pulled_images(&images)
-        })
-        .await
+        });
+        if let Err(error) = forgotten.await {
+            tracing::warn!(%error, "which images are gone could not be noted");
+        }
     }
 }
 

@@ -167,6 +167,15 @@ pub enum Change {
     Host(HostMutation),
 }
 
+impl Change {
+    pub(super) fn kind(&self) -> OperationKind {
+        match self {
+            Self::Tenant(mutation) => mutation.kind(),
+            Self::Host(mutation) => mutation.kind(),
+        }
+    }
+}
+
 impl From<Mutation> for Change {
     fn from(mutation: Mutation) -> Self {
         Self::Tenant(mutation)

@@ -22,7 +22,7 @@ use crate::domain::{
     ErrorCode, Failure, Generation, Operation, OperationId, OperationKind, OperationRecord, OperationResult,
     OperationState, Outcome, RepeatKey, Subdomain,
 };
-use crate::tenant_fs::Durability;
+use crate::tenant_fs::{Durability, FsError};
 
 /// How long after its deadline an operation may go on, to undo what it did, before its caller is told without its end.
 const UNDO_TIME: Duration = Duration::from_secs(30);
@@ -61,7 +61,7 @@ impl Orchestrator {
                 Repeat::Claimed(_) => return Err(Error::Busy(None)),
             },
         };
-        self.inner.operations.ledger.check_room(claim.is_some())?;
+        self.inner.operations.ledger.check_room(change.kind(), claim.is_some())?;
         let (accept, accepted) = oneshot::channel();
         let accept = ask.respond_async.then_some(accept);
         let (this, span) = (self.clone(), tracing::Span::current());
@@ -246,8 +246,13 @@ impl Orchestrator {
         let record = running.record();
         let kind = record.operation.kind;
         match self.disk(move |fs| fs.write_operation(&record, Durability::Synced)).await {
-            // Making room must work on a full disk.
-            Err(error) if kind.makes_room() => {
+            // Making room must work on a full disk. So must a prune, whose record is needed only if a repeat is to find it.
+            Err(error)
+                if kind.makes_room()
+                    || kind == OperationKind::Prune
+                        && !running.is_durable()
+                        && matches!(error, Error::Fs(FsError::NoSpace)) =>
+            {
                 tracing::warn!(operation = %running.id(), %error, "the operation's record could not be written");
                 Ok(())
             }

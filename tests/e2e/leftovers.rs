@@ -195,6 +195,20 @@ async fn of_images_that_the_agent_has_pulled() {
     gone.sort();
     assert_eq!(gone, ["web:1", "web:2", "web:3"].map(|tag| registry.image(tag)), "{answer}");
     engine.docker().inspect_image(&mine).await.expect("the operator's image is there");
+
+    // One that the agent has pulled and the operator has removed is the operator's when he brings it back.
+    let image = registry.image("web:1");
+    bring(&agent, &tenant, &stack(&image)).await;
+    tenant.purge().await;
+    let docker = engine.docker();
+    docker.remove_image(&image, None::<RemoveImageOptions>, None).await.expect("nobody uses it");
+    prune(&agent, json!({"dry_run": false})).await;
+    let options = bollard::query_parameters::CreateImageOptionsBuilder::new().from_image(&image).build();
+    let pulling = docker.create_image(Some(options), None, None);
+    futures::TryStreamExt::try_collect::<Vec<_>>(pulling).await.expect("the registry has it");
+    assert_eq!(images().await, []);
+    docker.remove_image(&image, None::<RemoveImageOptions>, None).await.expect("it is there");
+
     let removed = engine.docker().remove_image(&mine, None::<RemoveImageOptions>, None).await;
     removed.expect("nobody uses it");
 }

@@ -27,7 +27,8 @@ impl Place {
     async fn with_volumes(count: usize) -> Self {
         let engine = Engine::shared();
         let proxy = FaultProxy::before(engine.socket());
-        let agent = Options::docker(engine).env("DOCKER_HOST", proxy.host()).start().await;
+        let agent =
+            Options::docker(engine).env("DOCKER_HOST", proxy.host()).env("Q8_AGENT_BUSY_WAIT", "100ms").start().await;
         let tenant = unique("lost");
         let mut volumes = Vec::new();
         for number in 1..=count {
@@ -123,6 +124,7 @@ async fn it_is_cancelled_between_two_objects() {
     place.agent.post(&format!("/v1/operations/{id}/cancel"), &Value::Null).await.expect(202);
     let end = place.ended(&id).await;
     assert_eq!((&end["state"], &end["outcome"]), (&json!("cancelled"), &json!("unknown")), "{end}");
+    assert_eq!(Place::removed(&end["error"]["details"]["pruned"]), place.volumes[..1], "{end}");
     assert_eq!(place.left().await, place.volumes[1..]);
     place.proxy.calm();
     // The same request again is for the rest.
@@ -146,6 +148,26 @@ async fn its_agent_dies() {
     let again = place.ask("k", &[]).await;
     assert_eq!(Place::removed(&again.expect(200)), Vec::<&str>::new());
     assert_ne!(again.headers["x-operation-id"], id.as_str());
+}
+
+#[tokio::test]
+async fn another_one_is_told_of_it_and_the_agents_end_cuts_it_short() {
+    let mut place = Place::with_volumes(3).await;
+    place.disturb(1, Fault::Slow);
+    let id = place.accept("k-1").await;
+    place.at(&id, 0).await;
+    // It waits for nothing, and says what is there.
+    let dry = place.agent.post("/v1/system/prune", &Value::Null).await.expect(200);
+    assert_eq!(dry["objects"].as_array().map(Vec::len), Some(3), "{dry}");
+    let busy = place.ask("k-2", &[("prefer", "respond-async")]).await.refused(409, "TENANT_BUSY");
+    assert_eq!(busy["details"]["operation"]["id"], id.as_str(), "{busy}");
+    assert!(place.agent.terminate(LIMIT).await.success());
+    place.proxy.calm();
+    place.agent.start_again().await;
+    let end = place.operation(&id).await;
+    assert_eq!((&end["state"], &end["error"]["code"]), (&json!("failed"), &json!("SHUTTING_DOWN")), "{end}");
+    assert_eq!(Place::removed(&end["error"]["details"]["pruned"]), place.volumes[..1], "{end}");
+    assert_eq!(Place::removed(&place.ask("k-1", &[]).await.expect(200)), place.volumes[1..]);
 }
 
 #[tokio::test]

@@ -125,6 +125,7 @@ pub(super) fn routes() -> Vec<Route> {
 /// What any change can end with.
 const OPERATES: &[ErrorCode] = &[
     ErrorCode::TenantBusy,
+    ErrorCode::DeadlineExceeded,
     ErrorCode::NoSpace,
     ErrorCode::ShuttingDown,
     ErrorCode::IdempotencyMismatch,
@@ -132,7 +133,7 @@ const OPERATES: &[ErrorCode] = &[
 ];
 
 /// And what one can that needs a backend.
-const CHANGES: &[ErrorCode] = &[ErrorCode::DeadlineExceeded, ErrorCode::BackendUnavailable, ErrorCode::BackendError];
+const CHANGES: &[ErrorCode] = &[ErrorCode::BackendUnavailable, ErrorCode::BackendError];
 
 /// And what one can that makes or starts containers.
 const STARTS: &[ErrorCode] = &[
@@ -194,10 +195,16 @@ fn operation_example(state: &str) -> Value {
 
 /// A change of a tenant or of the host: it can be accepted instead of awaited, and recognised when it is sent again.
 fn mutation(id: &'static str, summary: &'static str, mut answers: Vec<Answer>, schemas: &mut Schemas) -> Operation {
+    let mut accepted = operation_example("running");
+    (accepted["kind"], accepted["step"]) = (json!(id), json!("starting"));
+    if let (true, Some(members)) = (["cordon", "uncordon", "prune"].contains(&id), accepted.as_object_mut()) {
+        // The host has no subdomain.
+        members.shift_remove("subdomain");
+    }
     answers.push(Answer {
         status: 202,
         about: "Accepted, with Prefer: respond-async. Location says where to ask how it goes.",
-        shapes: vec![schemas.json::<View<'_>>(operation_example("running"))],
+        shapes: vec![schemas.json::<View<'_>>(accepted)],
     });
     let headers = vec![
         parameter(

@@ -87,6 +87,17 @@ async fn unused_images(engine: &Engine, pulled: &BTreeSet<String>) -> Result<Vec
     Ok(images.collect())
 }
 
+/// Those of these images that the engine does not have.
+pub(super) async fn gone(engine: &Engine, images: &BTreeSet<String>) -> Result<BTreeSet<String>, EngineError> {
+    let looked = try_join_all(images.iter().map(|id| async move {
+        match engine.inspect_image_id(id).await {
+            Err(EngineError::NotFound(_)) => Ok(Some(id.clone())),
+            found => found.map(|_| None),
+        }
+    }));
+    Ok(looked.await?.into_iter().flatten().collect())
+}
+
 /// Removes one of them; false when something else uses it by now. What is gone already counts as removed.
 pub(super) async fn discard(engine: &Engine, agent: &AgentId, object: &Owned) -> Result<bool, EngineError> {
     let removed = match object.kind {

@@ -339,6 +339,11 @@ impl Backend for DockerBackend {
         found.map_err(|error| error.into_backend("listing what the agent has made"))
     }
 
+    async fn gone(&self, images: &BTreeSet<String>) -> Result<BTreeSet<String>, BackendError> {
+        let gone = leftovers::gone(&self.engine, images).await;
+        gone.map_err(|error| error.into_backend("looking for images"))
+    }
+
     async fn discard(&self, object: &Owned) -> Result<bool, BackendError> {
         let removed = leftovers::discard(&self.engine, &self.agent, object).await;
         removed.map_err(|error| error.into_backend("removing what is left over"))

@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::{Operation, OperationRecord, OperationResult, OperationState, Outcome, RepeatKey};
 use crate::orchestrator::ledger::{Ledger, Repeat};
+use crate::orchestrator::operations::Origin;
 use crate::tenant_fs::Durability;
 
 impl House {
@@ -55,16 +56,23 @@ impl House {
 
     /// What an agent has on the disk of an operation that runs.
     async fn leave(&self, kind: OperationKind, repeat: Option<RepeatKey>) -> OperationId {
+        self.leave_of(Some(acme()), kind, repeat).await
+    }
+
+    async fn leave_of_host(&self, kind: OperationKind, repeat: Option<RepeatKey>) -> OperationId {
+        self.leave_of(None, kind, repeat).await
+    }
+
+    async fn leave_of(
+        &self,
+        subdomain: Option<Subdomain>,
+        kind: OperationKind,
+        repeat: Option<RepeatKey>,
+    ) -> OperationId {
         let now = jiff::Timestamp::now();
         let id = OperationId::new();
-        let operation = Operation {
-            id,
-            subdomain: Some(acme()),
-            kind,
-            step: "planning".to_owned(),
-            started_at: now,
-            deadline_at: now,
-        };
+        let operation =
+            Operation { id, subdomain, kind, step: "planning".to_owned(), started_at: now, deadline_at: now };
         let record = OperationRecord {
             operation,
             state: OperationState::Running,
@@ -397,15 +405,87 @@ fn what_is_remembered_is_bounded() {
     assert_eq!(ledger.list(None, usize::MAX).len(), 1000 + (16 << 20) / (20 << 10));
 
     // The bytes of the keyed ones are used up: a new key is refused, anything else is not.
-    ledger.check_room(true).unwrap();
+    ledger.check_room(OperationKind::Stop, true).unwrap();
     ledger.load((0..300).map(|n| (record(1, Some(&format!("more-{n}"))), 20 << 10)).collect());
-    let refused = ledger.check_room(true).unwrap_err();
+    let refused = ledger.check_room(OperationKind::Stop, true).unwrap_err();
     assert!(matches!(refused, Error::TooManyKeys) && refused.code() == ErrorCode::RateLimited);
-    ledger.check_room(false).unwrap();
+    ledger.check_room(OperationKind::Stop, false).unwrap();
     assert!(ledger.prune(now).is_empty());
     assert!(matches!(repeat(&keyed[0]), Repeat::Of(_)));
     // Until their time has come.
     ledger.prune(now.checked_add(jiff::SignedDuration::from_hours(24)).unwrap());
-    ledger.check_room(true).unwrap();
+    ledger.check_room(OperationKind::Stop, true).unwrap();
     assert!(matches!(repeat(&keyed[0]), Repeat::New(_)));
+}
+
+fn prune() -> PruneRequest {
+    PruneRequest { dry_run: false, kinds: BTreeSet::new(), volumes: BTreeSet::new() }
+}
+
+#[tokio::test]
+async fn one_prune_at_a_time() {
+    let house = House::new().await;
+    let operations = &house.orchestrator.inner.operations;
+    let minute = Duration::from_secs(60);
+    let first = operations.begin_on_host(Origin::default(), OperationKind::Prune, minute, minute).await.unwrap();
+    let ask = Ask { respond_async: true, ..Ask::default() };
+    let second = house.orchestrator.submit(HostMutation::Prune(prune()), ask.clone()).await.unwrap();
+    let Submitted::Done { operation: None, answer: Err(Error::Pruning(Some(running))) } = second else {
+        panic!("{second:?}")
+    };
+    assert_eq!((running.id, running.subdomain), (first.running().id(), None));
+    // What changes nothing waits for nobody, and neither does a cordon.
+    let dry = PruneRequest { dry_run: true, ..prune() };
+    assert!(house.orchestrator.prune(dry).await.unwrap().dry_run);
+    let cordoned = house.orchestrator.submit(HostMutation::Cordon { reason: None }, ask).await.unwrap();
+    let Submitted::Accepted { operation, .. } = cordoned else { panic!("{cordoned:?}") };
+    assert_eq!(house.ended(operation.operation.id).await.state, OperationState::Succeeded);
+    drop(first);
+    assert_eq!(house.orchestrator.prune(prune()).await.unwrap().removed, 0);
+    let kinds: Vec<_> = house.orchestrator.operations(None, 10).iter().map(|record| record.operation.kind).collect();
+    assert_eq!(kinds, [OperationKind::Cordon], "one that removed nothing is nothing to remember");
+    assert!(house.orchestrator.operations(Some(&acme()), 10).is_empty(), "what is done to the host is no tenant's");
+}
+
+#[tokio::test]
+async fn a_prune_ends_between_two_objects_and_says_what_is_gone() {
+    let house = House::new().await;
+    let archives = house.root.path().join("tenants/.archive");
+    for tenant in ["lost-a", "lost-b"] {
+        std::fs::create_dir(archives.join(format!("{tenant}-20990101T000000Z"))).unwrap();
+    }
+    let operations = &house.orchestrator.inner.operations;
+    let minute = Duration::from_secs(60);
+    let left = || std::fs::read_dir(&archives).unwrap().count();
+    for (cancelled, stopping, limit, code) in [
+        (true, false, minute, ErrorCode::Cancelled),
+        (false, false, Duration::ZERO, ErrorCode::DeadlineExceeded),
+        (false, true, minute, ErrorCode::ShuttingDown),
+    ] {
+        let op = operations.begin_on_host(Origin::default(), OperationKind::Prune, minute, limit).await.unwrap();
+        if cancelled {
+            op.running().cancel().unwrap();
+        }
+        if stopping {
+            house.orchestrator.inner.stopping.cancel();
+        }
+        assert_eq!(house.orchestrator.do_prune(&op, &prune()).await.unwrap_err().code(), code);
+        assert_eq!(left(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_operation_of_the_host_that_an_earlier_agent_left_is_done_anew_under_its_key() {
+    let house = House::new().await;
+    let key = house.key("k", "cordon");
+    let left = house.leave_of_host(OperationKind::Cordon, Some(key.clone())).await;
+    let house = house.crash().await;
+    let ended = house.ended(left).await;
+    assert_eq!((ended.state, ended.outcome), (OperationState::Interrupted, Some(Outcome::Unknown)));
+    let ask = Ask { repeat: Some(key), ..Ask::default() };
+    let submitted = house.orchestrator.submit(HostMutation::Cordon { reason: None }, ask).await.unwrap();
+    let Submitted::Done { operation: Some(id), answer: Ok(Answered::Cordoned(cordoned)) } = submitted else {
+        panic!("{submitted:?}")
+    };
+    assert!(id != left && cordoned.changed && house.orchestrator.cordoned().is_some());
 }

@@ -123,6 +123,9 @@ fn stops_and_teardowns_need_no_space_that_others_could_take() {
     assert!(matches!(fs.begin(&sub("a"), &journal()), Err(FsError::NoSpace)));
     let cordon = Cordon { since: jiff::Timestamp::now(), reason: None };
     assert!(matches!(fs.cordon(&cordon), Err(FsError::NoSpace)));
+    for kind in [OperationKind::Prune, OperationKind::Cordon, OperationKind::Uncordon, OperationKind::Update] {
+        assert!(matches!(fs.commit(&record("a", 1), kind), Err(FsError::NoSpace)), "{kind:?}");
+    }
     let large = Record { fingerprint: "f".repeat(17 << 10), ..record("a", 1) };
     assert!(matches!(fs.commit(&large, OperationKind::Stop), Err(FsError::NoSpace)));
     assert_eq!(spares(&disk.root()), left);
