@@ -93,6 +93,8 @@ pub struct Config {
     pub max_connections: (usize, usize),
     /// How long the files of torn-down tenants are kept.
     pub archive_retention: Duration,
+    /// After how long in a crash loop a service is stopped; never when none.
+    pub crash_loop_limit: Option<Duration>,
     /// Credentials of the host's own registry.
     pub registry: Option<RegistryAuth>,
     /// Azure Container Instances; none when tenants cannot be placed there.
@@ -126,6 +128,7 @@ struct AgentVariables {
     max_connections: Option<String>,
     max_connections_per_peer: Option<String>,
     archive_retention: Option<String>,
+    crash_loop_limit: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
     aci_regions: Option<String>,
@@ -246,6 +249,13 @@ impl Config {
                 7 * 86_400 * SECOND,
                 "a time from 0s to 3650d, such as 7d",
                 |text| values::duration(text, Duration::ZERO, 3650 * 86_400 * SECOND),
+            )?,
+            crash_loop_limit: checked(
+                "Q8_AGENT_CRASH_LOOP_LIMIT",
+                agent.crash_loop_limit,
+                None,
+                "a time from 1s to 7d, such as 30m",
+                |text| values::duration(text, SECOND, 7 * 86_400 * SECOND).map(Some),
             )?,
             registry: registry(
                 docker.docker_registry,

@@ -49,6 +49,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("Q8_AGENT_MAX_BODY", "8MiB", "largest request body, 64KiB to 256MiB"),
     setting("Q8_AGENT_MAX_CONNECTIONS", "1024", "most connections at a time, 16 to 65536"),
     setting("Q8_AGENT_MAX_CONNECTIONS_PER_PEER", "", "the same for one address (an IPv6 /64); as many as in all"),
+    setting("Q8_AGENT_CRASH_LOOP_LIMIT", "", "how long a crash loop may last until its service is stopped, 1s to 7d"),
     setting("Q8_AGENT_ARCHIVE_RETENTION", "7d", "how long the files of torn-down tenants are kept"),
     setting("Q8_AGENT_LOG", "info", "log filter, such as info or q8_agent=debug"),
     setting("Q8_AGENT_LOG_FORMAT", "json", "log format: json or text"),

@@ -118,6 +118,7 @@ fn refusals_name_the_variable_and_what_is_allowed_and_never_the_value() {
         ("Q8_AGENT_MAX_CONNECTIONS", "0", "16 to 65536"),
         ("Q8_AGENT_MAX_CONNECTIONS_PER_PEER", "1025", "1 to Q8_AGENT_MAX_CONNECTIONS"),
         ("Q8_AGENT_ARCHIVE_RETENTION", "forever", "such as 7d"),
+        ("Q8_AGENT_CRASH_LOOP_LIMIT", "0s", "from 1s to 7d"),
         ("Q8_AGENT_LOG", "q8_agent=loud", "a log filter"),
         ("Q8_AGENT_LOG_FORMAT", "xml", "json or text"),
         ("DOCKER_HOST", "tcp://10.0.0.1:2375", "the path of a Unix socket"),

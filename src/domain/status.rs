@@ -82,7 +82,7 @@ pub struct ContainerStatus {
     /// How its last runs ended, the newest last; only what the agent has seen itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub last_exits: Vec<Exit>,
-    /// It ends again and again, however often it is restarted.
+    /// It ends again and again, however often it is restarted, or did so until the agent stopped it for that.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub crash_loop: bool,
 }

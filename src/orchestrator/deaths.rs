@@ -17,6 +17,8 @@ const LOOP: usize = 5;
 const WINDOW: Duration = Duration::from_secs(10 * 60);
 /// What has stayed up for so long is out of it: twice the engine's longest pause.
 const CALM: Duration = Duration::from_secs(2 * 60);
+/// How long a stop of what loops too long is given until it is tried again.
+const RETRY: Duration = Duration::from_secs(60);
 /// How many exit codes are remembered and told.
 const EXITS: usize = 10;
 /// Deaths that are remembered: more than any question here needs.
@@ -28,8 +30,12 @@ pub(super) struct Deaths {
     exits: VecDeque<Exit>,
     /// Those that nobody asked for.
     own: VecDeque<Instant>,
-    /// What was last said about it.
-    looping: bool,
+    /// What was last said about it: since when it is in a loop.
+    looping: Option<Instant>,
+    /// When the agent last set out to stop it for that.
+    tried: Option<Instant>,
+    /// It has been stopped for that, and has not been started since.
+    stopped: bool,
 }
 
 impl Deaths {
@@ -54,6 +60,11 @@ impl Deaths {
         self.own.clear();
     }
 
+    /// It runs, or is about to.
+    pub(super) fn runs(&mut self) {
+        self.stopped = false;
+    }
+
     pub(super) fn exits(&self) -> Vec<Exit> {
         self.exits.iter().copied().collect()
     }
@@ -67,7 +78,29 @@ impl Deaths {
     /// Whether a loop has begun since this was last asked.
     pub(super) fn has_begun_to_loop(&mut self, now: Instant) -> bool {
         let is_loop = self.is_loop(now);
-        !std::mem::replace(&mut self.looping, is_loop) && is_loop
+        let since = if is_loop { self.looping.or(Some(now)) } else { None };
+        std::mem::replace(&mut self.looping, since).is_none() && is_loop
+    }
+
+    /// Whether it has been in a loop for so long that it is to be stopped now. Whoever asks sets out to do that.
+    pub(super) fn loops_too_long(&mut self, now: Instant, limit: Duration) -> bool {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let is_due = self.is_loop(now)
+            && self.looping.is_some_and(|begun| since(begun) >= limit)
+            && self.tried.is_none_or(|tried| since(tried) >= RETRY);
+        if is_due {
+            self.tried = Some(now);
+        }
+        is_due
+    }
+
+    /// It has been stopped because it was in a loop for too long.
+    pub(super) fn has_been_stopped(&mut self) {
+        self.stopped = true;
+    }
+
+    pub(super) fn was_stopped(&self) -> bool {
+        self.stopped
     }
 }
 
@@ -102,6 +135,28 @@ mod tests {
             assert!(!deaths.is_loop(at(19) + CALM), "it has stayed up");
             assert_eq!(deaths.exits().len(), EXITS);
         }
+    }
+
+    #[test]
+    fn a_loop_may_last_too_long() {
+        let origin = Instant::now();
+        let (limit, mut deaths) = (Duration::from_secs(300), Deaths::default());
+        let due = (0..60).filter(|&number| {
+            let now = origin + Duration::from_secs(10 * number);
+            deaths.add(&end(1, false), now);
+            deaths.has_begun_to_loop(now);
+            deaths.loops_too_long(now, limit)
+        });
+        // The loop begins with the fifth death, at 40 s.
+        assert_eq!(
+            due.collect::<Vec<_>>(),
+            [34, 40, 46, 52, 58],
+            "once, and again each minute while that has no effect"
+        );
+        deaths.has_been_stopped();
+        assert!(deaths.was_stopped());
+        deaths.runs();
+        assert!(!deaths.was_stopped());
     }
 
     #[test]

@@ -319,6 +319,24 @@ impl Entry {
         }
     }
 
+    /// Services of it with a container that has been in a crash loop for so long that they are to be stopped now.
+    pub(super) fn loop_too_long(&mut self, limit: Duration) -> BTreeSet<ServiceName> {
+        let now = Instant::now();
+        let due = self
+            .containers
+            .values_mut()
+            .filter_map(|held| held.deaths.loops_too_long(now, limit).then(|| held.container.service.clone()));
+        due.collect()
+    }
+
+    /// A service of it has been stopped for that.
+    pub(super) fn has_been_stopped(&mut self, service: &ServiceName) {
+        self.written = None;
+        for held in self.containers.values_mut().filter(|held| held.container.service == *service) {
+            held.deaths.has_been_stopped();
+        }
+    }
+
     /// The name of a container of it.
     pub(super) fn container(&self, id: &ContainerId) -> Option<&ObservedContainer> {
         self.containers.get(id).map(|held| &held.container)
@@ -342,8 +360,8 @@ impl Entry {
         own.map(|held| {
             let mut container = held.container.clone();
             container.status.last_exits = held.deaths.exits();
-            container.status.crash_loop =
-                matches!(container.status.state.as_str(), "running" | "restarting") && held.deaths.is_loop(now);
+            let runs = matches!(container.status.state.as_str(), "running" | "restarting");
+            container.status.crash_loop = runs && held.deaths.is_loop(now) || held.deaths.was_stopped();
             container
         })
         .collect()
@@ -525,7 +543,9 @@ impl Entry {
 
 impl Held {
     fn new(container: ObservedContainer, as_of: Instant, mut deaths: Deaths) -> Self {
-        if !matches!(container.status.state.as_str(), "running" | "restarting" | "paused") {
+        if matches!(container.status.state.as_str(), "running" | "restarting" | "paused") {
+            deaths.runs();
+        } else {
             deaths.rest();
         }
         Self { container, as_of, deaths }

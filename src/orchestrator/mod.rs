@@ -133,6 +133,7 @@ struct Settings {
     operation_timeout: Duration,
     busy_wait: Duration,
     archive_retention: Duration,
+    crash_loop_limit: Option<Duration>,
     registry: Option<RegistryAuth>,
 }
 
@@ -208,6 +209,7 @@ impl Orchestrator {
             operation_timeout: config.operation_timeout,
             busy_wait: config.busy_wait,
             archive_retention: config.archive_retention,
+            crash_loop_limit: config.crash_loop_limit,
             registry: config.registry.clone(),
         };
         // One that cannot be read holds: whoever cordoned the host had a reason.

@@ -150,7 +150,11 @@ fn reason(service: &ServiceStatus) -> Option<String> {
     if let Some(looping) = containers.iter().find(|container| container.crash_loop) {
         let codes: Vec<String> = looping.last_exits.iter().map(|exit| exit.code.to_string()).collect();
         let why = if looping.oom_killed { "; the last time for lack of memory" } else { "" };
-        return Some(format!("ends again and again, with exit codes {}{why}", codes.join(", ")));
+        let codes = codes.join(", ");
+        return Some(match looping.state.as_str() {
+            "running" | "restarting" => format!("ends again and again, with exit codes {codes}{why}"),
+            _ => format!("ended again and again, with exit codes {codes}{why}, until the agent stopped it"),
+        });
     }
     if let Some(WaitsFor { service, condition }) = service.waits_for.first() {
         return Some(format!("waits for {service} ({condition})"));

@@ -13,7 +13,7 @@ use super::operations::Op;
 use super::summary::Shape;
 use super::{Error, Orchestrator};
 use crate::backend::{BackendError, FRESH_FOR, ObservedContainer, Sighting};
-use crate::domain::{BackendName, ErrorCode, Subdomain};
+use crate::domain::{BackendName, ErrorCode, ServiceName, Subdomain};
 use crate::tenant_fs::Record;
 
 /// Whoever asks is answered, or told that the backend is away, within this time (design: "within 5 s").
@@ -137,6 +137,24 @@ impl Orchestrator {
                 self.inner.metrics.restart_loop();
             }
             self.inner.feed.publish(&tenant, happening);
+        });
+        // What an operation is at is its to judge.
+        if let (Some(limit), None) = (self.inner.settings.crash_loop_limit, operation) {
+            for service in entry.loop_too_long(limit) {
+                self.break_loop(tenant.clone(), service);
+            }
+        }
+    }
+
+    /// Stops a service that has been in a crash loop for too long, as an operation like any other.
+    fn break_loop(&self, tenant: Subdomain, service: ServiceName) {
+        let this = self.clone();
+        self.inner.tasks.spawn(async move {
+            tracing::warn!(%tenant, %service, "a crash loop has lasted too long: the service is stopped");
+            match this.stop(&tenant, Some(service.clone())).await {
+                Ok(_) => drop(this.with(&tenant, |entry| entry.has_been_stopped(&service))),
+                Err(error) => tracing::warn!(%tenant, %service, %error, "it could not be stopped"),
+            }
         });
     }
 

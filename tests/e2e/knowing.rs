@@ -159,6 +159,44 @@ services:
 }
 
 #[tokio::test]
+async fn a_crash_loop_that_lasts_too_long_is_broken() {
+    let engine = Engine::shared().with_busybox().await;
+    let agent = Options::docker(engine).env("Q8_AGENT_CRASH_LOOP_LIMIT", "1s").start().await;
+    let tenant = Tenant::new(&agent, "breaks");
+    let mut feed = agent.stream(&format!("/v1/events?subdomain={}", tenant.name), &[]).await;
+    next_event(&mut feed).await;
+    let stack = r#"
+services:
+  bad: {image: "q8test/busybox:1", restart: always, command: [sh, -c, "sleep 1; exit 7"]}
+  good: {image: "q8test/busybox:1", stop_signal: SIGKILL, command: [sleep, infinity]}
+"#;
+    tenant.provision(stack, json!({})).await;
+    until_event(&mut feed, "restart_loop").await;
+    let stopped = loop {
+        let (_, (_, event)) = until_event(&mut feed, "operation_ended").await;
+        if event["kind"] == "stop" {
+            break event;
+        }
+    };
+    assert_eq!(stopped["outcome"], "succeeded", "{stopped}");
+    let path = format!("/v1/tenants/status/{}", tenant.name);
+    let told = eventually("the status says so", PATIENCE, async || {
+        let told = agent.get(&path).await.expect(200);
+        (told["services"][0]["containers"][0]["crash_loop"] == true).then_some(told)
+    })
+    .await;
+    assert_eq!((&told["state"], &told["services"][0]["state"]), (&json!("degraded"), &json!("exited")), "{told}");
+    let reason = told["services"][0]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("7, 7") && reason.contains("until the agent stopped it"), "{reason}");
+    assert_eq!(told["services"][1]["state"], "running", "{told}");
+    // It is given another life by whoever asks for it.
+    tenant.act("start", "?service=bad").await.expect(200);
+    let told = tenant.status().await;
+    assert!(told["services"][0]["containers"][0].get("crash_loop").is_none(), "{told}");
+    tenant.purge().await;
+}
+
+#[tokio::test]
 async fn a_status_has_the_form_of_docker_compose() {
     let agent = agent().await;
     let tenant = Tenant::new(&agent, "lines");

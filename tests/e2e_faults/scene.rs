@@ -28,9 +28,9 @@ pub(crate) const UPDATE: &str = "/v1/tenants/update";
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// Runs until it is stopped, which takes no time: as process 1 it would ignore SIGTERM.
-pub(crate) const SLEEPS: &[&str] = &[r#"command: ["sleep", "3600"]"#, "stop_signal: SIGKILL"];
+pub(crate) const SLEEPS: &[&str] = &[r#"command: ["sleep", "infinity"]"#, "stop_signal: SIGKILL"];
 /// Ignores SIGTERM, so that stopping it takes its whole grace period.
-pub(crate) const STUBBORN: &[&str] = &[r#"command: ["sleep", "3600"]"#, "stop_grace_period: 3s"];
+pub(crate) const STUBBORN: &[&str] = &[r#"command: ["sleep", "infinity"]"#, "stop_grace_period: 3s"];
 /// A server of one page.
 pub(crate) const SERVES: &[&str] = &[
     r#"command: ["sh", "-c", "mkdir -p /tmp/www; echo page >/tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"]"#,

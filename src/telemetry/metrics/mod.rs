@@ -107,7 +107,7 @@ impl Default for Metrics {
             ),
             running: all.add(
                 "q8_agent_operations_running",
-                "Operations that hold their tenant's lock",
+                "Operations that run, on tenants or on the host",
                 Gauge::default(),
             ),
             recoveries: all.add(
