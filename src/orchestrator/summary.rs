@@ -143,11 +143,12 @@ fn waits_for(service: &ServiceShape, all: &[ServiceStatus]) -> Vec<WaitsFor> {
 
 /// Why a service is not as it should be, as far as its containers tell.
 fn reason(service: &ServiceStatus) -> Option<String> {
-    if is_ready(service) || service.state == ServiceState::Stopped {
+    if is_ready(service) {
         return None;
     }
     let containers = &service.containers;
-    if let Some(looping) = containers.iter().find(|container| container.crash_loop) {
+    let is_stopped = service.state == ServiceState::Stopped;
+    if let Some(looping) = containers.iter().find(|container| container.crash_loop && !is_stopped) {
         let codes: Vec<String> = looping.last_exits.iter().map(|exit| exit.code.to_string()).collect();
         let why = if looping.oom_killed { "; the last time for lack of memory" } else { "" };
         let codes = codes.join(", ");
@@ -158,6 +159,9 @@ fn reason(service: &ServiceStatus) -> Option<String> {
     }
     if let Some(WaitsFor { service, condition }) = service.waits_for.first() {
         return Some(format!("waits for {service} ({condition})"));
+    }
+    if is_stopped {
+        return None;
     }
     let ended = containers.iter().find(|container| container.exit_code.is_some_and(|code| code != 0));
     let how = |container: &ContainerStatus| match container.exit_code {
