@@ -34,8 +34,22 @@ pub(super) struct Deaths {
     looping: Option<Instant>,
     /// When the agent last set out to stop it for that.
     tried: Option<Instant>,
-    /// It has been stopped for that, and has not been started since.
-    stopped: bool,
+    /// Nothing more is tried in this loop.
+    given_up: bool,
+    /// How it stands with its stop for that.
+    stop: Stop,
+    /// How the last runs of the loop ended, before the stop itself ended one.
+    exits_of_loop: Vec<Exit>,
+}
+
+/// What the agent has done about a loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Stop {
+    #[default]
+    None,
+    Begun,
+    /// And it has not been started since.
+    Done,
 }
 
 impl Deaths {
@@ -62,11 +76,13 @@ impl Deaths {
 
     /// It runs, or is about to.
     pub(super) fn runs(&mut self) {
-        self.stopped = false;
+        if self.stop == Stop::Done {
+            self.stop = Stop::None;
+        }
     }
 
     pub(super) fn exits(&self) -> Vec<Exit> {
-        self.exits.iter().copied().collect()
+        if self.stop == Stop::None { self.exits.iter().copied().collect() } else { self.exits_of_loop.clone() }
     }
 
     pub(super) fn is_loop(&self, now: Instant) -> bool {
@@ -79,6 +95,7 @@ impl Deaths {
     pub(super) fn has_begun_to_loop(&mut self, now: Instant) -> bool {
         let is_loop = self.is_loop(now);
         let since = if is_loop { self.looping.or(Some(now)) } else { None };
+        self.given_up &= is_loop;
         std::mem::replace(&mut self.looping, since).is_none() && is_loop
     }
 
@@ -86,6 +103,7 @@ impl Deaths {
     pub(super) fn loops_too_long(&mut self, now: Instant, limit: Duration) -> bool {
         let since = |at: Instant| now.saturating_duration_since(at);
         let is_due = self.is_loop(now)
+            && !self.given_up
             && self.looping.is_some_and(|begun| since(begun) >= limit)
             && self.tried.is_none_or(|tried| since(tried) >= RETRY);
         if is_due {
@@ -94,13 +112,33 @@ impl Deaths {
         is_due
     }
 
-    /// It has been stopped because it was in a loop for too long.
-    pub(super) fn has_been_stopped(&mut self) {
-        self.stopped = true;
+    /// It is about to be stopped for that, if it is in a loop still.
+    pub(super) fn stop_begins(&mut self, now: Instant) -> bool {
+        let is_loop = self.is_loop(now);
+        if is_loop {
+            self.exits_of_loop = self.exits();
+            self.stop = Stop::Begun;
+        }
+        is_loop
     }
 
+    /// It has been stopped, or could not be.
+    pub(super) fn stop_ends(&mut self, done: bool) {
+        if self.stop == Stop::Begun {
+            self.stop = if done { Stop::Done } else { Stop::None };
+        }
+        if done {
+            self.tried = None;
+        }
+    }
+
+    pub(super) fn give_up(&mut self) {
+        self.given_up = true;
+    }
+
+    /// Whether it is as it is because it was stopped for that.
     pub(super) fn was_stopped(&self) -> bool {
-        self.stopped
+        self.stop != Stop::None
     }
 }
 
@@ -153,10 +191,19 @@ mod tests {
             [34, 40, 46, 52, 58],
             "once, and again each minute while that has no effect"
         );
-        deaths.has_been_stopped();
-        assert!(deaths.was_stopped());
+        let now = origin + Duration::from_secs(590);
+        assert!(deaths.stop_begins(now) && deaths.was_stopped());
+        deaths.runs();
+        deaths.add(&end(137, true), now);
+        deaths.stop_ends(true);
+        assert!(
+            deaths.was_stopped() && deaths.exits().iter().all(|exit| exit.code == 1),
+            "its own end is no exit of it"
+        );
+        assert!(!deaths.stop_begins(now), "it is in no loop any more");
         deaths.runs();
         assert!(!deaths.was_stopped());
+        assert_eq!(deaths.exits().last().map(|exit| exit.code), Some(137));
     }
 
     #[test]

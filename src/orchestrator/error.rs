@@ -89,6 +89,8 @@ pub enum Error {
         "the operation has not ended by its deadline, nor its undo in time; both go on, and status tells of their end"
     )]
     Overdue,
+    #[error("no container of the service is in a crash loop any more")]
+    NoLoop,
     #[error("another prune is running on this host")]
     Pruning(Option<Box<Operation>>),
     #[error("the prune took too long")]
@@ -148,7 +150,7 @@ impl Error {
             Self::HostFull(_) => ErrorCode::HostFull,
             Self::PlanChanged { .. } => ErrorCode::PlanChanged,
             Self::IdempotencyMismatch => ErrorCode::IdempotencyMismatch,
-            Self::NoSuchOperation => ErrorCode::NotFound,
+            Self::NoSuchOperation | Self::NoLoop => ErrorCode::NotFound,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::NotCancellable(_) => ErrorCode::NotCancellable,
             Self::TooManyOperations | Self::TooManyKeys => ErrorCode::RateLimited,

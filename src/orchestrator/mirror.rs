@@ -321,20 +321,31 @@ impl Entry {
 
     /// Services of it with a container that has been in a crash loop for so long that they are to be stopped now.
     pub(super) fn loop_too_long(&mut self, limit: Duration) -> BTreeSet<ServiceName> {
-        let now = Instant::now();
-        let due = self
-            .containers
-            .values_mut()
-            .filter_map(|held| held.deaths.loops_too_long(now, limit).then(|| held.container.service.clone()));
-        due.collect()
+        let (now, id) = (Instant::now(), &self.record.id);
+        let own = self.containers.values_mut().filter(|held| held.container.owner == *id);
+        own.filter_map(|held| held.deaths.loops_too_long(now, limit).then(|| held.container.service.clone())).collect()
     }
 
-    /// A service of it has been stopped for that.
-    pub(super) fn has_been_stopped(&mut self, service: &ServiceName) {
+    /// A service of it is about to be stopped for that; false if nothing of it is in a loop any more.
+    pub(super) fn stop_of_loop_begins(&mut self, service: &ServiceName) -> bool {
+        let now = Instant::now();
+        // Each of them, not only the first.
+        self.deaths_of(service).filter_map(|deaths| deaths.stop_begins(now).then_some(())).count() > 0
+    }
+
+    /// It has been stopped, or could not be.
+    pub(super) fn stop_of_loop_ends(&mut self, service: &ServiceName, done: bool) {
+        self.deaths_of(service).for_each(|deaths| deaths.stop_ends(done));
+    }
+
+    /// It cannot be stopped: that is tried no more in this loop.
+    pub(super) fn give_loop_up(&mut self, service: &ServiceName) {
+        self.deaths_of(service).for_each(Deaths::give_up);
+    }
+
+    fn deaths_of(&mut self, service: &ServiceName) -> impl Iterator<Item = &mut Deaths> {
         self.written = None;
-        for held in self.containers.values_mut().filter(|held| held.container.service == *service) {
-            held.deaths.has_been_stopped();
-        }
+        self.containers.values_mut().filter(|held| held.container.service == *service).map(|held| &mut held.deaths)
     }
 
     /// The name of a container of it.

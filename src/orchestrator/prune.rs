@@ -77,6 +77,9 @@ impl Orchestrator {
 
     /// Lists what is left over and, in an operation, removes it.
     async fn prune_all(&self, request: &PruneRequest, op: Option<&HostOp>, pruned: &mut Pruned) -> Result<(), Error> {
+        if op.is_some() {
+            self.forget_gone_images().await;
+        }
         let pulled = self.disk(crate::tenant_fs::TenantFs::pulled_images).await?;
         let spared = self.spared().await?;
         let default = self.inner.settings.default_backend;
@@ -134,11 +137,7 @@ impl Orchestrator {
             }
             return Ok(());
         };
-        // An image that somebody else has removed, and may bring back, is the agent's no more.
-        let mut gone = self.backend(name)?.gone(pulled).await?;
-        let removed = self.remove_each(name, left_over, request, op, pruned, &mut gone).await;
-        self.forget_pulled(gone).await;
-        removed
+        self.remove_each(name, left_over, request, op, pruned).await
     }
 
     /// Removes what may go, one after the other.
@@ -149,7 +148,6 @@ impl Orchestrator {
         request: &PruneRequest,
         op: &HostOp,
         pruned: &mut Pruned,
-        gone: &mut BTreeSet<String>,
     ) -> Result<(), Error> {
         let now = jiff::Timestamp::now();
         let stays = |object: &Owned| {
@@ -163,9 +161,6 @@ impl Orchestrator {
             let mut line = line(name, &object, stays(&object));
             if line.note.is_none() {
                 self.remove(op, &mut line, self.discard(name, &object)).await?;
-            }
-            if line.removed && object.kind == OwnedKind::Image {
-                gone.insert(object.id);
             }
             pruned.add(line);
         }
@@ -280,11 +275,20 @@ impl Orchestrator {
             Some(tenant) => Some(self.operation_on(tenant).await?),
             None => None,
         };
+        // One that is pulled again meanwhile is noted after it has been taken off the list.
+        let _pulled = match object.kind {
+            OwnedKind::Image => Some(self.inner.pulled.lock().await),
+            _ => None,
+        };
         // With the lock: what was left over may have been taken up meanwhile.
         if !self.is_left_over(name, object, &self.spared().await?).await {
             return Ok(false);
         }
-        Ok(self.backend(name)?.discard(object).await?)
+        let removed = self.backend(name)?.discard(object).await?;
+        if removed && object.kind == OwnedKind::Image {
+            self.take_off(BTreeSet::from([object.id.clone()])).await;
+        }
+        Ok(removed)
     }
 
     async fn is_left_over(&self, name: BackendName, object: &Owned, spared: &Spared) -> bool {
@@ -368,18 +372,34 @@ impl Orchestrator {
         }
     }
 
-    /// Takes images off the list that are gone. What cannot be taken off now is found gone by the next prune.
-    async fn forget_pulled(&self, gone: BTreeSet<String>) {
+    /// Takes images off the list that are gone: one that somebody else removes, and brings back, is the agent's no more.
+    pub(super) async fn forget_gone_images(&self) {
+        let _one_at_a_time = self.inner.pulled.lock().await;
+        let looked = async {
+            let pulled = self.disk(crate::tenant_fs::TenantFs::pulled_images).await?;
+            let mut gone = BTreeSet::new();
+            for backend in self.inner.backends.values().filter(|backend| backend.name().is_on_this_host()) {
+                gone.extend(backend.gone(&pulled).await?);
+            }
+            Ok::<_, Error>(gone)
+        };
+        match looked.await {
+            Ok(gone) => self.take_off(gone).await,
+            Err(error) => tracing::debug!(%error, "which images are gone cannot be told"),
+        }
+    }
+
+    /// Takes them off the list, whose lock the caller has. What cannot be taken off now is found gone later.
+    async fn take_off(&self, gone: BTreeSet<String>) {
         if gone.is_empty() {
             return;
         }
-        let _one_at_a_time = self.inner.pulled.lock().await;
-        let forgotten = self.disk(move |fs| {
+        let taken = self.disk(move |fs| {
             let mut images = fs.pulled_images()?;
             images.retain(|id| !gone.contains(id));
             fs.write_pulled_images(&images)
         });
-        if let Err(error) = forgotten.await {
+        if let Err(error) = taken.await {
             tracing::warn!(%error, "which images are gone could not be noted");
         }
     }

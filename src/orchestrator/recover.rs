@@ -105,6 +105,7 @@ impl Orchestrator {
                 }
                 this.prune_operations().await;
                 this.look_for_left_overs().await;
+                this.forget_gone_images().await;
                 tokio::time::sleep(SWEEP).await;
             }
         };

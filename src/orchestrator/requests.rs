@@ -102,6 +102,11 @@ pub enum Mutation {
         tenant: Subdomain,
         service: Option<ServiceName>,
     },
+    /// A stop of what has been in a crash loop for too long; nobody asks for it.
+    Break {
+        tenant: Subdomain,
+        service: ServiceName,
+    },
     Teardown {
         tenant: Subdomain,
         purge: bool,
@@ -118,6 +123,7 @@ impl Mutation {
             | Self::Restart { tenant, .. }
             | Self::Stop { tenant, .. }
             | Self::Start { tenant, .. }
+            | Self::Break { tenant, .. }
             | Self::Teardown { tenant, .. } => tenant,
         }
     }
@@ -129,7 +135,7 @@ impl Mutation {
             Self::Update(_) => OperationKind::Update,
             Self::Rollback { .. } => OperationKind::Rollback,
             Self::Restart { .. } => OperationKind::Restart,
-            Self::Stop { .. } => OperationKind::Stop,
+            Self::Stop { .. } | Self::Break { .. } => OperationKind::Stop,
             Self::Start { .. } => OperationKind::Start,
             Self::Teardown { .. } => OperationKind::Teardown,
         }

@@ -198,6 +198,7 @@ impl Orchestrator {
             Mutation::Rollback { from, .. } => self.do_rollback(op, from).await.map(Answered::Provisioned),
             Mutation::Restart { service, .. } => self.do_restart(op, service).await.map(Answered::Done),
             Mutation::Stop { service, .. } => self.do_stop(op, service).await.map(Answered::Done),
+            Mutation::Break { service, .. } => self.do_break(op, service).await.map(Answered::Done),
             Mutation::Start { service, .. } => self.do_start(op, service).await.map(Answered::Done),
             Mutation::Teardown { purge, .. } => self.do_teardown(op, purge).await.map(Answered::TornDown),
         }
@@ -224,7 +225,7 @@ impl Orchestrator {
                     _ => Ok(()),
                 }
             }
-            Mutation::Restart { .. } | Mutation::Stop { .. } | Mutation::Start { .. } => {
+            Mutation::Restart { .. } | Mutation::Stop { .. } | Mutation::Break { .. } | Mutation::Start { .. } => {
                 self.live_record(op.tenant()).await.map(drop)
             }
         }

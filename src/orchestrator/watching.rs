@@ -11,7 +11,7 @@ use super::load::Loaded;
 use super::mirror::{Damaged, Entry, Standing};
 use super::operations::Op;
 use super::summary::Shape;
-use super::{Error, Orchestrator};
+use super::{Done, Error, Mutation, Orchestrator};
 use crate::backend::{BackendError, FRESH_FOR, ObservedContainer, Sighting};
 use crate::domain::{BackendName, ErrorCode, ServiceName, Subdomain};
 use crate::tenant_fs::Record;
@@ -139,7 +139,10 @@ impl Orchestrator {
             self.inner.feed.publish(&tenant, happening);
         });
         // What an operation is at is its to judge.
-        if let (Some(limit), None) = (self.inner.settings.crash_loop_limit, operation) {
+        let backend = self.inner.backends.get(&entry.record.backend);
+        let limit = self.inner.settings.crash_loop_limit;
+        let limit = limit.filter(|_| backend.is_some_and(|backend| backend.capabilities().single_service));
+        if let (Some(limit), None) = (limit, operation) {
             for service in entry.loop_too_long(limit) {
                 self.break_loop(tenant.clone(), service);
             }
@@ -150,12 +153,31 @@ impl Orchestrator {
     fn break_loop(&self, tenant: Subdomain, service: ServiceName) {
         let this = self.clone();
         self.inner.tasks.spawn(async move {
-            tracing::warn!(%tenant, %service, "a crash loop has lasted too long: the service is stopped");
-            match this.stop(&tenant, Some(service.clone())).await {
-                Ok(_) => drop(this.with(&tenant, |entry| entry.has_been_stopped(&service))),
-                Err(error) => tracing::warn!(%tenant, %service, %error, "it could not be stopped"),
+            let broken = this.answer(Mutation::Break { tenant: tenant.clone(), service: service.clone() }).await;
+            match broken {
+                Ok(_) => tracing::warn!(%tenant, %service, "a crash loop has lasted too long: the service is stopped"),
+                // Somebody was faster.
+                Err(Error::NoLoop) => {}
+                Err(error) => {
+                    tracing::warn!(%tenant, %service, %error, "a crash loop has lasted too long, and cannot be stopped");
+                    if matches!(error.code(), ErrorCode::NotFound | ErrorCode::UnsupportedOnBackend) {
+                        this.with(&tenant, |entry| entry.give_loop_up(&service));
+                    }
+                }
             }
         });
+    }
+
+    /// The operation of it. What has become of the service since it was found to loop decides.
+    pub(super) async fn do_break(&self, op: &Op, service: ServiceName) -> Result<Done, Error> {
+        let (tenant, mut is_loop) = (op.tenant(), false);
+        self.with(tenant, |entry| is_loop = entry.stop_of_loop_begins(&service));
+        if !is_loop {
+            return Err(Error::NoLoop);
+        }
+        let stopped = self.do_stop(op, Some(service.clone())).await;
+        self.with(tenant, |entry| entry.stop_of_loop_ends(&service, stopped.is_ok()));
+        stopped
     }
 
     /// An operation begins or ends: that alone makes another state.

@@ -158,6 +158,39 @@ services:
     tenant.purge().await;
 }
 
+/// The engine can neither rename a container that waits to be started again, nor always take its restart policy away.
+#[tokio::test]
+async fn what_ends_again_and_again_can_be_mended_and_stopped_while_it_waits() {
+    let agent = agent().await;
+    let tenant = Tenant::new(&agent, "mends");
+    let stack = |what: &str| {
+        format!(
+            "services:\n  bad: {{image: 'q8test/busybox:1', restart: always, stop_signal: SIGKILL, command: [sh, -c, '{what}']}}\n"
+        )
+    };
+    let path = format!("/v1/tenants/status/{}?fresh=1", tenant.name);
+    let waits = async || {
+        eventually("it waits for its next start", Duration::from_secs(60), async || {
+            let told = agent.get(&path).await.expect(200);
+            let container = &told["services"][0]["containers"][0];
+            let late = container["restart_count"].as_u64().is_some_and(|count| count >= 5);
+            (late && container["state"] == "restarting").then_some(())
+        })
+        .await;
+    };
+    tenant.provision(&stack("sleep 1; exit 7"), json!({})).await;
+    waits().await;
+    let body = json!({"subdomain": tenant.name, "compose_content": stack("sleep infinity")});
+    let updated = agent.post("/v1/tenants/update", &body).await.expect(200);
+    assert_eq!((&updated["generation"], &updated["services"][0]["state"]), (&json!(2), &json!("running")), "{updated}");
+    let body = json!({"subdomain": tenant.name, "compose_content": stack("sleep 1; exit 8")});
+    agent.post("/v1/tenants/update", &body).await.expect(200);
+    waits().await;
+    tenant.act("stop", "").await.expect(200);
+    assert_eq!(tenant.status().await["state"], "stopped");
+    tenant.purge().await;
+}
+
 #[tokio::test]
 async fn a_crash_loop_that_lasts_too_long_is_broken() {
     let engine = Engine::shared().with_busybox().await;
@@ -172,13 +205,15 @@ services:
 "#;
     tenant.provision(stack, json!({})).await;
     until_event(&mut feed, "restart_loop").await;
-    let stopped = loop {
-        let (_, (_, event)) = until_event(&mut feed, "operation_ended").await;
-        if event["kind"] == "stop" {
+    let exited = loop {
+        let (_, (_, event)) = until_event(&mut feed, "service_state").await;
+        if event["to"] == "exited" {
             break event;
         }
     };
-    assert_eq!(stopped["outcome"], "succeeded", "{stopped}");
+    assert!(exited["reason"].as_str().is_some_and(|why| why.contains("until the agent stopped it")), "{exited}");
+    let (_, (_, stopped)) = until_event(&mut feed, "operation_ended").await;
+    assert_eq!((&stopped["kind"], &stopped["outcome"]), (&json!("stop"), &json!("succeeded")), "{stopped}");
     let path = format!("/v1/tenants/status/{}", tenant.name);
     let told = eventually("the status says so", PATIENCE, async || {
         let told = agent.get(&path).await.expect(200);
@@ -188,6 +223,7 @@ services:
     assert_eq!((&told["state"], &told["services"][0]["state"]), (&json!("degraded"), &json!("exited")), "{told}");
     let reason = told["services"][0]["reason"].as_str().expect("a reason");
     assert!(reason.contains("7, 7") && reason.contains("until the agent stopped it"), "{reason}");
+    assert!(!reason.contains("137"), "its end by the agent is none of its exits: {reason}");
     assert_eq!(told["services"][1]["state"], "running", "{told}");
     // It is given another life by whoever asks for it.
     tenant.act("start", "?service=bad").await.expect(200);

@@ -13,7 +13,7 @@ use futures::future::try_join_all;
 use super::engine::{Engine, EngineError};
 use super::labels;
 use super::observe::{Container, Observed, State};
-use super::pending;
+use super::{pending, renaming};
 use crate::backend::{Adoption, BackendError, Deployment, TenantRef, UndoNote};
 use crate::compose::{MountSource, start_order};
 use crate::domain::{Adopted, ContainerId, ContainerName, ObjectName, ServiceName};
@@ -182,7 +182,7 @@ pub(super) async fn give_back(engine: &Engine, containers: &[Container], undo: &
             stopped.map_err(|error| error.into_backend("stopping a container"))?;
         }
         let Ok(name) = ContainerName::parse(container.final_name()) else { return Ok(()) };
-        let renamed = engine.rename(&container.id, &name).await;
+        let renamed = renaming::rename(engine, &container.id, &name).await;
         renamed.map_err(|error| error.into_backend("renaming a container"))
     }))
     .await?;

@@ -12,7 +12,7 @@ use super::gate::{Allowance, Checked, Connection, Creation, Known};
 use super::networks;
 use super::observe;
 use super::stack::{Made, Stack};
-use super::{adoption, anonymous, gates, image_config, labels, nesting};
+use super::{adoption, anonymous, gates, image_config, labels, nesting, renaming};
 use crate::backend::plan::Slot;
 use crate::backend::{Action, BackendError, Deployment, Plan, PlannedObject, ResolvedImages, Run, converge};
 use crate::domain::{ContainerId, ContainerName};
@@ -68,7 +68,7 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
         let details = engine.inspect(&old.id).await.map_err(|error| error.into_backend(doing))?;
         inherited = anonymous::inherited_from(engine, &details).await.map_err(|error| error.into_backend(doing))?;
         if !old.is_aside() {
-            engine.rename(&old.id, &old.aside_name()).await.map_err(|error| error.into_backend(doing))?;
+            renaming::rename(engine, &old.id, &old.aside_name()).await.map_err(|error| error.into_backend(doing))?;
         }
     }
     let image = stack.images.get(slot.service);

@@ -43,6 +43,7 @@ mod peers;
 mod pending;
 mod platform;
 mod pulls;
+mod renaming;
 mod routes;
 mod settle;
 mod sightings;

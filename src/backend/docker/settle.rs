@@ -13,7 +13,7 @@ use super::engine::{Engine, EngineError};
 use super::gate::{Allowance, Connection};
 use super::networks::{self, SubnetPool};
 use super::observe::{self, Container, Network, Observed, State};
-use super::{adoption, anonymous, hooks, pending, stop};
+use super::{adoption, anonymous, hooks, pending, renaming, stop};
 use crate::backend::{BackendError, Deployment, Removed, Run, TenantRef, UndoNote};
 use crate::compose::start_order;
 use crate::domain::{ContainerName, DesiredState, Generation, ObjectName, ServiceName};
@@ -136,7 +136,7 @@ async fn bring_back(
             stopped.map_err(|error| error.into_backend("stopping a container"))?;
         }
         if let Ok(name) = ContainerName::parse(container.final_name()) {
-            let renamed = engine.rename(&container.id, &name).await;
+            let renamed = renaming::rename(engine, &container.id, &name).await;
             renamed.map_err(|error| error.into_backend("renaming a container"))?;
         }
     }

@@ -14,7 +14,7 @@ use super::leases::Claims;
 use super::networks::SubnetPool;
 use super::observe::{self, Container, Observed, State};
 use super::watch::{self, Probation, Started, Watch};
-use super::{apply, convert, hooks, labels, leases, start, stop};
+use super::{apply, convert, hooks, labels, leases, renaming, start, stop};
 use crate::backend::converge::is_one_shot;
 use crate::backend::execute::{Goal, Hands, execute};
 use crate::backend::plan::Slot;
@@ -190,7 +190,7 @@ impl Hands for Stack<'_> {
         if goes {
             // The name says what becomes of it, so that an undo after a crash knows too.
             let name = if runs { container.stopping_name() } else { container.aside_name() };
-            let renamed = self.engine.rename(&container.id, &name).await;
+            let renamed = renaming::rename(self.engine, &container.id, &name).await;
             renamed.map_err(|error| error.into_backend("renaming a container"))?;
         }
         if !runs {

@@ -13,7 +13,7 @@ use super::observe::{Container, State};
 use super::{convert, hooks, labels};
 use crate::backend::{BackendError, Deployment, PreStop, Run};
 use crate::compose::RestartPolicy;
-use crate::domain::ServiceName;
+use crate::domain::{ContainerId, ServiceName};
 use crate::policy::Profile;
 
 /// The time kept back for ending containers by force, unless the operation is so short that it is a quarter of it.
@@ -30,12 +30,27 @@ pub(super) async fn durably(
     let policies = containers.iter().filter(|container| {
         deployment.service(&container.service).is_none_or(|service| service.restart_policy() != RestartPolicy::No)
     });
-    let no = convert::restart_policy(RestartPolicy::No);
-    try_join_all(policies.map(|container| engine.set_restart_policy(&container.id, no.clone())))
+    try_join_all(policies.map(|container| forbid_restarts(engine, &container.id)))
         .await
         .map_err(|error| error.into_backend("setting a restart policy"))?;
     in_order(engine, Some(deployment), containers, |_| {}, run).await?;
     until_listed(engine, deployment, containers).await.map_err(|error| error.into_backend("listing containers"))
+}
+
+/// Takes a container's restart policy away. The engine refuses that in the moment in which the container ends, which is where
+/// one that ends again and again is often found.
+async fn forbid_restarts(engine: &Engine, id: &ContainerId) -> Result<(), EngineError> {
+    let no = convert::restart_policy(RestartPolicy::No);
+    let mut attempts = 20;
+    loop {
+        match engine.set_restart_policy(id, no.clone()).await {
+            Err(EngineError::Refused { message, .. }) if attempts > 0 && message.contains("stopped container") => {
+                attempts -= 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Waits until the engine's list knows of the stop too: Engine 26.1 answers a little before it does, and the list of all
