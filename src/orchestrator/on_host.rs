@@ -22,8 +22,7 @@ impl Orchestrator {
         accept: Option<oneshot::Sender<OperationRecord>>,
     ) -> Carried {
         let refused = |error| Carried::Out { operation: None, answer: Err(error) };
-        let before = claim.as_ref().and_then(Claim::before);
-        let origin = Origin { request_id: ask.request_id, repeat: ask.repeat, promised: ask.respond_async, before };
+        let origin = Origin::of(ask, claim.as_ref());
         let settings = &self.inner.settings;
         let (busy_wait, limit) = (settings.busy_wait, settings.operation_timeout);
         let begun = self.inner.operations.begin_on_host(origin, mutation.kind(), busy_wait, limit).await;

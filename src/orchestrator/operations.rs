@@ -10,8 +10,8 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
-use super::ledger::Ledger;
+use super::ledger::{Claim, Ledger};
+use super::{Ask, Error};
 use crate::backend::{Progress, Run};
 use crate::domain::{
     Operation, OperationId, OperationKind, OperationRecord, OperationState, RegistryAuth, RepeatKey, Subdomain,
@@ -57,6 +57,14 @@ pub(super) struct Origin {
     pub(super) promised: bool,
     /// An earlier operation for the same request, which may turn out to have done it.
     pub(super) before: Option<OperationId>,
+}
+
+impl Origin {
+    /// Of a request, whose key is claimed with what it stood for before.
+    pub(super) fn of(ask: Ask, claim: Option<&Claim>) -> Self {
+        let Ask { respond_async: promised, repeat, request_id } = ask;
+        Self { request_id, repeat, promised, before: claim.and_then(Claim::before) }
+    }
 }
 
 /// An operation that has not ended: what its followers share with it.

@@ -156,11 +156,11 @@ impl Orchestrator {
                 .or_else(|| is_young(object, now).then_some("goes when it is five minutes old: ask again"))
                 .or_else(|| (!is_due).then_some("goes when it has been seen to be left over for a minute: ask again"))
         };
-        op.running().progress.plan_more(left_over.iter().filter(|object| stays(object).is_none()).count());
-        for object in left_over {
-            let mut line = line(name, &object, stays(&object));
+        let lines: Vec<LeftOver> = left_over.iter().map(|object| line(name, object, stays(object))).collect();
+        op.running().progress.plan_more(lines.iter().filter(|line| line.note.is_none()).count());
+        for (object, mut line) in left_over.iter().zip(lines) {
             if line.note.is_none() {
-                self.remove(op, &mut line, self.discard(name, &object)).await?;
+                self.remove(op, &mut line, self.discard(name, object)).await?;
             }
             pruned.add(line);
         }

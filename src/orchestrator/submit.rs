@@ -133,8 +133,8 @@ impl Orchestrator {
         let refused = |error| Carried::Out { operation: None, answer: Err(error) };
         let (tenant, kind) = (mutation.tenant().clone(), mutation.kind());
         let settings = &self.inner.settings;
-        let before = claim.as_ref().and_then(Claim::before);
-        let origin = Origin { request_id: ask.request_id, repeat: ask.repeat, promised: ask.respond_async, before };
+        let origin = Origin::of(ask, claim.as_ref());
+        let before = origin.before;
         let operations = &self.inner.operations;
         let begun = operations.begin_for(origin, tenant, kind, settings.busy_wait, settings.operation_timeout).await;
         let op = match begun {
