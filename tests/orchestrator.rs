@@ -10,8 +10,8 @@ use q8_agent::backend::memory::{Fault, MemoryBackend};
 use q8_agent::backend::{Backend, HostKey};
 use q8_agent::config::Config;
 use q8_agent::domain::{
-    BackendName, DesiredState, ErrorCode, FileContent, Generation, Placement, ProjectPath, Subdomain, TenantId,
-    TenantState,
+    BackendName, DesiredState, ErrorCode, FileContent, Generation, OperationKind, OperationState, Placement,
+    ProjectPath, Subdomain, TenantId, TenantState,
 };
 use q8_agent::orchestrator::{EngineState, Error, Orchestrator, ProvisionRequest, Provisioned, Reason, UpdateRequest};
 use q8_agent::tenant_fs::TenantFs;
@@ -191,7 +191,7 @@ async fn a_failed_update_leaves_the_generation_its_files_and_containers() {
 /// ends in the wanted one.
 #[tokio::test]
 async fn a_fault_at_any_step_of_an_update_leaves_one_generation() {
-    for fault in [Fault::Create, Fault::Start, Fault::AnswerLost] {
+    for fault in [Fault::Create, Fault::Start, Fault::AnswerLost, Fault::ChangePanics] {
         for step in 0.. {
             let host = Host::new().await;
             host.agent.provision(provision(1)).await.expect("it comes up");
@@ -204,16 +204,18 @@ async fn a_fault_at_any_step_of_an_update_leaves_one_generation() {
             let result = host.agent.update(request.clone()).await;
             host.recovered().await;
             let status = host.agent.status(&acme()).await.expect("a status");
-            let (generation, version) = if result.is_ok() { (2, 2) } else { (1, 1) };
+            // What panics after its commit has done it all the same, and cannot say so.
+            let unsaid = fault == Fault::ChangePanics && status.generation == Generation(2);
+            let (generation, version) = if result.is_ok() || unsaid { (2, 2) } else { (1, 1) };
             assert_eq!(status.generation, Generation(generation), "{fault:?} at step {step}: {result:?}");
             assert_eq!(status.state, TenantState::Running, "{fault:?} at step {step}");
             assert_eq!(host.file("site/index.html"), Some(format!("version {version}")), "{fault:?} at step {step}");
-            if result.is_err() {
+            if version == 1 {
                 assert_eq!(host.containers(), before, "{fault:?} at step {step}");
             }
             let unused = host.backend.engine().forget_faults();
             let repeated = host.agent.update(request).await.expect("a repeat converges");
-            assert_eq!((repeated.generation, repeated.changed), (Generation(2), result.is_err()));
+            assert_eq!((repeated.generation, repeated.changed), (Generation(2), version == 1));
             assert_eq!(host.containers().len(), 2);
             if unused > 0 {
                 assert!(step > 0, "{fault:?} never struck");
@@ -221,6 +223,37 @@ async fn a_fault_at_any_step_of_an_update_leaves_one_generation() {
             }
         }
     }
+}
+
+/// A bug in what concerns one tenant ends one operation or one look; nobody has to restart the agent for it.
+#[tokio::test]
+async fn a_panic_ends_what_it_happens_in_and_nothing_else() {
+    let host = Host::new().await;
+    let engine = host.backend.engine();
+    host.agent.provision(provision(1)).await.expect("it comes up");
+    let before = host.containers();
+
+    engine.fail_after(1, Fault::ChangePanics);
+    // The first recovery, too.
+    engine.fail_next(Fault::ChangePanics);
+    assert_eq!(code(host.agent.update(update(Some(stack(2)))).await), ErrorCode::Internal);
+    let ended = host.agent.operations(Some(&acme()), 10);
+    assert_eq!((ended[0].operation.kind, ended[0].state), (OperationKind::Update, OperationState::Failed));
+    host.recovered().await;
+    assert_eq!((engine.forget_faults(), host.containers()), (0, before));
+
+    // Neither do those that only look stay away.
+    for _ in 0..2 {
+        engine.fail_next(Fault::WatchPanics);
+        until("it panics", async || (!engine.has_faults()).then_some(())).await;
+    }
+    let web = q8_agent::domain::ContainerId::parse(&host.containers()[1].1).expect("an id");
+    engine.kill(&web);
+    until("web's end is seen", async || {
+        let status = host.agent.status(&acme()).await.ok()?;
+        (status.state == TenantState::Degraded).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

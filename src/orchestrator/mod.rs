@@ -18,6 +18,7 @@
 mod answers;
 mod bring;
 mod compose_lines;
+mod contained;
 mod cordon;
 mod deaths;
 mod error;

@@ -6,6 +6,7 @@
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::contained::contained;
 use super::ledger::Claim;
 use super::operations::{HostOp, Origin, Running};
 use super::submit::{Carried, Ending, told};
@@ -45,7 +46,7 @@ impl Orchestrator {
             // Whoever asked may be gone already.
             accept.send(running.record()).ok();
         }
-        let answer = self.perform_on_host(&op, mutation).await;
+        let answer = contained(self.perform_on_host(&op, mutation)).await;
         let told = told(&answer);
         let left = if running.has_begun() { Outcome::Unknown } else { Outcome::Undone };
         // One that changed nothing is nothing to remember, unless a repeat is to find it.

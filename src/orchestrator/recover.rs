@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::contained::contained;
 use super::load::Loaded;
 use super::operations::Op;
 use super::{Error, Kept, Orchestrator, StartError};
@@ -97,15 +98,8 @@ impl Orchestrator {
         let (this, stopping) = (self.clone(), self.inner.stopping.clone());
         let sweeping = async move {
             loop {
-                let retention = this.inner.settings.archive_retention;
-                match this.disk(move |fs| fs.sweep_archives(retention)).await {
-                    Ok(0) => {}
-                    Ok(count) => tracing::info!(count, "expired archives were deleted"),
-                    Err(error) => tracing::warn!(%error, "archives could not be swept"),
-                }
-                this.prune_operations().await;
-                this.look_for_left_overs().await;
-                this.forget_gone_images().await;
+                // What went wrong is in the log; the next sweep tries again.
+                contained(this.sweep()).await.ok();
                 tokio::time::sleep(SWEEP).await;
             }
         };
@@ -124,6 +118,20 @@ impl Orchestrator {
             }
         };
         tokio::spawn(stopping.run_until_cancelled_owned(refilling));
+        Ok(())
+    }
+
+    /// Forgets what has had its time: archives, records of operations, leftovers that are gone.
+    async fn sweep(&self) -> Result<(), Error> {
+        let retention = self.inner.settings.archive_retention;
+        match self.disk(move |fs| fs.sweep_archives(retention)).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "expired archives were deleted"),
+            Err(error) => tracing::warn!(%error, "archives could not be swept"),
+        }
+        self.prune_operations().await;
+        self.look_for_left_overs().await;
+        self.forget_gone_images().await;
         Ok(())
     }
 
@@ -159,7 +167,7 @@ impl Orchestrator {
     }
 
     async fn recover(&self, op: &Op) -> Result<(), Error> {
-        let recovered = self.try_to_recover(op).await;
+        let recovered = contained(self.try_to_recover(op)).await;
         self.inner.metrics.recovered(recovered.is_ok());
         self.inner.stats.changed();
         recovered
@@ -243,7 +251,7 @@ impl Orchestrator {
                 let begun =
                     this.inner.operations.begin(tenant.clone(), OperationKind::Recover, Duration::ZERO, timeout).await;
                 let Ok(op) = begun else { continue };
-                let settled = this.settle_again(&before, undo.as_ref()).await;
+                let settled = contained(this.settle_again(&before, undo.as_ref())).await;
                 this.look_after(&op, settled.as_ref().err()).await;
                 drop(op);
                 this.turn(&tenant);

@@ -12,6 +12,7 @@ use dashmap::{DashMap, DashSet};
 use tokio::time::Instant;
 
 use super::bring::new_record;
+use super::contained::contained;
 use super::mirror::Entry;
 use super::operations::Op;
 use super::summary::Shape;
@@ -57,7 +58,7 @@ impl Orchestrator {
         }
         let (this, tenant) = (self.clone(), tenant.clone());
         let looking = async move {
-            if let Err(error) = this.look_for_stray(name, &tenant, false).await {
+            if let Err(error) = contained(this.look_for_stray(name, &tenant, false)).await {
                 tracing::debug!(%tenant, %error, "whether this tenant's record is lost cannot be told");
             }
             this.inner.mirror.strays.looking.remove(&tenant);

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
+use super::contained::contained;
 use super::feed::Happening;
 use super::ledger::{Claim, Found, Repeat};
 use super::operations::{Op, Origin, Running};
@@ -159,7 +160,7 @@ impl Orchestrator {
             // Whoever asked may be gone already.
             accept.send(op.running().record()).ok();
         }
-        match self.finish_open_operation(&op).await {
+        match contained(self.finish_open_operation(&op)).await {
             // What cannot be finished can still be torn down: nothing of it is needed for that.
             Err(error) if kind == OperationKind::Teardown && !error.is_backend_away() => {
                 tracing::warn!(tenant = %op.tenant(), %error, "tearing down with an operation open that cannot be finished");
@@ -180,7 +181,11 @@ impl Orchestrator {
             }
             return Carried::Before(record);
         }
-        let answer = self.perform(&op, mutation).await;
+        let answer = contained(self.perform(&op, mutation).boxed()).await;
+        if matches!(answer, Err(Error::Internal)) {
+            // It did not come to its own undo.
+            self.recover_later(op.tenant().clone());
+        }
         self.look_after(&op, answer.as_ref().err()).await;
         let told = told(&answer);
         let ending = Ending::of(op.running(), &told);
@@ -312,10 +317,12 @@ impl Orchestrator {
             return Some(Outcome::Undone);
         }
         let tenant = op.tenant().clone();
-        let open = self.disk(move |fs| fs.journal(&tenant)).await.map_or(true, |journal| journal.is_some());
+        let read = self.disk(move |fs| Ok((fs.journal(&tenant)?, fs.record(&tenant)?))).await;
+        let Ok((None, record)) = read else { return None };
         match op.running().now().kind {
-            _ if open => None,
-            OperationKind::Provision | OperationKind::Update | OperationKind::Rollback => Some(Outcome::Undone),
+            kind @ (OperationKind::Provision | OperationKind::Update | OperationKind::Rollback) => {
+                Some(Self::outcome_by_record(op.id(), kind, record.as_ref()))
+            }
             _ => Some(Outcome::Unknown),
         }
     }

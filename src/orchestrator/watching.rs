@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::contained::contained;
 use super::feed::Happening;
 use super::load::Loaded;
 use super::mirror::{Damaged, Entry, Standing};
@@ -25,17 +26,13 @@ const PAUSE_MOST: Duration = Duration::from_secs(2);
 impl Orchestrator {
     /// Watches a backend for ever.
     pub(super) async fn watch_over(self, name: BackendName) {
-        use futures::StreamExt as _;
-        let (Ok(backend), Some(link)) = (self.backend(name), self.inner.mirror.links.get(&name)) else { return };
+        let Some(link) = self.inner.mirror.links.get(&name) else { return };
         let mut pause = PAUSE_FIRST;
         let longest = if link.fresh_for > FRESH_FOR { PAUSE_MOST.max(link.fresh_for / 2) } else { PAUSE_MOST };
         loop {
-            match backend.watch().await {
-                Ok(mut sightings) => {
+            match contained(self.watch_once(name)).await {
+                Ok(()) => {
                     pause = PAUSE_FIRST;
-                    while let Some(sighting) = sightings.next().await {
-                        self.see(name, sighting);
-                    }
                     tracing::warn!(backend = %name, "the watch of the backend has ended");
                 }
                 Err(error) => tracing::debug!(backend = %name, %error, "the backend cannot be watched"),
@@ -48,6 +45,16 @@ impl Orchestrator {
             }
             pause = (pause * 2).min(longest);
         }
+    }
+
+    /// Watches it until the watch ends.
+    async fn watch_once(&self, name: BackendName) -> Result<(), Error> {
+        use futures::StreamExt as _;
+        let mut sightings = self.backend(name)?.watch().await?;
+        while let Some(sighting) = sightings.next().await {
+            self.see(name, sighting);
+        }
+        Ok(())
     }
 
     /// Takes in one thing that a watch tells.
@@ -297,7 +304,7 @@ impl Orchestrator {
                 if !record.is_live() {
                     return self.saw(tenant, Vec::new(), Instant::now());
                 }
-                let shaped = self.shape(&record).await;
+                let shaped = contained(self.shape(&record)).await;
                 if failure.is_none() && op.has_looked() && shaped.is_ok() {
                     return;
                 }
@@ -305,7 +312,7 @@ impl Orchestrator {
                 if away {
                     self.doubt(record.backend);
                 }
-                if !away && shaped.is_ok() && self.look(&record).await.is_ok() {
+                if !away && shaped.is_ok() && contained(self.look(&record)).await.is_ok() {
                     return;
                 }
             }
@@ -325,7 +332,7 @@ impl Orchestrator {
         let up = self.inner.mirror.tenants.iter().filter(|entry| entry.record.is_live());
         let records: Vec<Record> = up.map(|entry| entry.record.clone()).collect();
         for record in records {
-            if let Err(error) = self.shape(&record).await {
+            if let Err(error) = contained(self.shape(&record)).await {
                 tracing::warn!(tenant = %record.subdomain, %error, "the specification cannot be read");
             }
         }

@@ -33,6 +33,10 @@ pub enum Fault {
     Start,
     /// The engine changes something, but the answer that says so is lost.
     AnswerLost,
+    /// The backend panics in the middle of a change.
+    ChangePanics,
+    /// The backend panics while it tells what it sees.
+    WatchPanics,
 }
 
 /// A network of the pretend engine.
@@ -214,8 +218,10 @@ impl Shared {
         }
         let result = work(&mut state)?;
         let lost = state.take_fault(&[Fault::AnswerLost]).is_some();
+        let panics = state.take_fault(&[Fault::ChangePanics]).is_some();
         drop(state);
         self.ring();
+        assert!(!panics, "a test asked for this");
         if lost { Err(BackendError::Unavailable) } else { Ok(result) }
     }
 
@@ -360,6 +366,11 @@ impl MemoryEngine {
     /// Lets so many things of this kind go well and makes the next one go wrong.
     pub fn fail_after(&self, good: usize, fault: Fault) {
         self.shared.lock().faults.push((good, fault));
+    }
+
+    /// Whether anything is still to go wrong.
+    pub fn has_faults(&self) -> bool {
+        !self.shared.lock().faults.is_empty()
     }
 
     /// Forgets all faults that have not happened yet; tells how many there were.

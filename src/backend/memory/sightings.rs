@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::container::Container;
-use super::engine::Shared;
+use super::engine::{Fault, Shared};
 use crate::backend::{BackendError, Ended, ObservedContainer, Sighting, Sightings};
 use crate::domain::{AgentId, ContainerId};
 
@@ -87,6 +87,8 @@ impl Watching {
         let shared = self.shared.upgrade()?;
         let as_of = Instant::now();
         let now = look(&shared, &self.agent).ok()?;
+        let panics = shared.lock().take_fault(&[Fault::WatchPanics]).is_some();
+        assert!(!panics, "a test asked for this");
         for (id, container) in &now {
             if self.known.get(id) != Some(container) {
                 self.ready.push_back(Sighting::Changed { container: Box::new(container.clone()), as_of });

@@ -33,6 +33,7 @@ use tokio::time::Instant;
 
 use self::host::{Committed, EngineView};
 use super::Orchestrator;
+use super::contained::contained;
 use crate::domain::ContainerId;
 use crate::telemetry::host::HostReader;
 
@@ -139,7 +140,8 @@ impl Orchestrator {
                 if !stats.refreshing.swap(true, Ordering::AcqRel) {
                     let this = self.clone();
                     tokio::spawn(async move {
-                        this.refresh().await;
+                        // What asks for one that is not there makes it itself.
+                        contained(async { Ok(this.refresh().await) }).await.ok();
                         this.inner.stats.refreshing.store(false, Ordering::Release);
                     });
                 }
