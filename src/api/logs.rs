@@ -13,12 +13,13 @@ mod places;
 pub(super) use places::Places;
 
 use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame};
 use serde::Serialize;
@@ -77,7 +78,12 @@ pub(super) fn relay(lines: LogStream, telling: Telling, stop: CancellationToken,
     let (blocks, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut writer = Writer::new(telling);
-        let left = pump(lines, &mut writer, &stop, &blocks).await;
+        let pumped = AssertUnwindSafe(pump(lines, &mut writer, &stop, &blocks)).catch_unwind().await;
+        let left = pumped.unwrap_or_else(|_| {
+            // Not the end of the log: whoever follows it must not take it for that.
+            writer.error(&ApiError::internal());
+            Left::Ended
+        });
         drop(place);
         if matches!(left, Left::Stalled) {
             tracing::info!(tenant = %writer.telling.tenant, "a log reader that took nothing was dropped");

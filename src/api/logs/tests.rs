@@ -121,6 +121,15 @@ async fn an_error_is_the_last_line() {
     assert_eq!((&last["code"], &last["request_id"]), (&"BACKEND_UNAVAILABLE".into(), &"r-1".into()));
 }
 
+#[tokio::test]
+async fn a_panic_is_not_the_end_of_a_log() {
+    let lines = stream::iter([Ok(vec![line("web", b"one")])]);
+    let lines = lines.chain(stream::once(async { panic!("a test asked for this") })).boxed();
+    let (body, _) = start(lines, TEXT, &CancellationToken::new());
+    let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    assert_eq!(text, "web-1 | one\nerror: an unexpected failure; the agent's log has it under this request id\n");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_quiet_stream_shows_its_line_at_once() {
     let lines = one_by_one(vec![Ok(line("web", b"first"))]).chain(stream::pending()).boxed();

@@ -22,7 +22,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::merge::{Head, News, merge};
+use self::merge::{Head, News, broken, feed, merge};
 use self::source::{Batch, Source, Start};
 use super::engine::{Engine, EngineError};
 use super::observe::{self, Container};
@@ -117,11 +117,11 @@ pub(super) async fn stream(
         services: query.services.clone(),
         known,
         reads,
-        news: sender,
+        news: sender.clone(),
         since,
         watched: false,
     };
-    let discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run()));
+    let discovery = AbortOnDropHandle::new(feed(sender, News::Failed(broken()), discovery.run()));
     Ok(merge(sources, Some(news), query.until, discovery))
 }
 
@@ -183,9 +183,9 @@ impl Reader {
             let name = crate::domain::ContainerName::parse(container.final_name()).unwrap_or(container.name);
             let origin = LogOrigin { source, container: name, service: container.service, number: container.number };
             let (sender, batches) = mpsc::channel(WAITING_BATCHES);
-            let source = Source::new(&self.engine, (container.id, tty, Arc::new(origin)), self.until, sender);
+            let source = Source::new(&self.engine, (container.id, tty, Arc::new(origin)), self.until, sender.clone());
             let changes = self.changes.as_ref().map(watch::Sender::subscribe);
-            heads.push(Head::new(batches, tokio::spawn(source.run(start, changes))));
+            heads.push(Head::new(batches, feed(sender, Err(broken()), source.run(start, changes))));
         }
         Ok(heads)
     }

@@ -4,11 +4,12 @@
 //! in order. A source that is live may be silent for ever: then the others go ahead with lines that are old enough for an
 //! earlier one to have come.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -46,12 +47,32 @@ pub(super) fn merge(
         Instant::now() + Duration::try_from(left).unwrap_or_default() + GRACE
     });
     let merge = Merge { heads: sources, news, end };
-    let merging = AbortOnDropHandle::new(tokio::spawn(merge.run(sender)));
+    let merging = AbortOnDropHandle::new(feed(sender.clone(), Err(broken()), merge.run(sender)));
     stream::poll_fn(move |context| {
         let _alive = (&merging, &alive);
         receiver.poll_recv(context)
     })
     .boxed()
+}
+
+/// Spawns what sends to a channel. If it panics, this is the last that is sent: an end without a word would pass for the end
+/// of the log.
+pub(super) fn feed<T: Send + 'static>(
+    sender: mpsc::Sender<T>,
+    last_word: T,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+            // Nobody left to read it is no failure.
+            let _ = sender.send(last_word).await;
+        }
+    })
+}
+
+/// What is said of a log whose reading has panicked.
+pub(super) fn broken() -> BackendError {
+    BackendError::Refused { message: String::from("reading the log failed unexpectedly; go on from the last cursor") }
 }
 
 struct Merge {
@@ -178,10 +199,7 @@ pub(super) struct Head {
 
 impl Head {
     /// Of what a task sends.
-    pub(super) fn new(
-        batches: mpsc::Receiver<Result<Batch, BackendError>>,
-        reader: tokio::task::JoinHandle<()>,
-    ) -> Self {
+    pub(super) fn new(batches: mpsc::Receiver<Result<Batch, BackendError>>, reader: JoinHandle<()>) -> Self {
         Self {
             batches,
             current: Vec::new().into_iter(),
@@ -243,5 +261,22 @@ impl Head {
             let batch = self.batches.recv().await;
             self.accept(batch);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_not_the_end_of_a_log() {
+        let (sender, batches) = mpsc::channel(1);
+        let source = feed(sender, Err(broken()), async { panic!("a test asked for this") });
+        let told: Vec<_> = merge(vec![Head::new(batches, source)], None, None, ()).collect().await;
+        assert!(matches!(&told[..], [Err(BackendError::Refused { .. })]), "{told:?}");
+        let (sender, batches) = mpsc::channel(1);
+        let source = feed(sender, Err(broken()), async {});
+        let told: Vec<_> = merge(vec![Head::new(batches, source)], None, None, ()).collect().await;
+        assert!(told.is_empty(), "{told:?}");
     }
 }
