@@ -41,7 +41,7 @@ pub(super) struct Event {
     pub(super) id: Option<String>,
     /// The event's type.
     pub(super) name: &'static str,
-    /// Its content, JSON as a rule.
+    /// Its content, JSON as a rule. Without any, a client takes note of the id and sees no event.
     pub(super) data: String,
 }
 
@@ -64,10 +64,12 @@ impl Event {
         if let Some(id) = &self.id {
             field("id", id);
         }
-        field("event", self.name);
-        // A line break of either kind would end the field.
-        for line in self.data.split(['\r', '\n']) {
-            field("data", line);
+        if !self.data.is_empty() {
+            field("event", self.name);
+            // A line break of either kind would end the field.
+            for line in self.data.split(['\r', '\n']) {
+                field("data", line);
+            }
         }
         out.extend_from_slice(b"\n");
     }
@@ -201,6 +203,8 @@ mod tests {
         sender.send(event(2, "two\nlines")).await.unwrap();
         let both = "id: 1\nevent: step\ndata: {\"a\":1}\n\nid: 2\nevent: step\ndata: two\ndata: lines\n\n";
         assert_eq!(next(&mut answer).await.as_deref(), Some(both));
+        sender.send(event(3, "")).await.unwrap();
+        assert_eq!(next(&mut answer).await.as_deref(), Some("id: 3\n\n"));
         assert_eq!(next(&mut answer).await.as_deref(), Some(":\n\n"));
         assert_eq!(next(&mut answer).await.as_deref(), Some(":\n\n"));
         drop(sender);

@@ -22,6 +22,8 @@ const EVENTS: usize = 10_000;
 const BYTES: usize = 2 << 20;
 /// How many a reader takes at a time.
 const BATCH: usize = 64;
+/// After so many events of others a reader gets a newer cursor, so that its own does not become too old while it is quiet.
+const STRIDE: u64 = 256;
 
 /// What can happen. The name of each is the type of its event.
 #[derive(Debug, Clone, Serialize)]
@@ -92,7 +94,7 @@ pub struct FeedEvent {
     pub cursor: String,
     /// The event's type.
     pub name: &'static str,
-    /// A JSON object.
+    /// A JSON object; empty when there is nothing to tell but the cursor.
     pub data: Arc<str>,
 }
 
@@ -179,8 +181,14 @@ impl Feed {
             // A number that has not been given out is no place either.
             (run == self.run && number <= self.ring().last).then_some(number)
         });
-        let reader =
-            Reader { feed: Arc::clone(self), bell: self.last.subscribe(), place, tenant, taken: VecDeque::new() };
+        let reader = Reader {
+            feed: Arc::clone(self),
+            bell: self.last.subscribe(),
+            place,
+            told: place,
+            tenant,
+            taken: VecDeque::new(),
+        };
         stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) })
     }
 }
@@ -190,6 +198,8 @@ struct Reader {
     bell: watch::Receiver<u64>,
     /// The number of the last event that it has, or need not have; none when it has no place yet.
     place: Option<u64>,
+    /// The number that its last cursor has.
+    told: Option<u64>,
     tenant: Option<Subdomain>,
     taken: VecDeque<FeedEvent>,
 }
@@ -219,7 +229,7 @@ impl Reader {
             let data =
                 format!("{{\"time\":\"{}\",\"event\":\"resync\",\"reason\":\"{reason}\"}}", jiff::Timestamp::now());
             self.taken.push_back(FeedEvent { cursor: cursor(last), name: "resync", data: data.into() });
-            self.place = Some(last);
+            (self.place, self.told) = (Some(last), Some(last));
             return;
         };
         let from = usize::try_from(place + 1 - first).unwrap_or(usize::MAX);
@@ -232,12 +242,17 @@ impl Reader {
                     name: held.name,
                     data: Arc::clone(&held.data),
                 });
+                self.told = Some(number);
                 if self.taken.len() == BATCH {
                     break;
                 }
             }
         }
         self.place = Some(number);
+        if self.told.is_none_or(|told| number - told >= STRIDE) {
+            self.told = Some(number);
+            self.taken.push_back(FeedEvent { cursor: cursor(number), name: "", data: Arc::default() });
+        }
     }
 }
 
@@ -293,6 +308,27 @@ mod tests {
         }
         let other = Arc::new(Feed::new());
         assert_eq!(read(&other, Some(&all[3].cursor), None)[0].name, "resync", "another run of the agent");
+    }
+
+    #[tokio::test]
+    async fn a_quiet_reader_keeps_its_place() {
+        let feed = Arc::new(Feed::new());
+        let mut cursor = read(&feed, None, Some("quiet"))[0].cursor.clone();
+        let mut following = Box::pin(feed.read(Some(&cursor), Some(tenant("quiet"))));
+        for _ in 0..EVENTS {
+            for number in 0..STRIDE {
+                feed.publish(&tenant("loud"), &created(number));
+            }
+            while let Some(event) = following.next().now_or_never().flatten() {
+                assert_eq!((event.name, &*event.data), ("", ""), "nothing is told but the cursor");
+                cursor = event.cursor;
+            }
+            if feed.ring().last > 2 * EVENTS as u64 {
+                break;
+            }
+        }
+        feed.publish(&tenant("quiet"), &created(7));
+        assert_eq!(generations(&read(&feed, Some(&cursor), Some("quiet"))), [7]);
     }
 
     #[tokio::test]

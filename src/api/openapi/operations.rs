@@ -407,7 +407,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 "events",
                 "What happens to all tenants, in order. Without a good cursor the first event is resync: read the list.",
                 ok(
-                    "Server-sent events; each id is a cursor.",
+                    "Server-sent events; each id is a cursor, also one that comes alone.",
                     Shape::events(
                         events(&FEED, &schemas.of::<FeedData<'_>>(), [("resync", json!({
                             "type": "object", "required": ["time", "event", "reason"],
