@@ -81,6 +81,7 @@ pub(super) fn relay(lines: LogStream, telling: Telling, stop: CancellationToken,
         let pumped = AssertUnwindSafe(pump(lines, &mut writer, &stop, &blocks)).catch_unwind().await;
         let left = pumped.unwrap_or_else(|_| {
             // Not the end of the log: whoever follows it must not take it for that.
+            writer.end_line();
             writer.error(&ApiError::internal());
             Left::Ended
         });
@@ -336,6 +337,20 @@ impl Writer {
     fn finish(&mut self) {
         if self.open.take().is_some() {
             self.put("\n");
+        }
+    }
+
+    /// What is written next begins a line, wherever the writing was broken off.
+    fn end_line(&mut self) {
+        match self.telling.format {
+            Format::Ndjson => {
+                let whole = self.out.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                self.out.truncate(whole);
+            }
+            Format::Text { .. } if self.open.is_none() && self.out.last().is_some_and(|byte| *byte != b'\n') => {
+                self.put("\n");
+            }
+            Format::Text { .. } => {}
         }
     }
 

@@ -79,6 +79,8 @@ pub enum BackendError {
     Refused { message: String },
     #[error("the last check before the engine refused {object}: {field} must be {rule}")]
     GateRefused { object: String, field: String, rule: &'static str },
+    #[error("an unexpected failure while {what}; the agent's log has it")]
+    Unexpected { what: &'static str },
 }
 
 impl BackendError {
@@ -102,7 +104,7 @@ impl BackendError {
             Self::Cancelled => ErrorCode::Cancelled,
             Self::NoSpace => ErrorCode::NoSpace,
             Self::Refused { .. } => ErrorCode::BackendError,
-            Self::GateRefused { .. } => ErrorCode::Internal,
+            Self::GateRefused { .. } | Self::Unexpected { .. } => ErrorCode::Internal,
         }
     }
 

@@ -13,7 +13,7 @@ use super::fail;
 use crate::api::{self, ApiSettings, Limits, LiveTokens};
 use crate::config::{Config, ConfigError, TokenSources};
 use crate::orchestrator::{Orchestrator, StartError};
-use crate::telemetry;
+use crate::telemetry::{self, Metrics};
 
 /// How long operations may go on after a stop was asked for; with closing everything it is less than 30 seconds.
 const STOP_TIME: Duration = Duration::from_secs(25);
@@ -57,10 +57,11 @@ fn start() -> Result<ExitCode, ServeError> {
     harden();
     let config = Config::from_env(std::env::vars_os())?;
     telemetry::init(&config.log_filter, config.log_format)?;
-    telemetry::log_panics();
+    let metrics = Arc::<Metrics>::default();
+    telemetry::log_panics(Arc::clone(&metrics));
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().max_blocking_threads(DISK_THREADS).build().map_err(ServeError::Runtime)?;
-    let code = runtime.block_on(serve(config));
+    let code = runtime.block_on(serve(config, metrics));
     // What still runs has had its time, or has been told twice to end.
     runtime.shutdown_background();
     code
@@ -88,12 +89,12 @@ fn within_files(connections: usize, files: Option<u64>) -> usize {
     connections.min(room)
 }
 
-async fn serve(config: Config) -> Result<ExitCode, ServeError> {
+async fn serve(config: Config, metrics: Arc<Metrics>) -> Result<ExitCode, ServeError> {
     let mut stops = StopSignals::new().map_err(ServeError::Signals)?;
     let mut hang_ups = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
     // Signals count from here on: opening may take a while, and stopping meanwhile is what the operator wants.
     let orchestrator = tokio::select! {
-        opened = Orchestrator::open(&config, Arc::default()) => opened?,
+        opened = Orchestrator::open(&config, metrics) => opened?,
         () = stops.next() => return Ok(ExitCode::SUCCESS),
     };
     let address = config.listen;

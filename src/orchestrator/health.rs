@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::Orchestrator;
+use super::contained::contained;
 use crate::domain::BackendName;
 
 /// That it answers counts for so long, each question being a request to somebody far away; that it does not for less, so
@@ -87,7 +88,8 @@ impl Orchestrator {
 
     async fn ask_for_health(&self, name: BackendName) {
         let (Ok(backend), Some(heard)) = (self.backend(name), self.inner.health.of.get(&name)) else { return };
-        let answer = timeout(PATIENCE, backend.health()).await;
+        let asked = async { Ok(backend.health().await?) };
+        let answer = timeout(PATIENCE, contained(asked)).await;
         let usable = matches!(answer, Ok(Ok(())));
         let before = heard.last.lock().unwrap_or_else(PoisonError::into_inner).replace((Instant::now(), usable));
         if usable {

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+
+use super::contained::contained;
 use super::ledger::Found;
 use super::operations::{Origin, Running};
 use super::{Answered, Done, Kept, Orchestrator, TornDown};
@@ -113,7 +116,8 @@ impl Orchestrator {
         if outcome == Outcome::Finished
             && let Some(tenant) = &ended.operation.subdomain
         {
-            let answer = self.answer_of(kind, tenant, record, kept).await;
+            // Without an answer it has ended all the same.
+            let answer = contained(self.answer_of(kind, tenant, record, kept).map(Ok)).await.ok().flatten();
             ended.result = answer.map(|answer| OperationResult {
                 created: answer.created(),
                 body: serde_json::to_value(&answer).unwrap_or_default(),

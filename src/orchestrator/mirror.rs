@@ -7,6 +7,7 @@
 //! A status is written once after each change and kept as bytes; only its age is put in for each answer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -378,8 +379,16 @@ impl Entry {
         .collect()
     }
 
-    /// None while its specification has not been read.
+    /// None while its specification has not been read. A panic about this tenant is not to take the list from the others.
     pub(super) fn view(&self, operation: Option<OperationKind>) -> Option<View> {
+        let viewed = std::panic::catch_unwind(AssertUnwindSafe(|| self.view_of(operation)));
+        viewed.unwrap_or_else(|_| {
+            let reasons = vec!["its state cannot be told: a bug, which the agent's log has".to_owned()];
+            Some(View { state: TenantState::Degraded, services: Vec::new(), reasons })
+        })
+    }
+
+    fn view_of(&self, operation: Option<OperationKind>) -> Option<View> {
         let operating = operation.is_some_and(is_bringing_up);
         let services = match (self.is_live(), &self.shape) {
             (false, _) => Vec::new(),

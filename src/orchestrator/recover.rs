@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+
 use super::contained::contained;
 use super::load::Loaded;
 use super::operations::Op;
@@ -98,8 +100,7 @@ impl Orchestrator {
         let (this, stopping) = (self.clone(), self.inner.stopping.clone());
         let sweeping = async move {
             loop {
-                // What went wrong is in the log; the next sweep tries again.
-                contained(this.sweep()).await.ok();
+                this.sweep().await;
                 tokio::time::sleep(SWEEP).await;
             }
         };
@@ -122,17 +123,17 @@ impl Orchestrator {
     }
 
     /// Forgets what has had its time: archives, records of operations, leftovers that are gone.
-    async fn sweep(&self) -> Result<(), Error> {
+    async fn sweep(&self) {
         let retention = self.inner.settings.archive_retention;
         match self.disk(move |fs| fs.sweep_archives(retention)).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "expired archives were deleted"),
             Err(error) => tracing::warn!(%error, "archives could not be swept"),
         }
-        self.prune_operations().await;
-        self.look_for_left_overs().await;
-        self.forget_gone_images().await;
-        Ok(())
+        // What went wrong is in the log; the next sweep tries again.
+        contained(self.prune_operations().map(Ok)).await.ok();
+        contained(self.look_for_left_overs().map(Ok)).await.ok();
+        contained(self.forget_gone_images().map(Ok)).await.ok();
     }
 
     /// Whether the backend forgot this tenant when the agent ended.

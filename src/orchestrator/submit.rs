@@ -23,7 +23,7 @@ use crate::domain::{
     ErrorCode, Failure, Generation, Operation, OperationId, OperationKind, OperationRecord, OperationResult,
     OperationState, Outcome, RepeatKey, Subdomain,
 };
-use crate::tenant_fs::{Durability, FsError};
+use crate::tenant_fs::{Durability, FsError, Record};
 
 /// How long after its deadline an operation may go on, to undo what it did, before its caller is told without its end.
 const UNDO_TIME: Duration = Duration::from_secs(30);
@@ -182,7 +182,7 @@ impl Orchestrator {
             return Carried::Before(record);
         }
         let answer = contained(self.perform(&op, mutation).boxed()).await;
-        if matches!(answer, Err(Error::Internal)) {
+        if matches!(answer, Err(Error::Internal)) && op.running().has_begun() {
             // It did not come to its own undo.
             self.recover_later(op.tenant().clone());
         }
@@ -268,10 +268,15 @@ impl Orchestrator {
 
     /// The end of an operation on a tenant.
     async fn ended(&self, op: &Op, started: Instant, told: &Told, ending: Ending) {
-        let left = if told.is_err() { self.what_is_left(op).await } else { None };
+        let (left, record) = if told.is_err() { self.what_is_left(op).await } else { (None, None) };
         op.step_down();
         self.turn(op.tenant());
-        self.note_end(op.running(), started, told, left, ending).await;
+        let is_done = left == Some(Outcome::Finished);
+        self.note_end(op.running(), started, told, left.filter(|_| !is_done), ending).await;
+        if is_done {
+            // It panicked when all was done: its answer can still be told.
+            self.recovered(op.id(), op.running().now().kind, Outcome::Finished, record.as_ref(), None).await;
+        }
     }
 
     /// The end of an operation: its record, and whoever waits for it.
@@ -311,20 +316,21 @@ impl Orchestrator {
         }
     }
 
-    /// What is left of an operation that failed; none while it stays open and nobody can know.
-    async fn what_is_left(&self, op: &Op) -> Option<Outcome> {
+    /// What is left of an operation that failed, by the record as it is now; none while it stays open and nobody can know.
+    async fn what_is_left(&self, op: &Op) -> (Option<Outcome>, Option<Record>) {
         if !op.running().has_begun() {
-            return Some(Outcome::Undone);
+            return (Some(Outcome::Undone), None);
         }
         let tenant = op.tenant().clone();
         let read = self.disk(move |fs| Ok((fs.journal(&tenant)?, fs.record(&tenant)?))).await;
-        let Ok((None, record)) = read else { return None };
-        match op.running().now().kind {
+        let Ok((None, record)) = read else { return (None, None) };
+        let outcome = match op.running().now().kind {
             kind @ (OperationKind::Provision | OperationKind::Update | OperationKind::Rollback) => {
-                Some(Self::outcome_by_record(op.id(), kind, record.as_ref()))
+                Self::outcome_by_record(op.id(), kind, record.as_ref())
             }
-            _ => Some(Outcome::Unknown),
-        }
+            _ => Outcome::Unknown,
+        };
+        (Some(outcome), record)
     }
 
     /// Everybody who wants to know of ends hooks in here.

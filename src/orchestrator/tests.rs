@@ -134,6 +134,17 @@ async fn a_pin_does_not_outlive_its_reference() {
 }
 
 #[tokio::test]
+async fn a_panic_about_one_tenant_hides_nobody() {
+    let house = House::new().await;
+    house.provision(&web("x:1", 1000)).await;
+    assert!(house.orchestrator.with(&acme(), |_| panic!("a test asked for this")));
+    let before = house.lines().await;
+    assert_eq!((before.len(), &before[0]["state"]), (1, &"running".into()));
+    let status = house.orchestrator.status(&acme()).await.unwrap();
+    assert_eq!(status.services.len(), 1, "it was looked at anew: {status:?}");
+}
+
+#[tokio::test]
 async fn a_restarted_tenant_is_meant_to_run() {
     let house = House::new().await;
     house.provision(&web("x:1", 1000)).await;

@@ -1,9 +1,11 @@
 //! Keeps the mirror true: by what the backends' watches tell, and by a look after every operation.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 
 use super::contained::contained;
@@ -30,7 +32,10 @@ impl Orchestrator {
         let mut pause = PAUSE_FIRST;
         let longest = if link.fresh_for > FRESH_FOR { PAUSE_MOST.max(link.fresh_for / 2) } else { PAUSE_MOST };
         loop {
-            match contained(self.watch_once(name)).await {
+            let watched = contained(self.watch_once(name)).await;
+            // It may come again at once: then nobody's question is to hurry it.
+            let panicked = matches!(watched, Err(Error::Internal));
+            match watched {
                 Ok(()) => {
                     pause = PAUSE_FIRST;
                     tracing::warn!(backend = %name, "the watch of the backend has ended");
@@ -41,7 +46,7 @@ impl Orchestrator {
             link.standing.send_modify(Standing::fail);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = link.wanted.notified() => {}
+                () = link.wanted.notified(), if !panicked => {}
             }
             pause = (pause * 2).min(longest);
         }
@@ -49,7 +54,6 @@ impl Orchestrator {
 
     /// Watches it until the watch ends.
     async fn watch_once(&self, name: BackendName) -> Result<(), Error> {
-        use futures::StreamExt as _;
         let mut sightings = self.backend(name)?.watch().await?;
         while let Some(sighting) = sightings.next().await {
             self.see(name, sighting);
@@ -68,8 +72,7 @@ impl Orchestrator {
                 }
                 for mut entry in mirror.tenants.iter_mut().filter(|entry| entry.record.backend == name) {
                     let own = of.remove(entry.key()).unwrap_or_default();
-                    entry.saw_all(own, as_of);
-                    self.tell(&mut entry);
+                    self.alter(&mut entry, |entry| entry.saw_all(own, as_of));
                 }
                 for (tenant, containers) in &of {
                     if let (Some(mut known), Some(first)) = (mirror.damaged.get_mut(tenant), containers.first()) {
@@ -85,7 +88,7 @@ impl Orchestrator {
                 self.in_step(name, as_of, behind);
                 // A crash loop ends when nothing happens, which nobody tells.
                 for mut entry in mirror.tenants.iter_mut().filter(|entry| entry.has_loops()) {
-                    self.tell(&mut entry);
+                    self.alter(&mut entry, |_| {});
                 }
             }
             Sighting::Changed { container, as_of } => {
@@ -129,11 +132,21 @@ impl Orchestrator {
     }
 
     /// Changes what is held of a tenant and tells the feed what that makes of it. False when nothing is held of it.
-    fn with(&self, tenant: &Subdomain, change: impl FnOnce(&mut Entry)) -> bool {
+    pub(super) fn with(&self, tenant: &Subdomain, change: impl FnOnce(&mut Entry)) -> bool {
         let Some(mut entry) = self.inner.mirror.tenants.get_mut(tenant) else { return false };
-        change(&mut entry);
-        self.tell(&mut entry);
+        self.alter(&mut entry, change);
         true
+    }
+
+    /// The same with the entry in hand. A panic about one tenant hides none of the others.
+    fn alter(&self, entry: &mut Entry, change: impl FnOnce(&mut Entry)) {
+        let changed = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            change(entry);
+            self.tell(entry);
+        }));
+        if changed.is_err() {
+            entry.doubted = true;
+        }
     }
 
     fn tell(&self, entry: &mut Entry) {
@@ -182,7 +195,7 @@ impl Orchestrator {
         if !is_loop {
             return Err(Error::NoLoop);
         }
-        let stopped = self.do_stop(op, Some(service.clone())).await;
+        let stopped = contained(self.do_stop(op, Some(service.clone())).boxed()).await;
         self.with(tenant, |entry| entry.stop_of_loop_ends(&service, stopped.is_ok()));
         stopped
     }
@@ -201,18 +214,19 @@ impl Orchestrator {
             // One that was not there before.
             Entry::new(&Record { generation: crate::domain::Generation::NONE, kept: false, ..record.clone() })
         });
-        if let Some(happening) = entry.set_record(record) {
-            entry.is_new();
-            self.inner.feed.publish(tenant, &happening);
-        }
-        if entry.shape.is_none()
-            && let Some(cached) = self.inner.loaded.get(tenant)
-            && cached.0 == record.generation
-        {
-            let (loaded, project) = (&cached.1, cached.1.deployment.project.project());
-            entry.shape = Some(Arc::new(Shape::of(project, &loaded.warnings)));
-        }
-        self.tell(&mut entry);
+        self.alter(&mut entry, |entry| {
+            if let Some(happening) = entry.set_record(record) {
+                entry.is_new();
+                self.inner.feed.publish(tenant, &happening);
+            }
+            if entry.shape.is_none()
+                && let Some(cached) = self.inner.loaded.get(tenant)
+                && cached.0 == record.generation
+            {
+                let (loaded, project) = (&cached.1, cached.1.deployment.project.project());
+                entry.shape = Some(Arc::new(Shape::of(project, &loaded.warnings)));
+            }
+        });
     }
 
     /// A tenant that is not up on record is being brought up: its status tells of what comes.
@@ -292,6 +306,12 @@ impl Orchestrator {
 
     /// After an operation, while it still has the tenant: whoever gets its answer finds in the mirror what it has done.
     pub(super) async fn look_after(&self, op: &Op, failure: Option<&Error>) {
+        if contained(self.look_at(op, failure).map(Ok)).await.is_err() {
+            self.with(op.tenant(), |entry| entry.doubted = true);
+        }
+    }
+
+    async fn look_at(&self, op: &Op, failure: Option<&Error>) {
         let tenant = op.tenant();
         if failure.is_some_and(Error::has_touched_nothing) {
             return;
@@ -304,7 +324,7 @@ impl Orchestrator {
                 if !record.is_live() {
                     return self.saw(tenant, Vec::new(), Instant::now());
                 }
-                let shaped = contained(self.shape(&record)).await;
+                let shaped = self.shape(&record).await;
                 if failure.is_none() && op.has_looked() && shaped.is_ok() {
                     return;
                 }
@@ -312,7 +332,7 @@ impl Orchestrator {
                 if away {
                     self.doubt(record.backend);
                 }
-                if !away && shaped.is_ok() && contained(self.look(&record)).await.is_ok() {
+                if !away && shaped.is_ok() && self.look(&record).await.is_ok() {
                     return;
                 }
             }

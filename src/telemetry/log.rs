@@ -1,9 +1,13 @@
 //! Sets up the log: one line per event, JSON unless asked otherwise, never with terminal colours.
 
+use std::sync::Arc;
+
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, Registry, fmt};
+
+use super::Metrics;
 
 /// Which events are logged: levels by the beginning of their target.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,10 +60,11 @@ pub fn init(filter: &LogFilter, format: LogFormat) -> Result<(), TryInitError> {
     tracing_subscriber::registry().with(layer.with_filter(filter.0.clone())).try_init()
 }
 
-/// Sends panics to the log instead of printing them. A formatted message may hold any value of the program, so only
+/// Sends panics to the log instead of printing them, and counts them. A formatted message may hold any value of the program, so only
 /// messages that are constants of the source are shown; the place is enough to find the others.
-pub fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
+pub fn log_panics(metrics: Arc<Metrics>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        metrics.panicked();
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let what = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(not shown)");
         tracing::error!(place, what, "a panic: this is a bug");

@@ -11,7 +11,8 @@ use super::host::EngineState;
 use super::tenant::Numbers;
 use super::{PATIENCE, SystemStats};
 use crate::domain::Subdomain;
-use crate::orchestrator::Orchestrator;
+use crate::orchestrator::contained::contained;
+use crate::orchestrator::{Error, Orchestrator};
 use crate::telemetry::host::{Disk, ProcessSample};
 use crate::telemetry::{Fact, Present};
 
@@ -132,20 +133,20 @@ impl Orchestrator {
         }
         let (this, stopping) = (self.clone(), self.inner.stopping.clone());
         tokio::spawn(async move {
-            let backend = this.inner.settings.default_backend;
-            let measured = stopping.run_until_cancelled(this.measured(backend, None)).await;
-            let scraped = &this.inner.stats.scraped;
-            if let Some(Ok(measured)) = measured {
-                let mut tenants: BTreeMap<Subdomain, Vec<Numbers>> = BTreeMap::new();
-                for (usage, cores) in measured {
-                    tenants.entry(usage.tenant).or_default().push(Numbers::of(&usage.used, cores));
-                }
-                let sums = tenants.into_iter().map(|(tenant, all)| (tenant, Numbers::sum(all.iter()))).collect();
-                let mut kept = scraped.usage.lock().unwrap_or_else(PoisonError::into_inner);
-                *kept = Some((Instant::now(), Some(largest(sums))));
-            }
-            scraped.measuring.store(false, Ordering::Release);
+            stopping.run_until_cancelled(contained(this.take_usage())).await;
+            this.inner.stats.scraped.measuring.store(false, Ordering::Release);
         });
+    }
+
+    async fn take_usage(&self) -> Result<(), Error> {
+        let mut tenants: BTreeMap<Subdomain, Vec<Numbers>> = BTreeMap::new();
+        for (usage, cores) in self.measured(self.inner.settings.default_backend, None).await? {
+            tenants.entry(usage.tenant).or_default().push(Numbers::of(&usage.used, cores));
+        }
+        let sums = tenants.into_iter().map(|(tenant, all)| (tenant, Numbers::sum(all.iter()))).collect();
+        let mut kept = self.inner.stats.scraped.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some((Instant::now(), Some(largest(sums))));
+        Ok(())
     }
 
     /// What was measured not long ago.

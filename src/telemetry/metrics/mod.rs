@@ -53,6 +53,7 @@ pub struct Metrics {
     pull_bytes: Counter,
     event_lag: Sole<Gauge<f64, std::sync::atomic::AtomicU64>>,
     restart_loops: Counter,
+    panics: Counter,
     gauges: Mutex<Gauges>,
 }
 
@@ -146,6 +147,7 @@ impl Default for Metrics {
                 "Containers that were found to restart again and again",
                 Counter::default(),
             ),
+            panics: all.add("q8_agent_panics", "Panics: each is a bug, and the log has its place", Counter::default()),
             gauges: Mutex::new(Gauges::new(&mut all)),
             registry: all.registry,
             families: all.families,
@@ -269,6 +271,11 @@ impl Metrics {
     /// A container was found to restart again and again.
     pub fn restart_loop(&self) {
         self.restart_loops.inc();
+    }
+
+    /// Something has panicked.
+    pub fn panicked(&self) {
+        self.panics.inc();
     }
 
     /// The text for Prometheus (text format 0.0.4), with the gauges as things are now.

@@ -72,7 +72,7 @@ pub(super) fn feed<T: Send + 'static>(
 
 /// What is said of a log whose reading has panicked.
 pub(super) fn broken() -> BackendError {
-    BackendError::Refused { message: String::from("reading the log failed unexpectedly; go on from the last cursor") }
+    BackendError::Unexpected { what: "reading the log" }
 }
 
 struct Merge {
@@ -273,7 +273,7 @@ mod tests {
         let (sender, batches) = mpsc::channel(1);
         let source = feed(sender, Err(broken()), async { panic!("a test asked for this") });
         let told: Vec<_> = merge(vec![Head::new(batches, source)], None, None, ()).collect().await;
-        assert!(matches!(&told[..], [Err(BackendError::Refused { .. })]), "{told:?}");
+        assert!(matches!(&told[..], [Err(BackendError::Unexpected { .. })]), "{told:?}");
         let (sender, batches) = mpsc::channel(1);
         let source = feed(sender, Err(broken()), async {});
         let told: Vec<_> = merge(vec![Head::new(batches, source)], None, None, ()).collect().await;
