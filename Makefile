@@ -1,6 +1,6 @@
 # One word each. `demo` and `test` start a private Docker Engine unless DOCKER_HOST names one; that needs root.
 
-.PHONY: help demo test test-engines torture interop fuzz lint openapi bench engine image clean
+.PHONY: help demo test test-engines torture interop fuzz lint openapi order bench engine image clean
 
 help:
 	@echo "make demo          provision, update and tear down a tenant of three services, step by step"
@@ -11,6 +11,7 @@ help:
 	@echo "make fuzz          ten minutes of made-up input for every reader of input, two at a time (SECONDS=60: one minute)"
 	@echo "make lint          formatting, lints, and dependencies if cargo-deny is there"
 	@echo "make openapi       write the description of the API anew, after a type or a route has changed"
+	@echo "make order         write the order of functions in the release binary anew (scripts/order.sh)"
 	@echo "make bench         the benchmarks"
 	@echo "make engine        start a private engine and say how to use it (scripts/engine.sh stop ends it)"
 	@echo "make image         the container image, with the docker client"
@@ -44,6 +45,9 @@ fuzz:
 
 openapi:
 	Q8_UPDATE_OPENAPI=1 cargo test --locked --lib openapi
+
+order:
+	scripts/order.sh
 
 bench:
 	scripts/with-engine.sh cargo bench --locked

@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Writes a linker script that puts the functions which a program calls side by side, in the order of their first call.
+
+    order.py PROGRAM SECONDS OUTPUT [ARGUMENT...]    PROGRAM must have its symbols; it is killed after SECONDS
+
+A breakpoint stands on every function; each is taken away when it is met. What is mapped of a program's file is read in windows
+of 64 KiB, so a few functions in each window have all of it resident. Lines name functions without the hash of their symbol, so that
+they outlive changes of code and compiler, unless a name has many instances of which few are called.
+"""
+
+import collections
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+
+TRACEME, CONT, GETREGS, SETREGS, SETOPTIONS = 0, 7, 12, 13, 0x4200
+TRACE_CLONE, EXIT_KILL = 1 << 3, 1 << 20
+EVERY_THREAD = 0x40000000
+RIP = 16
+# Instances that are not called and come along with those that are, in bytes for one name.
+WASTE = 16 << 10
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+Registers = ctypes.c_ulonglong * 27
+
+
+def functions(program):
+    """Address -> (names, size)."""
+    found = {}
+    for line in subprocess.run(["nm", "-S", program], capture_output=True, text=True, check=True).stdout.splitlines():
+        fields = line.split()
+        if len(fields) == 4 and fields[2] in "tTWi":
+            names, size = found.get(int(fields[0], 16), ([], 0))
+            found[int(fields[0], 16)] = (names + [fields[3]], max(size, int(fields[1], 16)))
+    return found
+
+
+def first_calls(command, addresses, seconds):
+    """The addresses of the functions that are called, in the order of their first call."""
+    # Kept: an object that goes looks after its process, and takes the stop that is waited for here.
+    process = subprocess.Popen(command, preexec_fn=lambda: libc.ptrace(TRACEME, 0, None, None))
+    child = process.pid
+    os.waitpid(child, EVERY_THREAD)
+    with open(f"/proc/{child}/maps") as maps:
+        base = int(maps.readline().split("-")[0], 16)
+    memory = os.open(f"/proc/{child}/mem", os.O_RDWR)
+    before = {address: os.pread(memory, 1, base + address) for address in addresses}
+    for address in addresses:
+        os.pwrite(memory, b"\xcc", base + address)
+    libc.ptrace(SETOPTIONS, child, None, TRACE_CLONE | EXIT_KILL)
+    libc.ptrace(CONT, child, None, None)
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+    signal.alarm(seconds)
+    called, registers = {}, Registers()
+    while True:
+        thread, status = os.waitpid(-1, EVERY_THREAD)
+        if not os.WIFSTOPPED(status):
+            if thread == child:
+                return list(called)
+            continue
+        stopped_by = os.WSTOPSIG(status)
+        if stopped_by == signal.SIGTRAP and not status >> 16:
+            libc.ptrace(GETREGS, thread, None, ctypes.byref(registers))
+            address = registers[RIP] - 1 - base
+            if address in before:
+                if address not in called:
+                    called[address] = True
+                    os.pwrite(memory, before[address], base + address)
+                registers[RIP] -= 1
+                libc.ptrace(SETREGS, thread, None, ctypes.byref(registers))
+        handed_on = 0 if stopped_by in (signal.SIGTRAP, signal.SIGSTOP) else int(stopped_by)
+        libc.ptrace(CONT, thread, None, handed_on)
+
+
+def pattern(name):
+    """The name without what another build of the same source may have otherwise; none for what is not Rust's."""
+    if name.startswith("_ZN"):
+        return re.sub(r"17h[0-9a-f]{16}E(\.llvm\.\d+|\.\d+)?$", "17h*", name)
+    if name.startswith("_R"):
+        return re.sub(r"Cs[0-9A-Za-z]+_", "Cs*_", re.sub(r"\.(llvm\.)?\d+$", "*", name))
+    return None
+
+
+def main():
+    program, seconds, output = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    all_functions = functions(program)
+    called = first_calls([program, *sys.argv[4:]], sorted(all_functions), seconds)
+    is_called = frozenset(called)
+    instances, wanted = collections.Counter(), collections.Counter()
+    for address, (names, size) in all_functions.items():
+        for one in {pattern(name) for name in names}:
+            instances[one] += size
+            wanted[one] += size if address in is_called else 0
+    lines = {}
+    for address in called:
+        for name in sorted(all_functions[address][0]):
+            one = pattern(name)
+            if one is not None:
+                exact = instances[one] - wanted[one] > WASTE
+                lines[name if exact else one] = True
+    with open(output, "w") as script:
+        script.write("/* Written by scripts/order.sh: what a start and an idle agent call, in the order of the first call. */\n")
+        script.write("SECTIONS\n{\n  .text.start :\n  {\n")
+        script.writelines(f"    *(.text.{line})\n" for line in lines)
+        script.write("  }\n}\nINSERT BEFORE .text;\n")
+    size = sum(all_functions[address][1] for address in called)
+    print(f"{len(called)} functions of {size} bytes were called; {len(lines)} lines", file=sys.stderr)
+
+
+main()
