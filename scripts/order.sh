@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -z "${DOCKER_HOST:-}" ]; then exec scripts/with-engine.sh scripts/order.sh; fi
-TENANTS=10
+TENANTS=40
 SECONDS_TRACED=45
 
 cargo rustc --locked --release --bin q8-agent -- -C strip=none
