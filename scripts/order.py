@@ -5,10 +5,9 @@
 
 A breakpoint stands on every function; each is taken away when it is met. What is mapped of a program's file is read in windows
 of 64 KiB, so a few functions in each window have all of it resident. Lines name functions without the hash of their symbol, so that
-they outlive changes of code and compiler, unless a name has many instances of which few are called.
+they outlive changes of code, features and compiler.
 """
 
-import collections
 import ctypes
 import os
 import re
@@ -20,8 +19,6 @@ TRACEME, CONT, GETREGS, SETREGS, SETOPTIONS = 0, 7, 12, 13, 0x4200
 TRACE_CLONE, EXIT_KILL = 1 << 3, 1 << 20
 EVERY_THREAD = 0x40000000
 RIP = 16
-# Instances that are not called and come along with those that are, in bytes for one name.
-WASTE = 4 << 10
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -89,19 +86,9 @@ def main():
     program, seconds, output = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     all_functions = functions(program)
     called = first_calls([program, *sys.argv[4:]], sorted(all_functions), seconds)
-    is_called = frozenset(called)
-    instances, wanted = collections.Counter(), collections.Counter()
-    for address, (names, size) in all_functions.items():
-        for one in {pattern(name) for name in names}:
-            instances[one] += size
-            wanted[one] += size if address in is_called else 0
-    lines = {}
-    for address in called:
-        for name in sorted(all_functions[address][0]):
-            one = pattern(name)
-            if one is not None:
-                exact = instances[one] - wanted[one] > WASTE
-                lines[name if exact else one] = True
+    # With all instances of a generic one: what tells them apart differs from one build to the next.
+    patterns = (pattern(name) for address in called for name in sorted(all_functions[address][0]))
+    lines = dict.fromkeys(one for one in patterns if one is not None)
     with open(output, "w") as script:
         script.write("/* Written by scripts/order.sh: what a start and an idle agent call, in the order of the first call. */\n")
         script.write("SECTIONS\n{\n  .text.start :\n  {\n")
