@@ -58,4 +58,3 @@ stop
 ) &
 scripts/order.py "$agent" "$SECONDS_TRACED" src/start.ld serve >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 tail -n 1 "$work/log"
-wc -l src/start.ld

@@ -95,9 +95,9 @@ impl Orchestrator {
     /// Whether nothing on this host tells of a tenant, and nobody else works on it.
     async fn has_no_record(&self, tenant: &Subdomain, held: bool) -> Result<bool, Error> {
         let is_known = || {
-            let is_worked_on =
-                || self.inner.operations.current(tenant).is_some() || self.inner.degraded.contains_key(tenant);
-            self.inner.mirror.tenants.contains_key(tenant) || (!held && is_worked_on())
+            self.inner.mirror.tenants.contains_key(tenant)
+                || !held
+                    && (self.inner.operations.current(tenant).is_some() || self.inner.degraded.contains_key(tenant))
         };
         Ok(!is_known() && self.record(tenant).await?.is_none() && !is_known())
     }
