@@ -67,6 +67,14 @@ impl TenantFs {
         Ok(found)
     }
 
+    /// The last archive of this tenant that was made since then.
+    pub fn archive_since(&self, tenant: &Subdomain, since: Timestamp) -> Result<Option<String>, FsError> {
+        // Names tell whole seconds.
+        let is_recent = |name: &String| parse_name(name).is_some_and(|(_, made)| made.as_second() >= since.as_second());
+        let all = self.archives_of(|owner| owner == tenant)?;
+        Ok(all.into_iter().map(|(name, _)| name).rfind(is_recent))
+    }
+
     /// Deletes every archive of this tenant.
     pub fn remove_archives(&self, tenant: &Subdomain) -> Result<usize, FsError> {
         let _step = crash::step("remove_archives");

@@ -3,6 +3,8 @@
 
 use std::ffi::CString;
 
+use rustix::io::Errno;
+
 use super::{FsError, TenantFs, sealed};
 use crate::domain::{OperationId, OperationRecord};
 
@@ -17,14 +19,22 @@ pub enum Durability {
 
 impl TenantFs {
     /// Every operation that is on the disk, oldest first and without its result, which may be large, with the size of its
-    /// file. Files that cannot be read are deleted: nothing could be done with them.
+    /// file. Damaged files are deleted: nothing could be done with them.
     pub fn operations(&self) -> Result<Vec<(OperationRecord, u64)>, FsError> {
         let listing = FsError::io("listing the operations");
         let dir = &self.host.operations;
         let names = dir.names().map_err(&listing)?.collect::<Result<Vec<CString>, _>>().map_err(&listing)?;
         let mut all = Vec::new();
         for name in names {
-            let read = dir.read(name.as_c_str()).ok().flatten();
+            let read = match dir.read(name.as_c_str()) {
+                Ok(read) => read,
+                // A link, something else that is no file, something of absurd size.
+                Err(Errno::LOOP | Errno::INVAL | Errno::FBIG) => None,
+                Err(error) => {
+                    tracing::warn!(%error, "an operation's file cannot be read now");
+                    continue;
+                }
+            };
             let operation = read.and_then(|(bytes, _)| {
                 let operation = OperationRecord { result: None, ..sealed::unseal(&bytes).ok()? };
                 let is_its_own = file(operation.operation.id).as_bytes() == name.as_bytes();
@@ -35,7 +45,9 @@ impl TenantFs {
                 continue;
             }
             tracing::warn!("an operation's file is damaged and is deleted");
-            self.host.workshop.discard(dir, name.as_c_str()).map_err(&listing)?;
+            if let Err(error) = self.host.workshop.discard(dir, name.as_c_str()) {
+                tracing::warn!(%error, "it cannot be deleted now");
+            }
         }
         all.sort_by_key(|(operation, _)| operation.operation.id);
         Ok(all)

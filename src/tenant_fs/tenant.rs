@@ -49,24 +49,33 @@ impl TenantFs {
     pub fn tenants(&self) -> Result<Vec<Listed>, FsError> {
         let mut tenants = Vec::new();
         for tenant in self.names()? {
-            if self.host.root.has_dir(tenant.as_str()).map_err(FsError::io("listing the tenants"))? {
-                let record = self.record(&tenant).and_then(|found| found.ok_or(FsError::NoRecord(tenant.clone())));
-                tenants.push((tenant, record));
-            }
+            let record = match self.host.root.has_dir(tenant.as_str()) {
+                Ok(false) => continue,
+                Ok(true) => self.record(&tenant).and_then(|found| found.ok_or(FsError::NoRecord(tenant.clone()))),
+                Err(error) => Err(FsError::io("looking at the tenant's directory")(error)),
+            };
+            tenants.push((tenant, record));
         }
         tenants.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(tenants)
     }
 
-    /// The tenant's record; none when there is no such tenant or it has no record.
+    /// The tenant's record; none when there is no such tenant, or a directory of its name in which no tenant was.
+    ///
+    /// # Errors
+    /// [`FsError::Corrupt`] also when the record is gone and something else of the tenant is there: its data is somebody's,
+    /// and nobody can tell whose.
     pub fn record(&self, tenant: &Subdomain) -> Result<Option<Record>, FsError> {
         let reading = FsError::io("reading the record");
         let Some(project) = self.host.tenant_dir(tenant)? else { return Ok(None) };
         let Some(agent) = absent_is_none(project.dir(AGENT_DIR, Mounts::Stay)).map_err(&reading)? else {
             return Ok(None);
         };
-        let file = agent.read(RECORD).map_err(unreadable(tenant, "record"))?;
-        file.map(|(bytes, _)| read_record(tenant, &bytes)).transpose()
+        match agent.read(RECORD).map_err(unreadable(tenant, "record"))? {
+            Some((bytes, _)) => read_record(tenant, &bytes).map(Some),
+            None if has_only_begun(&project, &agent).map_err(&reading)? => Ok(None),
+            None => Err(FsError::Corrupt { tenant: tenant.clone(), what: "record" }),
+        }
     }
 
     /// Says so when there is a directory of a tenant's name without a record in it.
@@ -304,6 +313,26 @@ impl TenantFs {
         }
         if removed { dir.sync().map_err(&removing) } else { Ok(()) }
     }
+}
+
+/// Whether a directory holds nothing but what comes before a first record.
+fn has_only_begun(project: &Dir, agent: &Dir) -> rustix::io::Result<bool> {
+    for (dir, known) in [(project, &[AGENT_DIR][..]), (agent, &[GENERATIONS, MOUNTS])] {
+        for name in dir.names()? {
+            let name = name?;
+            if !known.iter().any(|known| known.as_bytes() == name.as_bytes()) {
+                return Ok(false);
+            }
+        }
+    }
+    for below in [GENERATIONS, MOUNTS] {
+        if let Some(dir) = absent_is_none(agent.dir(below, Mounts::Stay))?
+            && dir.names()?.next().is_some()
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The directories below a project directory's `.agent/`, as far as they are missing.

@@ -33,7 +33,10 @@ impl Workshop {
         let run = random_hex(8)?;
         let workshop = Self { staging, trash, run, next: AtomicU64::new(0) };
         for name in workshop.staging.names()?.collect::<Result<Vec<_>>>()? {
-            workshop.discard(&workshop.staging, name.as_c_str())?;
+            // On a file system that has become read-only the tenants can at least be looked at.
+            if let Err(error) = workshop.discard(&workshop.staging, name.as_c_str()) {
+                tracing::warn!(%error, "what an earlier run left half made could not be removed; trying again at the next start");
+            }
         }
         for name in workshop.trash.names()?.collect::<Result<Vec<_>>>()? {
             // One tree that cannot be deleted (a mount below it) must not keep the agent from its other tenants.

@@ -51,7 +51,8 @@ fn calls_for_a_tenant_that_is_not_there() {
 fn a_damaged_record_is_found_and_hides_no_other_tenant() {
     let ground = Ground::new();
     let fs = ground.open();
-    for name in ["good", "cut", "flipped", "newer", "copied", "strange", "link", "empty"] {
+    let damaged = ["cut", "flipped", "newer", "copied", "strange", "link", "empty"];
+    for name in ["good"].iter().chain(&damaged).chain(&["begun", "with-data", "with-files", "with-journal"]) {
         fs.create(&record(name, 1)).unwrap();
     }
     let file = |name: &str| ground.at(name).join(".agent/record.json");
@@ -67,6 +68,14 @@ fn a_damaged_record_is_found_and_hides_no_other_tenant() {
     std::fs::remove_file(file("link")).unwrap();
     std::os::unix::fs::symlink(file("good"), file("link")).unwrap();
     std::fs::remove_dir_all(ground.at("empty/.agent")).unwrap();
+    // What comes before a first record, and what comes after it.
+    std::fs::remove_file(file("begun")).unwrap();
+    std::fs::remove_file(file("with-data")).unwrap();
+    std::fs::create_dir(ground.at("with-data/data")).unwrap();
+    std::fs::remove_file(file("with-files")).unwrap();
+    fs.stage(&sub("with-files"), Generation(1), &content(&[])).unwrap();
+    std::fs::remove_file(file("with-journal")).unwrap();
+    fs.begin(&sub("with-journal"), &journal()).unwrap();
     // Not tenants at all.
     std::fs::create_dir(ground.at("lost+found")).unwrap();
     std::fs::write(ground.at("notes"), "").unwrap();
@@ -87,6 +96,7 @@ fn a_damaged_record_is_found_and_hides_no_other_tenant() {
         })
         .collect();
     let expected = [
+        ("begun", "no record"),
         ("copied", "corrupt"),
         ("cut", "corrupt"),
         ("empty", "no record"),
@@ -95,9 +105,12 @@ fn a_damaged_record_is_found_and_hides_no_other_tenant() {
         ("link", "corrupt"),
         ("newer", "too new"),
         ("strange", "corrupt"),
+        ("with-data", "corrupt"),
+        ("with-files", "corrupt"),
+        ("with-journal", "corrupt"),
     ];
     assert_eq!(seen, expected);
-    let message = tenants[1].1.as_ref().unwrap_err().to_string();
+    let message = tenants[2].1.as_ref().unwrap_err().to_string();
     assert_eq!(message, "the record of tenant cut is damaged");
 }
 
