@@ -56,6 +56,11 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
+    /// Whether it is to end with a new generation.
+    pub fn brings_generation(self) -> bool {
+        matches!(self, Self::Provision | Self::Update | Self::Rollback)
+    }
+
     /// Whether it gets what is kept for a full disk, so that there can be room again.
     pub fn makes_room(self) -> bool {
         match self {

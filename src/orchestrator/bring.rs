@@ -194,8 +194,9 @@ impl Orchestrator {
         let claim = self.claim(&record, &loaded).await?;
         op.report("looking at images");
         let preparing = op.running().unless_cancelled(backend.prepare(&loaded.deployment, &wanted.run));
-        let images = self.timed(op, "prepare", preparing).await?;
-        self.note_pulled(&images).await;
+        let images = self.timed(op, "prepare", preparing).await;
+        self.note_pulled(&wanted.run).await;
+        let images = images?;
         let volumes = volumes_of_images(&loaded, &images);
         if volumes > 0 {
             // Only now are they known.
@@ -209,7 +210,7 @@ impl Orchestrator {
         let same = self.is_same(&record, &wanted, &loaded, &plan);
         if !same {
             // What has been done already is not done otherwise: a repeat is answered like any other.
-            self.check_expected(&record, &wanted, &plan)?;
+            self.check_expected(&record, &wanted, &loaded, &plan)?;
         }
         let live = record.is_live();
         let mut warnings = loaded.warnings.clone();

@@ -180,7 +180,11 @@ impl Ledger {
     pub(super) fn reopen(&self, running: &Arc<Running>) {
         let mut book = self.book();
         if let Some(RepeatKey { key, request }) = running.origin.repeat.clone() {
-            book.keys.insert(key.into(), Key::Of(Use { operation: running.id(), request }));
+            // Unless a later operation for the same request has it.
+            let is_taken = matches!(book.keys.get(key.as_str()), Some(Key::Of(used)) if used.operation > running.id());
+            if !is_taken {
+                book.keys.insert(key.into(), Key::Of(Use { operation: running.id(), request }));
+            }
         }
         book.running.insert(running.id(), Arc::clone(running));
     }
@@ -245,6 +249,19 @@ impl Ledger {
         self.book().replace(record, bytes);
     }
 
+    /// The ended operations whose ends could not be written.
+    pub(super) fn unwritten(&self) -> Vec<Arc<OperationRecord>> {
+        self.book().unwritten.values().cloned().collect()
+    }
+
+    /// One of these is on the disk now, unless more has become known of it meanwhile.
+    pub(super) fn has_written(&self, record: &Arc<OperationRecord>, bytes: u64) {
+        let mut book = self.book();
+        if book.unwritten.get(&record.operation.id).is_some_and(|unwritten| Arc::ptr_eq(unwritten, record)) {
+            book.replace(record, Some(bytes));
+        }
+    }
+
     pub(super) fn find(&self, id: OperationId) -> Option<Found> {
         let book = self.book();
         if let Some(running) = book.running.get(&id) {
@@ -263,6 +280,17 @@ impl Ledger {
         let book = self.book();
         let of_tenant = book.running.values().filter(|running| running.tenant() == Some(tenant));
         of_tenant.filter(|running| running.id() != except).cloned().collect()
+    }
+
+    /// Whether an operation runs that may make containers.
+    pub(super) fn is_bringing_up(&self) -> bool {
+        use OperationKind::{Recover, Restart, Start};
+        let kinds = |running: &Arc<Running>| running.now().kind;
+        self.book()
+            .running
+            .values()
+            .map(kinds)
+            .any(|kind| kind.brings_generation() || matches!(kind, Recover | Restart | Start))
     }
 
     /// The newest operations, without their results.

@@ -53,18 +53,27 @@ impl Orchestrator {
     /// of them. None of them is running any more when this returns or soon after.
     pub(super) fn settle_left_operations(&self, left: Vec<(OperationRecord, Option<Record>, Outcome)>) {
         for (record, standing, outcome) in left {
-            let (id, kind) = (record.operation.id, record.operation.kind);
+            let (id, tenant) = (record.operation.id, record.operation.subdomain.clone());
             let running = Running::left_behind(record.operation.clone(), origin(record));
             self.inner.operations.ledger.reopen(&Arc::new(running));
             let this = self.clone();
-            self.inner.tasks.spawn(async move { this.recovered(id, kind, outcome, standing.as_ref(), None).await });
+            self.inner.tasks.spawn(async move {
+                let outcome = match (outcome, &tenant) {
+                    // Nothing on this host told of it, so nothing says that it is gone but its backend.
+                    (Outcome::Finished, Some(tenant)) if standing.is_none() && this.may_be_there(tenant).await => {
+                        Outcome::Unknown
+                    }
+                    _ => outcome,
+                };
+                this.recovered(id, None, outcome, standing.as_ref(), None).await;
+            });
         }
     }
 
     /// The tenant of these operations is done with whatever they left: nobody can tell any more what became of them.
     pub(super) async fn give_up_left_operations(&self, tenant: &Subdomain, except: OperationId) {
         for left in self.inner.operations.ledger.running_of(tenant, except) {
-            self.recovered(left.id(), left.now().kind, Outcome::Unknown, None, None).await;
+            self.recovered(left.id(), None, Outcome::Unknown, None, None).await;
         }
     }
 
@@ -83,12 +92,12 @@ impl Orchestrator {
         }
     }
 
-    /// Notes what became of an operation that did not answer for itself, or that failed and stayed open. `record` is the
-    /// tenant's, afterwards.
+    /// Notes what became of an operation that did not answer for itself, or that failed and stayed open. `part` is what its
+    /// journal said that it was at, if there was one; `record` is the tenant's, afterwards.
     pub(super) async fn recovered(
         &self,
         id: OperationId,
-        kind: OperationKind,
+        part: Option<OperationKind>,
         outcome: Outcome,
         record: Option<&Record>,
         kept: Option<Kept>,
@@ -112,12 +121,17 @@ impl Orchestrator {
             },
             None => return,
         };
+        let kind = ended.operation.kind;
+        // A start that found its tenant made under other rules had a generation to bring first: there was more to do.
+        let was_at_the_first_part = part.is_some_and(OperationKind::brings_generation) && !kind.brings_generation();
+        let outcome = if was_at_the_first_part { Outcome::Unknown } else { outcome };
         ended.outcome = Some(outcome);
         if outcome == Outcome::Finished
             && let Some(tenant) = &ended.operation.subdomain
         {
             // Without an answer it has ended all the same.
-            let answer = contained(self.answer_of(kind, tenant, record, kept).map(Ok)).await.ok().flatten();
+            let answered = self.answer_of(&ended.operation, tenant, record, kept);
+            let answer = contained(answered.map(Ok)).await.ok().flatten();
             ended.result = answer.map(|answer| OperationResult {
                 created: answer.created(),
                 body: serde_json::to_value(&answer).unwrap_or_default(),
@@ -138,11 +152,12 @@ impl Orchestrator {
     /// What an operation would have answered.
     async fn answer_of(
         &self,
-        kind: OperationKind,
+        operation: &Operation,
         tenant: &Subdomain,
         record: Option<&Record>,
         kept: Option<Kept>,
     ) -> Option<Answered> {
+        let (kind, begun) = (operation.kind, operation.started_at);
         let status = match kind {
             OperationKind::Restart => "restarted",
             OperationKind::Stop => "stopped",
@@ -150,7 +165,11 @@ impl Orchestrator {
             // Of the host.
             OperationKind::Prune | OperationKind::Cordon | OperationKind::Uncordon => return None,
             OperationKind::Teardown => {
-                let kept = kept.unwrap_or_default();
+                let kept = match (kept, record) {
+                    (Some(kept), _) => kept,
+                    (None, Some(record)) => self.still_kept(record, begun).await.ok()?,
+                    (None, None) => Kept::default(),
+                };
                 let torn_down = TornDown { status: "torn_down", subdomain: tenant.clone(), changed: true, kept };
                 return Some(Answered::TornDown(torn_down));
             }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::load::Loaded;
 use super::operations::Op;
 use super::{Done, Error, Kept, Orchestrator, TornDown};
-use crate::backend::{Removed, TenantRef};
-use crate::domain::{Adopted, DesiredState, Generation, OperationId, OperationKind, ServiceName, TenantId};
+use crate::backend::{Owned, OwnedKind, TenantRef};
+use crate::domain::{Adopted, DesiredState, Generation, ObjectName, OperationKind, ServiceName, TenantId};
 use crate::tenant_fs::{Journal, Record};
 
 impl Orchestrator {
@@ -104,13 +104,13 @@ impl Orchestrator {
             };
         };
         if record.kept && !purge {
+            self.before_effects(op).await?;
             let (backend, tenant, run) = (self.backend(record.backend)?, self.tenant_ref(&record), op.run(Vec::new()));
             let removed = backend.remove(&tenant, None, false, &run).await?;
-            let kept = self.kept(&record, removed, None).await?;
-            return Ok(nothing(kept));
+            return Ok(nothing(self.kept(&record, removed.volumes_kept, None).await?));
         }
-        self.open_journal(op, &record, OperationKind::Teardown, None, purge).await?;
-        let kept = match self.tear_down(op, op.id(), &record, purge).await {
+        let journal = self.open_journal(op, &record, OperationKind::Teardown, None, purge).await?;
+        let kept = match self.tear_down(op, &journal, &record).await {
             Ok(kept) => kept,
             Err(error) => {
                 self.recover_later(op.tenant().clone());
@@ -159,14 +159,9 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Every step may be repeated; recovery calls this again, for the operation `of`.
-    pub(super) async fn tear_down(
-        &self,
-        op: &Op,
-        of: OperationId,
-        record: &Record,
-        purge: bool,
-    ) -> Result<Kept, Error> {
+    /// Every step may be repeated; recovery calls this again.
+    pub(super) async fn tear_down(&self, op: &Op, journal: &Journal, record: &Record) -> Result<Kept, Error> {
+        let (of, purge, begun) = (journal.operation, journal.purge, journal.started_at);
         let backend = self.backend(record.backend)?;
         let loaded = match record.generation {
             Generation::NONE => None,
@@ -182,7 +177,12 @@ impl Orchestrator {
         }
         op.report("archiving files");
         let tenant = record.subdomain.clone();
-        let archive = self.disk(move |fs| fs.archive(&tenant)).await?;
+        let archived = self.disk(move |fs| match fs.archive(&tenant)? {
+            // There was nothing left to move: this is a repeat.
+            None => fs.archive_since(&tenant, begun),
+            made => Ok(made),
+        });
+        let archive = archived.await?;
         let kept_record = Record {
             kept: true,
             desired: DesiredState::Running,
@@ -196,13 +196,26 @@ impl Orchestrator {
         self.commit(&kept_record, OperationKind::Teardown).await?;
         self.end(record, None).await?;
         self.inner.loaded.remove(&record.subdomain);
-        self.kept(record, removed, archive).await
+        self.kept(record, removed.volumes_kept, archive).await
     }
 
-    async fn kept(&self, record: &Record, removed: Removed, archive: Option<String>) -> Result<Kept, Error> {
+    async fn kept(&self, record: &Record, volumes: Vec<ObjectName>, archive: Option<String>) -> Result<Kept, Error> {
         let tenant = record.subdomain.clone();
         let data = self.disk(move |fs| fs.has_data(&tenant)).await?;
-        Ok(Kept { volumes: removed.volumes_kept, data, archive })
+        Ok(Kept { volumes, data, archive })
+    }
+
+    /// The same of a teardown that has ended, and began then: what is there of it now.
+    pub(super) async fn still_kept(&self, record: &Record, begun: jiff::Timestamp) -> Result<Kept, Error> {
+        let tenant = record.subdomain.clone();
+        let archive = self.disk(move |fs| fs.archive_since(&tenant, begun)).await?;
+        let owned = self.backend(record.backend)?.owned(&BTreeSet::new()).await?;
+        let is_kept =
+            |object: &Owned| object.kind == OwnedKind::Volume && object.tenant.as_ref() == Some(&record.subdomain);
+        let labelled =
+            owned.iter().filter(|object| is_kept(object)).filter_map(|object| ObjectName::parse(&object.name).ok());
+        let volumes: BTreeSet<ObjectName> = labelled.chain(record.adopted.volumes.keys().cloned()).collect();
+        self.kept(record, volumes.into_iter().collect(), archive).await
     }
 
     async fn open_journal(
@@ -212,7 +225,7 @@ impl Orchestrator {
         kind: OperationKind,
         service: Option<&ServiceName>,
         purge: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<Journal, Error> {
         // What nobody can do is not begun.
         self.backend(record.backend)?;
         let journal = Journal {
@@ -226,19 +239,25 @@ impl Orchestrator {
         };
         op.running().close_to_cancel("what it does is done to its end once it has begun")?;
         self.before_effects(op).await?;
-        let tenant = record.subdomain.clone();
-        self.disk(move |fs| fs.begin(&tenant, &journal)).await
+        let (tenant, written) = (record.subdomain.clone(), journal.clone());
+        self.disk(move |fs| fs.begin(&tenant, &written)).await?;
+        Ok(journal)
     }
 
     /// Ends the operation. One that failed because the backend is away stays open and is finished later; any other
     /// failure is the client's to repeat.
-    async fn close(&self, op: &Op, record: &Record, result: Result<(), Error>) -> Result<(), Error> {
+    pub(super) async fn close(&self, op: &Op, record: &Record, result: Result<(), Error>) -> Result<(), Error> {
         if let Err(error) = result {
             if error.is_backend_away() {
                 self.recover_later(op.tenant().clone());
-            } else {
-                self.end_lightly(record).await?;
+                return Err(error);
             }
+            if record.operation == Some(op.id()) {
+                // The record had it before the backend was asked; after a crash from here on it must not pass for done.
+                let failed = Record { operation: None, ..record.clone() };
+                self.commit(&failed, op.running().now().kind).await?;
+            }
+            self.end_lightly(record).await?;
             return Err(error);
         }
         if op.running().is_durable() && record.operation != Some(op.id()) {

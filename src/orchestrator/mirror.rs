@@ -89,6 +89,9 @@ pub(super) struct Link {
     pub(super) fresh_for: Duration,
 }
 
+/// How long a lag is told of.
+const RECENT: Duration = Duration::from_secs(60);
+
 /// As of when the mirror is true.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Standing {
@@ -100,6 +103,10 @@ pub(super) struct Standing {
     pub(super) failures: u64,
     /// When the backend was last found away: what was known before then counts no more.
     doubted: Option<Instant>,
+    /// When all was last known.
+    pub(super) last_in_step: Option<Instant>,
+    /// When news came last that tells its own time, and how late it was.
+    late: Option<(Instant, Duration)>,
 }
 
 impl Standing {
@@ -107,7 +114,20 @@ impl Standing {
     pub(super) fn step(&mut self, in_step: Instant, behind: HashMap<Subdomain, Instant>) {
         if self.doubted.is_none_or(|doubted| in_step > doubted) {
             (self.in_step, self.behind) = (Some(in_step), behind);
+            self.last_in_step = self.in_step;
         }
+    }
+
+    /// News has come, so long after it happened.
+    pub(super) fn heard(&mut self, lag: Duration) {
+        self.late = Some((Instant::now(), lag));
+    }
+
+    /// How late news is: that of the last minute, and what has not been looked at yet.
+    pub(super) fn lag(&self) -> Duration {
+        let told = self.late.filter(|(at, _)| at.elapsed() < RECENT).map(|(_, lag)| lag);
+        let waiting = self.behind.values().min().map(Instant::elapsed);
+        told.max(waiting).unwrap_or_default()
     }
 
     /// Somebody has found the backend away. If it is not, the watch says so within a second.
@@ -117,8 +137,8 @@ impl Standing {
 
     /// An attempt to watch has failed, or a watch has ended.
     pub(super) fn fail(&mut self) {
-        let doubted = Some(Instant::now());
-        *self = Self { failures: self.failures + 1, doubted, ..Self::default() };
+        let (doubted, last_in_step) = (Some(Instant::now()), self.last_in_step);
+        *self = Self { failures: self.failures + 1, doubted, last_in_step, ..Self::default() };
     }
 }
 
@@ -410,6 +430,10 @@ impl Entry {
     /// Tells the feed what is otherwise than it was told. The first time there is nothing to compare with.
     pub(super) fn tell(&mut self, operation: Option<OperationKind>, mut publish: impl FnMut(&Happening)) {
         self.written = None;
+        if self.told.is_none() && self.looked.is_none() && self.is_live() {
+            // After a start of the agent: what is not known yet is no state that it could have come from.
+            return;
+        }
         let Some(mut view) = self.view(operation) else { return };
         if !self.record.is_live() {
             // Whoever follows has not been told of the tenant yet.

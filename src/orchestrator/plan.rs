@@ -5,13 +5,12 @@
 
 use serde::Serialize;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::bring::Wanted;
 use super::load::Loaded;
 use super::room::Room;
 use super::{Error, Orchestrator, ProvisionRequest};
-use crate::backend::{Action, ImagePull, Plan, Progress, Run, Step};
+use crate::backend::{Action, ImagePull, Plan, Run, Step};
 use crate::domain::{Demand, Generation, Operation, ProjectName, ServiceName, Subdomain};
 use crate::tenant_fs::Record;
 
@@ -80,15 +79,7 @@ impl Orchestrator {
     /// What a provision would do. Refused as the provision would be.
     pub async fn plan(&self, request: ProvisionRequest) -> Result<Planned, Error> {
         let operation = self.inner.operations.current(&request.subdomain);
-        let run = Run {
-            deadline: Instant::now() + self.inner.settings.operation_timeout,
-            progress: Progress::new(),
-            cancel: CancellationToken::new(),
-            credentials: std::sync::Arc::default(),
-            pull: false,
-            only: None,
-            pre_stop: std::collections::BTreeMap::new(),
-        };
+        let run = Run::until(Instant::now() + self.inner.settings.operation_timeout);
         let (record, mut wanted) = self.draft(request, run).await?;
         let loaded = self.load_wanted(&record, &mut wanted).await?;
         let host = self.look_for_room(&record, &loaded).await?;
@@ -110,29 +101,37 @@ impl Orchestrator {
             ports: ports(&loaded),
             fit: Fit { needs: loaded.demand, host },
             warnings,
-            plan_hash: self.plan_hash(&record, &wanted, &plan),
+            plan_hash: self.plan_hash(&record, &wanted, &loaded, &plan),
             operation,
         })
     }
 
-    /// A keyed hash of what is wanted, where the tenant stands, and what becomes of each object.
-    pub(super) fn plan_hash(&self, record: &Record, wanted: &Wanted, plan: &Plan) -> String {
+    /// A keyed hash of what is wanted, where the tenant stands, what becomes of each object, and how each service's
+    /// containers would be made today: by this agent, under the policy of now. Images do not count: one that has to be
+    /// pulled is not known yet.
+    pub(super) fn plan_hash(&self, record: &Record, wanted: &Wanted, loaded: &Loaded, plan: &Plan) -> String {
         let steps = serde_json::to_vec(&sorted(plan)).expect("names and words serialise");
         let at = record.generation.0.to_be_bytes();
-        self.inner.key.hash(&[
-            b"plan",
-            self.fingerprint(&wanted.spec).as_bytes(),
-            &at,
-            &[u8::from(record.kept)],
-            &steps,
-        ])
+        let (wanted, rules) = (self.fingerprint(&wanted.spec), self.rules(&record.subdomain));
+        let deployment = &loaded.deployment;
+        let services: Vec<String> =
+            deployment.project.project().services.values().map(|service| deployment.service_hash(service)).collect();
+        let parts = [&b"plan"[..], wanted.as_bytes(), &at, &[u8::from(record.kept)], &steps, rules.as_bytes()];
+        let all: Vec<&[u8]> = parts.into_iter().chain(services.iter().map(String::as_bytes)).collect();
+        self.inner.key.hash(&all)
     }
 
     /// Refuses what is not the plan that the client expects.
-    pub(super) fn check_expected(&self, record: &Record, wanted: &Wanted, plan: &Plan) -> Result<(), Error> {
+    pub(super) fn check_expected(
+        &self,
+        record: &Record,
+        wanted: &Wanted,
+        loaded: &Loaded,
+        plan: &Plan,
+    ) -> Result<(), Error> {
         match &wanted.expect_plan {
             Some(expected) => {
-                let plan_hash = self.plan_hash(record, wanted, plan);
+                let plan_hash = self.plan_hash(record, wanted, loaded, plan);
                 if *expected == plan_hash { Ok(()) } else { Err(Error::PlanChanged { plan_hash }) }
             }
             None => Ok(()),

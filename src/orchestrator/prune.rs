@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::operations::{HostOp, Op};
 use super::{Error, LeftOver, LeftOverKind, Orchestrator, PruneRequest, Pruned};
-use crate::backend::{Owned, OwnedKind, ResolvedImages, StepState};
+use crate::backend::{Owned, OwnedKind, Run, StepState};
 use crate::domain::{BackendName, Generation, OperationKind, Placement, Subdomain};
 use crate::tenant_fs::Record;
 
@@ -328,9 +328,11 @@ impl Orchestrator {
     }
 
     async fn spared(&self) -> Result<Spared, Error> {
-        self.disk(|fs| {
+        // An operation may be about to use an image that it has found here, long before its journal says so.
+        let is_quiet = !self.inner.operations.ledger.is_bringing_up();
+        self.disk(move |fs| {
             let mut known = BTreeMap::new();
-            let mut images = Some(BTreeSet::new());
+            let mut images = is_quiet.then(BTreeSet::new);
             for (tenant, record) in fs.tenants()? {
                 // With an operation open there may be a third generation.
                 let settled = fs.journal(&tenant).is_ok_and(|journal| journal.is_none());
@@ -354,9 +356,9 @@ impl Orchestrator {
         .await
     }
 
-    /// Remembers which images the agent has brought to the host.
-    pub(super) async fn note_pulled(&self, images: &ResolvedImages) {
-        let new: Vec<String> = images.values().filter(|image| image.pulled).map(|image| image.id.clone()).collect();
+    /// Remembers which images an operation has brought to the host.
+    pub(super) async fn note_pulled(&self, run: &Run) {
+        let new = run.take_brought();
         if new.is_empty() {
             return;
         }

@@ -116,6 +116,7 @@ impl Orchestrator {
                 })
                 .await
                 .ok();
+                this.write_what_could_not_be_written().await;
             }
         };
         tokio::spawn(stopping.run_until_cancelled_owned(refilling));
@@ -311,7 +312,7 @@ impl Orchestrator {
         op.report("finishing an earlier operation");
         let (outcome, kept) = self.finish(op, &record, &journal).await?;
         let after = self.record(op.tenant()).await?;
-        self.recovered(journal.operation, journal.kind, outcome, after.as_ref(), kept).await;
+        self.recovered(journal.operation, Some(journal.kind), outcome, after.as_ref(), kept).await;
         Ok(())
     }
 
@@ -338,20 +339,27 @@ impl Orchestrator {
                 Ok((Outcome::Unknown, None))
             }
             OperationKind::Teardown => {
-                let kept = self.tear_down(op, journal.operation, record, journal.purge).await?;
+                let kept = self.tear_down(op, journal, record).await?;
                 Ok((Outcome::Finished, Some(kept)))
             }
             OperationKind::Stop | OperationKind::Start | OperationKind::Restart => {
                 let loaded = self.committed(record).await?;
-                self.run_as_asked(op, record, journal, &loaded).await?;
+                let outcome = self.run_as_asked(op, record, journal, &loaded).await?;
                 self.end(record, Some(&loaded)).await?;
-                Ok((Outcome::Finished, None))
+                Ok((outcome, None))
             }
         }
     }
 
-    /// Does a restart, stop or start once more. For the whole tenant the record says which way it went.
-    async fn run_as_asked(&self, op: &Op, record: &Record, journal: &Journal, loaded: &Loaded) -> Result<(), Error> {
+    /// Does a restart, stop or start once more, and says what became of it. For the whole tenant the record says which way
+    /// it goes: a stop or start that had not come to its commit is undone.
+    async fn run_as_asked(
+        &self,
+        op: &Op,
+        record: &Record,
+        journal: &Journal,
+        loaded: &Loaded,
+    ) -> Result<Outcome, Error> {
         let (backend, run) = (self.backend(record.backend)?, op.run(Vec::new()));
         let (deployment, service) = (&loaded.deployment, journal.service.as_ref());
         let stops = match (journal.kind, service) {
@@ -360,10 +368,15 @@ impl Orchestrator {
         };
         if !stops && !loaded.refused.is_empty() {
             tracing::warn!(tenant = %record.subdomain, "the policy of this host refuses it now: it is not started");
-            return Ok(());
+            return Ok(Outcome::Unknown);
         }
+        let is_as_asked = stops == (journal.kind == OperationKind::Stop);
+        let outcome = if is_as_asked { Outcome::Finished } else { Outcome::Undone };
         let done = match (stops, journal.kind) {
-            (true, _) => return Ok(backend.stop(deployment, service, &run).await?),
+            (true, _) => {
+                backend.stop(deployment, service, &run).await?;
+                return Ok(outcome);
+            }
             // Not merely started: what was told to stop may still be running, but not for long.
             (false, OperationKind::Restart) => backend.restart(deployment, service, &run).await,
             (false, _) => backend.start(deployment, service, &run).await,
@@ -373,9 +386,9 @@ impl Orchestrator {
             // A service that does not come up must not keep the tenant locked for ever.
             Err(error) => {
                 tracing::warn!(tenant = %record.subdomain, %error, "not everything could be started");
-                Ok(())
+                Ok(if is_as_asked { Outcome::Unknown } else { outcome })
             }
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(outcome),
         }
     }
 

@@ -145,6 +145,11 @@ impl Orchestrator {
         Ok(found.map(|found| (found.backend, self.stray_ref(op.tenant(), &found.stray))))
     }
 
+    /// Whether a backend has a tenant of which there is no record, or cannot say.
+    pub(super) async fn may_be_there(&self, tenant: &Subdomain) -> bool {
+        !matches!(self.stray(tenant, true, true).await, Ok(None))
+    }
+
     /// All that are known, but for those that somebody is bringing up or taking down.
     pub(super) fn stray_entries(&self) -> Vec<(Subdomain, Entry)> {
         let known = self.inner.mirror.strays.found.iter().map(|found| (found.key().clone(), found.clone()));

@@ -105,11 +105,16 @@ impl Orchestrator {
 
     /// The answer of an earlier operation, once it has one.
     async fn answer_again(&self, earlier: OperationId, respond_async: bool) -> Result<Submitted, Error> {
-        if respond_async {
+        let found = match self.inner.operations.ledger.find(earlier) {
+            Some(Found::Running(running)) => Some(running),
+            _ => None,
+        };
+        // One that may still be refused without a trace is not promised to anybody: it is waited for.
+        if respond_async && found.as_ref().is_none_or(|running| running.origin.promised || running.has_begun()) {
             let operation = Box::new(self.operation(earlier).await?);
             return Ok(Submitted::Accepted { operation, replayed: true });
         }
-        let Some(Found::Running(running)) = self.inner.operations.ledger.find(earlier) else {
+        let Some(running) = found else {
             return Ok(Submitted::Replayed(Arc::new(self.operation(earlier).await?)));
         };
         let mut ended = running.follow_end();
@@ -269,13 +274,17 @@ impl Orchestrator {
     /// The end of an operation on a tenant.
     async fn ended(&self, op: &Op, started: Instant, told: &Told, ending: Ending) {
         let (left, record) = if told.is_err() { self.what_is_left(op).await } else { (None, None) };
+        if told.is_err() && left.is_none() {
+            // Whatever went wrong, even with its own end: it does not stay open until somebody asks for the tenant.
+            self.recover_later(op.tenant().clone());
+        }
         op.step_down();
         self.turn(op.tenant());
         let is_done = left == Some(Outcome::Finished);
         self.note_end(op.running(), started, told, left.filter(|_| !is_done), ending).await;
         if is_done {
             // It panicked when all was done: its answer can still be told.
-            self.recovered(op.id(), op.running().now().kind, Outcome::Finished, record.as_ref(), None).await;
+            self.recovered(op.id(), None, Outcome::Finished, record.as_ref(), None).await;
         }
     }
 
@@ -302,8 +311,7 @@ impl Orchestrator {
                 record.outcome = left;
             }
         }
-        self.operation_ended(&record, started.elapsed());
-        let record = Arc::new(record);
+        let (record, took) = (Arc::new(record), started.elapsed());
         let ledger = &self.inner.operations.ledger;
         match ending {
             Ending::Refused => ledger.refuse(running, &record),
@@ -311,9 +319,11 @@ impl Orchestrator {
                 let durability = if running.is_durable() { Durability::Synced } else { Durability::Written };
                 let bytes = self.write_record(&record, durability).await;
                 ledger.close(running, &record, bytes);
-                self.prune_operations().await;
             }
         }
+        // Whoever is told of an end finds it.
+        self.operation_ended(&record, took, ending);
+        self.prune_operations().await;
     }
 
     /// What is left of an operation that failed, by the record as it is now; none while it stays open and nobody can know.
@@ -325,19 +335,20 @@ impl Orchestrator {
         let read = self.disk(move |fs| Ok((fs.journal(&tenant)?, fs.record(&tenant)?))).await;
         let Ok((None, record)) = read else { return (None, None) };
         let outcome = match op.running().now().kind {
-            kind @ (OperationKind::Provision | OperationKind::Update | OperationKind::Rollback) => {
-                Self::outcome_by_record(op.id(), kind, record.as_ref())
-            }
+            kind if kind.brings_generation() => Self::outcome_by_record(op.id(), kind, record.as_ref()),
             _ => Outcome::Unknown,
         };
         (Some(outcome), record)
     }
 
     /// Everybody who wants to know of ends hooks in here.
-    fn operation_ended(&self, record: &OperationRecord, took: Duration) {
+    fn operation_ended(&self, record: &OperationRecord, took: Duration, ending: Ending) {
         let code = record.error.as_ref().map(|failure| failure.code);
         let outcome = if code.is_none() { "succeeded" } else { "failed" };
-        self.tell_of_end(record, outcome, took);
+        // One that was refused is known to nobody but whoever asked.
+        if ending == Ending::Ended {
+            self.tell_of_end(record, outcome, took);
+        }
         self.inner.metrics.operation_ended(record.operation.kind, code, took);
         self.inner.stats.changed();
         let (id, kind) = (record.operation.id, record.operation.kind);
@@ -387,6 +398,16 @@ impl Orchestrator {
                 tracing::warn!(operation = %id, %error, "the operation's record could not be written");
                 None
             }
+        }
+    }
+
+    /// Writes the ends of operations again for which there was no room, or no descriptor, when they ended.
+    pub(super) async fn write_what_could_not_be_written(&self) {
+        let ledger = &self.inner.operations.ledger;
+        for record in ledger.unwritten() {
+            let durability = if record.repeat.is_some() { Durability::Synced } else { Durability::Written };
+            let Some(bytes) = self.write_record(&record, durability).await else { return };
+            ledger.has_written(&record, bytes);
         }
     }
 
@@ -453,7 +474,7 @@ impl Orchestrator {
             (_, Some(record)) if record.operation == Some(id) && record.generation != Generation::NONE => {
                 Outcome::Finished
             }
-            (OperationKind::Provision | OperationKind::Update | OperationKind::Rollback, _) => Outcome::Undone,
+            (kind, _) if kind.brings_generation() => Outcome::Undone,
             _ => Outcome::Unknown,
         }
     }

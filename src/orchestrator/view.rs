@@ -94,11 +94,11 @@ impl Orchestrator {
         Ok(Text::new(b"{\"age_ms\":", millis_since(oldest), &tail, tag))
     }
 
-    /// Whether what is known of a tenant is old. For those on the default backend the list has waited.
+    /// Whether what is known of a tenant is old, or doubtful. For those on the default backend the list has waited.
     fn is_out_of_sight(&self, entry: &Entry) -> bool {
         let mirror = &self.inner.mirror;
         let is_old = || mirror.as_of(entry).is_none_or(|as_of| !mirror.is_fresh(entry, as_of));
-        entry.record.backend != self.inner.settings.default_backend && is_old()
+        entry.doubted || entry.record.backend != self.inner.settings.default_backend && is_old()
     }
 
     /// One tenant in detail, from memory; with `fresh`, the backend is asked now.

@@ -104,7 +104,13 @@ impl Orchestrator {
             }
             Sighting::Ended(ended) => {
                 let lag = jiff::Timestamp::now().duration_since(ended.at);
-                self.inner.metrics.event_lag(Duration::try_from(lag).unwrap_or_default());
+                if let Some(link) = mirror.links.get(&name) {
+                    link.standing.send_if_modified(|standing| {
+                        standing.heard(Duration::try_from(lag).unwrap_or_default());
+                        // Nobody waits for this.
+                        false
+                    });
+                }
                 // Of one that is not here a change is told as well.
                 self.with(&ended.tenant, |entry| entry.ended(&ended));
             }

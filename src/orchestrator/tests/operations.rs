@@ -54,6 +54,10 @@ impl House {
         self.orchestrator.status(&acme()).await.unwrap().generation
     }
 
+    async fn desired(&self) -> DesiredState {
+        self.orchestrator.record(&acme()).await.unwrap().unwrap().desired
+    }
+
     /// What an agent has on the disk of an operation that runs.
     async fn leave(&self, kind: OperationKind, repeat: Option<RepeatKey>) -> OperationId {
         self.leave_of(Some(acme()), kind, repeat).await
@@ -252,6 +256,129 @@ async fn what_was_undone_is_done_anew() {
     assert!(matches!(again, Submitted::Replayed(record) if record.operation.id != id), "the newer one has the key");
 }
 
+/// The record says which way a tenant goes: a stop that had not come to it is none, and its repeat is not told that it was.
+#[tokio::test]
+async fn a_stop_that_was_not_committed_is_undone() {
+    let house = House::updated().await;
+    let key = house.key("k", "/stop/acme");
+    let id = house.leave(OperationKind::Stop, Some(key.clone())).await;
+    house.journal(id, OperationKind::Stop, None).await;
+    let house = house.crash().await;
+    let record = house.ended(id).await;
+    assert_eq!((record.state, record.outcome), (OperationState::Interrupted, Some(Outcome::Undone)));
+    assert_eq!(house.desired().await, DesiredState::Running);
+    let stop = || Mutation::Stop { tenant: acme(), service: None };
+    let again = house.submit(stop(), Some(key.clone())).await;
+    assert!(matches!(again, Submitted::Done { answer: Ok(_), .. }), "{again:?}");
+    assert_eq!(house.desired().await, DesiredState::Stopped);
+
+    // One that had come to it is finished.
+    let record = house.orchestrator.record(&acme()).await.unwrap().unwrap();
+    let key = house.key("other", "/stop/acme");
+    let id = house.leave(OperationKind::Stop, Some(key.clone())).await;
+    house.journal(id, OperationKind::Stop, None).await;
+    let record = Record { operation: Some(id), ..record };
+    house.orchestrator.disk(move |fs| fs.commit(&record, OperationKind::Stop)).await.unwrap();
+    let house = house.crash().await;
+    let again = house.submit(stop(), Some(key)).await;
+    let Submitted::Replayed(record) = again else { panic!("{again:?}") };
+    assert_eq!((record.operation.id, record.outcome), (id, Some(Outcome::Finished)));
+    assert_eq!(house.desired().await, DesiredState::Stopped);
+}
+
+/// A start that finds its tenant made under other rules brings a generation first. That alone is no start.
+#[tokio::test]
+async fn the_first_part_of_a_start_is_not_all_of_it() {
+    let house = House::updated().await;
+    house.orchestrator.stop(&acme(), None).await.unwrap();
+    let key = house.key("k", "/start/acme");
+    let id = house.leave(OperationKind::Start, Some(key.clone())).await;
+    house.journal(id, OperationKind::Update, Some(Generation(2))).await;
+    let house = house.crash().await;
+    assert_eq!(house.ended(id).await.outcome, Some(Outcome::Unknown));
+    let again = house.submit(Mutation::Start { tenant: acme(), service: None }, Some(key)).await;
+    assert!(matches!(again, Submitted::Done { answer: Ok(_), .. }), "{again:?}");
+    assert_eq!(house.desired().await, DesiredState::Running);
+}
+
+/// What a start has written before it was tried says nothing once it has failed.
+#[tokio::test]
+async fn a_start_that_failed_is_not_done() {
+    let house = House::new().await;
+    house.provision(&web("x:1", 1000)).await;
+    house.orchestrator.stop(&acme(), None).await.unwrap();
+    let key = house.key("k", "/start/acme");
+    let start = || Mutation::Start { tenant: acme(), service: None };
+    let ask = Ask { repeat: Some(key.clone()), ..Ask::default() };
+    let orchestrator = &house.orchestrator;
+    let record = orchestrator.record(&acme()).await.unwrap().unwrap();
+    let op =
+        orchestrator.inner.operations.begin(acme(), OperationKind::Start, Duration::ZERO, Duration::from_secs(9)).await;
+    let op = op.unwrap();
+    let named = Record { operation: Some(op.id()), desired: DesiredState::Running, ..record };
+    let written = named.clone();
+    orchestrator.disk(move |fs| fs.commit(&written, OperationKind::Start)).await.unwrap();
+    let failed = orchestrator.close(&op, &named, Err(Error::Internal)).await;
+    assert!(failed.is_err());
+    assert_eq!(orchestrator.record(&acme()).await.unwrap().unwrap().operation, None);
+    drop(op);
+    let done = orchestrator.submit(start(), ask).await.unwrap();
+    assert!(matches!(done, Submitted::Done { answer: Ok(_), .. }), "{done:?}");
+}
+
+#[tokio::test]
+async fn an_older_operation_does_not_take_the_key_of_a_newer_one() {
+    let house = House::updated().await;
+    let key = house.key("k", "/rollback/acme");
+    let older = house.leave(OperationKind::Rollback, Some(key.clone())).await;
+    let done = house.submit(House::rollback(), Some(key.clone())).await;
+    let Submitted::Done { operation: Some(newer), answer: Ok(_) } = done else { panic!("{done:?}") };
+    let house = house.crash().await;
+    assert_eq!(house.ended(older).await.outcome, Some(Outcome::Undone));
+    let again = house.submit(House::rollback(), Some(key)).await;
+    assert!(matches!(again, Submitted::Replayed(record) if record.operation.id == newer));
+    assert_eq!(house.generation().await, Generation(3));
+}
+
+#[tokio::test]
+async fn a_teardown_whose_end_was_lost_still_tells_what_it_has_kept() {
+    let house = House::updated().await;
+    std::fs::create_dir_all(house.root.path().join("tenants/acme/data/db")).unwrap();
+    let key = house.key("k", "/teardown/acme");
+    let teardown = || Mutation::Teardown { tenant: acme(), purge: false };
+    let done = house.submit(teardown(), Some(key.clone())).await;
+    let Submitted::Done { operation: Some(id), answer: Ok(Answered::TornDown(told)) } = done else {
+        panic!("{done:?}")
+    };
+    assert!(told.kept.data && told.kept.archive.is_some(), "{told:?}");
+    let mut record = house.orchestrator.operation(id).await.unwrap();
+    (record.state, record.ended_at, record.result) = (OperationState::Running, None, None);
+    house.orchestrator.disk(move |fs| fs.write_operation(&record, Durability::Synced)).await.unwrap();
+    let house = house.crash().await;
+    let again = house.submit(teardown(), Some(key)).await;
+    let Submitted::Replayed(record) = again else { panic!("{again:?}") };
+    assert_eq!(record.result.as_ref().unwrap().body, serde_json::to_value(&told).unwrap());
+}
+
+/// A repeat that asks not to wait is promised nothing that may still be refused without a trace.
+#[tokio::test]
+async fn what_may_be_refused_is_not_accepted_by_its_repeat() {
+    let house = House::new().await;
+    let key = house.key("k", "/provision");
+    let first = Mutation::Provision(Box::new(provision("services:\n  web: {image: 'missing:1'}\n")));
+    let second = first.clone();
+    let asks = [false, true].map(|respond_async| Ask { respond_async, repeat: Some(key.clone()), ..Ask::default() });
+    let [sync, detached] = asks;
+    let (one, other) =
+        tokio::join!(house.orchestrator.submit(first, sync), house.orchestrator.submit(second, detached));
+    for submitted in [one, other] {
+        if let Ok(Submitted::Accepted { operation, .. }) = submitted {
+            let id = operation.operation.id;
+            assert!(house.orchestrator.operation(id).await.is_ok(), "what was accepted can be asked for");
+        }
+    }
+}
+
 /// The journal alone is enough: an operation that nobody could ask about again is not written down before its effects.
 #[tokio::test]
 async fn an_operation_that_only_the_journal_knows_is_on_record_after_the_crash() {
@@ -316,9 +443,14 @@ async fn a_damaged_record_quarantines_its_tenant_only_and_a_repaired_one_is_take
 
 #[tokio::test]
 async fn a_tenant_whose_record_is_damaged_is_listed_and_can_be_purged() {
-    for restarted in [false, true] {
+    for (restarted, missing) in [(false, false), (true, false), (false, true), (true, true)] {
         let house = House::updated().await;
-        std::fs::write(house.root.path().join("tenants/acme/.agent/record.json"), "damaged").unwrap();
+        let file = house.root.path().join("tenants/acme/.agent/record.json");
+        if missing {
+            std::fs::remove_file(file).unwrap();
+        } else {
+            std::fs::write(file, "damaged").unwrap();
+        }
         let house = if restarted { house.crash().await } else { house };
         let refused = [
             house.orchestrator.stop(&acme(), None).await.map(drop),
