@@ -47,7 +47,7 @@ pub use usage::{ContainerUsage, Holdings, Used, VolumeSize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -94,6 +94,8 @@ pub struct Run {
     pub only: Option<BTreeSet<ServiceName>>,
     /// The `pre_stop` hooks of what an apply may replace: those of the committed generation.
     pub pre_stop: BTreeMap<ServiceName, PreStop>,
+    /// The images, by id, that a pull of this operation has brought to the host.
+    pub brought: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Run {
@@ -107,7 +109,18 @@ impl Run {
             pull: false,
             only: None,
             pre_stop: BTreeMap::new(),
+            brought: Arc::default(),
         }
+    }
+
+    /// An image was not on the host before it was pulled just now.
+    pub fn has_brought(&self, image: &str) {
+        self.brought.lock().unwrap_or_else(PoisonError::into_inner).insert(image.to_owned());
+    }
+
+    /// Those images, each told once.
+    pub fn take_brought(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.brought.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -135,9 +148,6 @@ pub struct ResolvedImage {
     pub volumes: u64,
     /// What the container says in place of the image.
     pub instead: Instead,
-    /// It was not on the host before the agent pulled it just now.
-    #[serde(default)]
-    pub pulled: bool,
 }
 
 /// Images by service.

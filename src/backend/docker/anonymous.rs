@@ -49,14 +49,15 @@ pub(super) async fn remove_with_container(engine: &Engine, id: &ContainerId) -> 
         Err(EngineError::NotFound(_)) => return Ok(()),
         Err(error) => return Err(error),
     };
-    engine.remove_container(id).await?;
+    let removed = engine.remove_container(id).await;
+    // Even if it is not known to be gone: once it is, nothing tells of these any more. What is in use stays.
     for name in volumes.keys() {
         let Ok(name) = ObjectName::parse(name) else { continue };
         match engine.remove_volume(&name).await {
             // In use by the container that inherited it.
             Ok(()) | Err(EngineError::Conflict(_)) => {}
-            Err(error) => return Err(error),
+            Err(error) => return removed.and(Err(error)),
         }
     }
-    Ok(())
+    removed
 }

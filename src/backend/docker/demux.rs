@@ -50,8 +50,8 @@ pub(super) struct Demux {
     piece: BytesMut,
     /// How long that timestamp is, once enough bytes have come to tell.
     stamp: Option<(Option<jiff::Timestamp>, usize)>,
-    /// The previous piece of this line was partial.
-    continued: bool,
+    /// The previous piece of this line was partial, for each of the two streams: their pieces may alternate.
+    continued: [bool; 2],
 }
 
 impl Demux {
@@ -63,7 +63,7 @@ impl Demux {
             stream: LogStreamKind::Stdout,
             piece: BytesMut::new(),
             stamp: None,
-            continued: false,
+            continued: [false; 2],
         }
     }
 
@@ -137,10 +137,11 @@ impl Demux {
             line.truncate(end);
         }
         // The end of a line that was cut exactly at its last byte is no line of its own.
-        if !(self.continued && line.is_empty() && !partial) {
+        let continued = &mut self.continued[usize::from(self.stream == LogStreamKind::Stderr)];
+        if !(*continued && line.is_empty() && !partial) {
             out.push(Piece { time, stream: self.stream, line, partial });
         }
-        self.continued = partial;
+        *continued = partial;
     }
 }
 
@@ -211,6 +212,20 @@ mod tests {
             assert_eq!(lines.len(), 2, "chunks of {chunk}");
             assert_eq!((lines[0].1.len(), lines[0].2), (PIECE, true));
             assert_eq!((lines[1].1.as_str(), lines[1].2), ("end", false));
+        }
+    }
+
+    #[test]
+    fn an_empty_line_of_one_stream_is_no_end_of_a_line_of_the_other() {
+        let mut input = frame(1, format!("{TIME} {}", "x".repeat(PIECE)).as_bytes());
+        input.extend(frame(2, format!("{TIME} \n").as_bytes()));
+        // The engine cut the line exactly at its last byte.
+        input.extend(frame(1, format!("{TIME} \n").as_bytes()));
+        for chunk in [1000, 1 << 20] {
+            let lines = run(false, &input, chunk);
+            let told: Vec<_> = lines.iter().map(|(stream, text, partial, _)| (*stream, text.len(), *partial)).collect();
+            let wanted = [(LogStreamKind::Stdout, PIECE, true), (LogStreamKind::Stderr, 0, false)];
+            assert_eq!(told, wanted, "chunks of {chunk}");
         }
     }
 

@@ -427,9 +427,11 @@ impl Engine {
         }
     }
 
-    /// Removes a container, running or not. Volumes are left alone: the caller knows which are anonymous.
+    /// Removes a container, running or not, with the anonymous volumes that were made with it and that nobody else uses:
+    /// they go in the same call, whatever becomes of its answer. Named volumes stay, and so do anonymous ones that it has
+    /// inherited, which the engine takes for named.
     pub(super) async fn remove_container(&self, id: &ContainerId) -> Result<()> {
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(false).build();
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         done_if_gone(
             self.changing("remove_container", self.client()?.remove_container(id.as_str(), Some(options))).await,
         )?;

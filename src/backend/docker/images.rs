@@ -288,8 +288,10 @@ async fn available(
     };
     let is_new = |found: &ImageInspect| there.as_ref().is_none_or(|before| before.id != found.id);
     let brought = is_new(&now);
-    let mut now = resolve(image, &now);
-    now.resolved.pulled = brought;
+    let now = resolve(image, &now);
+    if brought {
+        run.has_brought(&now.resolved.id);
+    }
     match (&digest, &now.resolved.digest) {
         (Some(digest), Some(other)) if digest == other => return Ok(now),
         // Another tenant's pull has moved the tag meanwhile: what this one was allowed is what it has pulled. (An image of
@@ -300,8 +302,11 @@ async fn available(
             {
                 let is_new = is_new(&found);
                 let Found { resolved, config } = resolve(&pulled, &found);
+                if is_new {
+                    run.has_brought(&resolved.id);
+                }
                 let image = resolved.id.clone();
-                return Ok(Found { resolved: ResolvedImage { image, pulled: is_new, ..resolved }, config });
+                return Ok(Found { resolved: ResolvedImage { image, ..resolved }, config });
             }
         }
         _ => {}

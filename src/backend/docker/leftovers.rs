@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use futures::future::try_join_all;
 
+use bollard::models::ContainerSummary;
+
 use super::engine::{Engine, EngineError};
 use super::{anonymous, labels, networks, observe};
 use crate::backend::{Owned, OwnedKind};
@@ -51,7 +53,7 @@ pub(super) async fn find(
         Some(Owned { kind, name: volume.name, id, tenant: Some(tenant), region: None, bytes: None, since: None })
     });
     let mut found: Vec<Owned> = containers.chain(networks).chain(volumes).collect();
-    found.extend(unused_images(engine, pulled).await?);
+    found.extend(unused_images(engine, agent, pulled).await?);
     Ok(found)
 }
 
@@ -59,11 +61,19 @@ fn tenant(labels: &Labels) -> Option<Subdomain> {
     Subdomain::parse(labels.get(labels::TENANT)?).ok()
 }
 
-async fn unused_images(engine: &Engine, pulled: &BTreeSet<String>) -> Result<Vec<Owned>, EngineError> {
+/// None while another agent has containers on the engine: what its rollbacks need is in no container.
+async fn unused_images(engine: &Engine, agent: &AgentId, pulled: &BTreeSet<String>) -> Result<Vec<Owned>, EngineError> {
     if pulled.is_empty() {
         return Ok(Vec::new());
     }
     let all = engine.containers(&HashMap::new()).await?;
+    let is_anothers = |container: &ContainerSummary| {
+        let labels = container.labels.as_ref();
+        labels.and_then(|labels| labels.get(labels::AGENT)).is_some_and(|other| other.as_str() != agent.as_str())
+    };
+    if all.iter().any(is_anothers) {
+        return Ok(Vec::new());
+    }
     let used: BTreeSet<String> = all.into_iter().filter_map(|container| container.image_id).collect();
     let candidates = pulled.iter().filter(|id| !used.contains(*id));
     let looked = try_join_all(candidates.map(|id| async move {

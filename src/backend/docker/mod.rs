@@ -220,11 +220,13 @@ impl Backend for DockerBackend {
     }
 
     async fn prepare(&self, wanted: &Deployment, run: &Run) -> Result<ResolvedImages, BackendError> {
+        self.answers().await?;
         self.check_gates(wanted).await?;
         images::prepare(&self.engine, &self.pulls, wanted, run, None).await
     }
 
     async fn survey(&self, wanted: &Deployment, run: &Run) -> Result<Survey, BackendError> {
+        self.answers().await?;
         self.check_gates(wanted).await?;
         let pulls = images::Survey::default();
         let images = images::prepare(&self.engine, &self.pulls, wanted, run, Some(&pulls)).await?;
@@ -232,6 +234,7 @@ impl Backend for DockerBackend {
     }
 
     async fn adoptable(&self, wanted: &Deployment) -> Result<Adoption, BackendError> {
+        self.answers().await?;
         let found = adoption::find(&self.engine, wanted).await?;
         // Their networks have subnets that are not of the pool.
         let looked = self.subnets.look_around(&self.engine).await;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bollard::models::EventMessage;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, FuturesUnordered};
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::engine::{Engine, EngineError};
@@ -43,10 +43,14 @@ const FIRST_CHECK: Duration = Duration::from_secs(1);
 const BEGINNING: Duration = Duration::from_secs(30);
 /// How often a container that is not healthy is looked at, because what its checks say changes without an event.
 const CHECKS: Duration = Duration::from_secs(5);
+/// One that takes longer to be looked at is wedged, and has to wait until it can be.
+const WEDGED: Duration = Duration::from_secs(2);
 /// Pause before a container that could not be looked at is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 type Events = BoxStream<'static, Result<EventMessage, bollard::errors::Error>>;
+/// Containers, and those of them that have to be looked at again.
+type Seen = (Vec<ObservedContainer>, HashMap<ContainerId, Due>);
 type Look = (ContainerId, Instant, Result<Option<ObservedContainer>, EngineError>);
 
 /// Subscribes, then looks at everything.
@@ -56,7 +60,7 @@ pub(super) async fn watch(engine: &Arc<Engine>, agent: &AgentId) -> Result<Sight
     let mut early = Vec::new();
     let looking = tokio::time::timeout(BEGINNING, everything(engine, agent));
     tokio::pin!(looking);
-    let (containers, as_of) = loop {
+    let (looks, as_of) = loop {
         tokio::select! {
             // The first poll of the events sends the subscription: before the list.
             biased;
@@ -68,6 +72,12 @@ pub(super) async fn watch(engine: &Arc<Engine>, agent: &AgentId) -> Result<Sight
             looked = &mut looking => break looked.map_err(|_| EngineError::Timeout)??,
         }
     };
+    let (containers, mut due) = looks;
+    for seen in &containers {
+        if let Some(checks) = Due::of_checks(seen) {
+            due.entry(seen.status.id.clone()).or_insert(checks);
+        }
+    }
     let mut beat = tokio::time::interval_at(as_of, BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watching = Watching {
@@ -76,7 +86,7 @@ pub(super) async fn watch(engine: &Arc<Engine>, agent: &AgentId) -> Result<Sight
         events,
         ready: VecDeque::new(),
         known: containers.iter().map(|container| (container.status.id.clone(), Known::of(container))).collect(),
-        due: containers.iter().filter_map(|seen| Some((seen.status.id.clone(), Due::of_checks(seen)?))).collect(),
+        due,
         busy: HashMap::new(),
         looks: FuturesUnordered::new(),
         killed: HashSet::new(),
@@ -92,16 +102,37 @@ pub(super) async fn watch(engine: &Arc<Engine>, agent: &AgentId) -> Result<Sight
     Ok(stream::unfold(watching, |mut watching| async move { Some((watching.next().await?, watching)) }).boxed())
 }
 
-/// All containers, each inspected.
-async fn everything(engine: &Arc<Engine>, agent: &AgentId) -> Result<(Vec<ObservedContainer>, Instant), EngineError> {
+/// All containers, each inspected; of one that the engine cannot tell about what the list has of it, and it is due.
+async fn everything(engine: &Arc<Engine>, agent: &AgentId) -> Result<(Seen, Instant), EngineError> {
     let as_of = Instant::now();
     let listed = status::host(engine, agent).await?;
     let looks = stream::iter(listed.into_iter().map(|container| {
         let engine = Arc::clone(engine);
-        async move { status::container(&engine, &container.status.id).await }
+        async move {
+            let looked = look(&engine, &container.status.id).await;
+            (container, looked)
+        }
     }));
-    let found: Vec<Option<ObservedContainer>> = looks.buffer_unordered(LOOKS).try_collect().await?;
-    Ok((status::sorted(found.into_iter().flatten().collect()), as_of))
+    let mut looks = looks.buffer_unordered(LOOKS);
+    let (mut seen, mut due) = (Vec::new(), HashMap::new());
+    while let Some((listed, looked)) = looks.next().await {
+        match looked {
+            Ok(found) => seen.extend(found),
+            Err(error @ EngineError::Unreachable(_)) => return Err(error),
+            Err(error) => {
+                tracing::warn!(tenant = %listed.tenant, %error, "a container could not be looked at");
+                let again = Due { tenant: listed.tenant.clone(), since: as_of, at: Instant::now() + AGAIN };
+                due.insert(listed.status.id.clone(), again);
+                seen.push(listed);
+            }
+        }
+    }
+    Ok(((status::sorted(seen), due), as_of))
+}
+
+/// One container, unless the engine has it locked.
+async fn look(engine: &Engine, id: &ContainerId) -> Result<Option<ObservedContainer>, EngineError> {
+    tokio::time::timeout(WEDGED, status::container(engine, id)).await.unwrap_or(Err(EngineError::Timeout))
 }
 
 /// What the list has of a container too, and when it was last looked at.
@@ -274,7 +305,7 @@ impl Watching {
             self.looks.push(
                 async move {
                     let as_of = Instant::now();
-                    let found = status::container(&engine, &id).await;
+                    let found = look(&engine, &id).await;
                     (id, as_of, found)
                 }
                 .boxed(),

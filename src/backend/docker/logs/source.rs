@@ -87,6 +87,8 @@ pub(super) struct Source {
     runs: Runs,
     /// Handing over took too long since this was last looked at.
     slow: bool,
+    /// There may be lines that have not been read, and that go with the container.
+    behind: bool,
 }
 
 impl Source {
@@ -97,19 +99,17 @@ impl Source {
         out: mpsc::Sender<Result<Batch, BackendError>>,
     ) -> Self {
         let (engine, position, runs) = (Arc::clone(engine), Position::Beginning, Runs::default());
-        Self { engine, id, tty, origin, until, out, position, runs, slow: false }
+        Self { engine, id, tty, origin, until, out, position, runs, slow: false, behind: true }
     }
 
     /// Tells everything from `start` on. `changes` ticks when something has happened to one of the tenant's containers;
     /// without it, what is there now is all.
     pub(super) async fn run(mut self, start: Start, changes: Option<watch::Receiver<u64>>) {
-        let resumed = matches!(start, Start::After(Position::Line(_)));
-        let mut read_once = false;
-        let Err(halt) = self.work(start, changes, &mut read_once).await else { return };
+        let Err(halt) = self.work(start, changes).await else { return };
         let last = match halt {
             Halt::Unread => return,
             Halt::Engine(EngineError::NotFound(_)) => {
-                let gap = (resumed && !read_once).then(|| self.gap(GapReason::Removed, None));
+                let gap = self.behind.then(|| self.gap(GapReason::Removed, None));
                 Ok(Batch::Events(gap.into_iter().chain([LogEvent::Left(self.origin.source)]).collect()))
             }
             Halt::Engine(error) => Err(error.into_backend("reading logs")),
@@ -118,12 +118,7 @@ impl Source {
         let _ = self.out.send(last).await;
     }
 
-    async fn work(
-        &mut self,
-        start: Start,
-        changes: Option<watch::Receiver<u64>>,
-        read_once: &mut bool,
-    ) -> Result<(), Halt> {
+    async fn work(&mut self, start: Start, changes: Option<watch::Receiver<u64>>) -> Result<(), Halt> {
         match start {
             Start::Window(window) => self.begin(&window).await?,
             Start::After(position) => {
@@ -132,15 +127,19 @@ impl Source {
                 self.catch_up().await?;
             }
         }
-        *read_once = true;
+        self.behind = false;
         let Some(mut changes) = changes else { return Ok(()) };
         self.hand_over(Batch::Live).await?;
         let mut among = LADDER[0];
         loop {
             changes.mark_unchanged();
             let began = Instant::now();
+            self.behind = true;
             let followed = self.follow(among).await?;
+            // The engine has ended it, so there is no more.
+            self.behind = !followed;
             self.catch_up().await?;
+            self.behind = false;
             if followed {
                 among = LADDER[0];
                 tokio::time::sleep_until(began + PAUSE).await;
