@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
-use super::{Carried, PATIENCE, RECORDS, SELDOM};
+use super::{Begun, Carried, PATIENCE, RECORDS, SELDOM};
 use crate::backend::{Holdings, HostInfo};
 use crate::domain::{BackendName, Demand, DesiredState, Generation, NANO_CPUS, Subdomain};
-use crate::orchestrator::{Orchestrator, room};
+use crate::orchestrator::{Error, Orchestrator, room};
 use crate::telemetry::host::{CpuTimes, Disk, HostSample, Pressure};
 use crate::tenant_fs::{Listed, TenantFs};
 
@@ -65,7 +65,7 @@ pub enum Reason {
     Ports,
     /// No subnet of the pool is free.
     Subnets,
-    /// A disk is nearly full, of bytes or of inodes.
+    /// A disk is nearly full, of bytes or of inodes, or the one of the tenants root does not answer.
     Disk,
     /// The tenants root is read-only.
     ReadOnly,
@@ -224,6 +224,8 @@ pub struct EngineSeen {
 #[derive(Default)]
 pub(super) struct EngineView {
     asked: Option<Instant>,
+    /// When it was asked last, with or without an answer.
+    tried: Option<Instant>,
     info: Option<HostInfo>,
     holdings: Holdings,
 }
@@ -252,6 +254,9 @@ const CPU_WINDOW: Duration = Duration::from_secs(10);
 /// And one that is younger than this is too inexact: the kernel counts in hundredths of a second.
 const CPU_PAUSE: Duration = Duration::from_millis(100);
 
+/// An engine that answers, but has not told for so long what it holds, cannot be used.
+const HALF_AWAY: Duration = Duration::from_secs(3 * SELDOM.as_secs());
+
 /// Less than this part of the memory is hardly any.
 const LITTLE_MEMORY: u64 = 20;
 /// A disk is nearly full when less than this part of it is free, or less than [`LITTLE_DISK`] of a large one.
@@ -260,29 +265,36 @@ const LITTLE_DISK: u64 = 10 << 30;
 
 impl Orchestrator {
     pub(super) async fn look_at_host(&self, carried: &mut Carried, change: u64) -> SystemStats {
-        let Carried { cpu, committed, engine } = carried;
+        let Carried { cpu, committed, engine, disks, records } = carried;
         let (up, machine, committed) = tokio::join!(
             self.look_at_engine(engine),
             self.look_at_machine(cpu),
-            self.look_at_records(committed, change)
+            self.look_at_records(committed, records, change)
         );
-        let disks = self.look_at_disks(engine.info.as_ref().and_then(|info| info.data_root.clone())).await;
+        let disks = self.look_at_disks(disks, engine.info.as_ref().and_then(|info| info.data_root.clone())).await;
         self.numbers(up, engine, &machine, disks, &committed)
     }
 
-    /// Whether it answers; asks it what it holds when that is old. One that hangs is away.
+    /// Whether it answers; asks it what it holds when that is old. One that hangs is away, and so is one that answers the
+    /// simplest question only.
     async fn look_at_engine(&self, view: &mut EngineView) -> EngineState {
         let backend = &self.inner.backends[&self.inner.settings.default_backend];
         if !matches!(timeout(PATIENCE, backend.health()).await, Ok(Ok(()))) {
             return EngineState::Away;
         }
-        if view.asked.is_none_or(|asked| asked.elapsed() >= SELDOM) {
+        let is_due = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= SELDOM);
+        if is_due(view.asked) && is_due(view.tried) {
             let both = async { tokio::join!(backend.host(), backend.holdings()) };
-            if let Ok((Ok(info), Ok(holdings))) = timeout(PATIENCE, both).await {
-                *view = EngineView { asked: Some(Instant::now()), info: Some(info), holdings };
+            let tried = Some(Instant::now());
+            match timeout(PATIENCE, both).await {
+                Ok((Ok(info), Ok(holdings))) => {
+                    *view = EngineView { asked: Some(Instant::now()), tried, info: Some(info), holdings };
+                }
+                _ => view.tried = tried,
             }
         }
-        EngineState::Up
+        let is_known = view.asked.is_some_and(|asked| asked.elapsed() < HALF_AWAY);
+        if is_known { EngineState::Up } else { EngineState::Away }
     }
 
     /// Used CPUs need two looks: the one of the refresh before, if that is not long ago.
@@ -307,32 +319,40 @@ impl Orchestrator {
         (sample, used)
     }
 
-    async fn look_at_disks(&self, engine_root: Option<PathBuf>) -> Disks {
+    async fn look_at_disks(&self, begun: &mut Begun<Disks>, engine_root: Option<PathBuf>) -> Disks {
         let tenants_root = self.inner.fs.root().to_owned();
-        let looked = tokio::task::spawn_blocking(move || Disks {
-            tenants_root: Disk::of(&tenants_root),
-            engine_root: engine_root.as_deref().and_then(Disk::of),
-        });
-        looked.await.unwrap_or(Disks { tenants_root: None, engine_root: None })
+        let looking = || {
+            tokio::task::spawn_blocking(move || Disks {
+                tenants_root: Disk::of(&tenants_root),
+                engine_root: engine_root.as_deref().and_then(Disk::of),
+            })
+        };
+        begun.wait(looking).await.unwrap_or(Disks { tenants_root: None, engine_root: None })
     }
 
     /// Reads the records again only when an operation has ended since, or after a long time.
-    async fn look_at_records(&self, kept: &mut Option<(Instant, u64, Committed)>, change: u64) -> Committed {
+    async fn look_at_records(
+        &self,
+        kept: &mut Option<(Instant, u64, Committed)>,
+        begun: &mut Begun<(u64, Result<Committed, Error>)>,
+        change: u64,
+    ) -> Committed {
         let known = kept.as_ref().filter(|(at, seen, _)| *seen == change && at.elapsed() < RECORDS);
-        let mut committed = match known {
-            Some((_, _, committed)) => committed.clone(),
-            None => match self.disk(TenantFs::tenants).await {
-                Ok(tenants) => {
-                    let committed = Committed::of(tenants, self.inner.settings.default_backend);
-                    *kept = Some((Instant::now(), change, committed.clone()));
-                    committed
-                }
-                Err(error) => {
+        if known.is_none() {
+            let this = self.clone();
+            let reading = async move {
+                let read = this.disk(TenantFs::tenants).await;
+                (change, read.map(|tenants| Committed::of(tenants, this.inner.settings.default_backend)))
+            };
+            match begun.wait(|| tokio::spawn(reading)).await {
+                Some((shown, Ok(committed))) => *kept = Some((Instant::now(), shown, committed)),
+                Some((_, Err(error))) => {
                     tracing::warn!(%error, "the records cannot be read for the host's numbers");
-                    kept.as_ref().map(|(_, _, committed)| committed.clone()).unwrap_or_default()
                 }
-            },
-        };
+                None => tracing::warn!("the disk of the tenants root does not answer"),
+            }
+        }
+        let mut committed = kept.as_ref().map(|(_, _, committed)| committed.clone()).unwrap_or_default();
         // What is being brought up counts from the moment at which it was promised.
         room::promise(&mut committed.demands, self.inner.claims.open(self.inner.settings.default_backend));
         committed
@@ -387,7 +407,7 @@ impl Orchestrator {
             (cpu.lacks(needs.reserved_nano_cpus), Reason::Cpu),
             (ports.free == Some(0), Reason::Ports),
             (subnets.free == Some(0), Reason::Subnets),
-            (low_disk, Reason::Disk),
+            (low_disk || disks.tenants_root.is_none(), Reason::Disk),
             (is_read_only(&disks), Reason::ReadOnly),
         ];
         let reasons: Vec<Reason> = reasons.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason).collect();

@@ -32,8 +32,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use self::host::{Committed, EngineView};
-use super::Orchestrator;
 use super::contained::contained;
+use super::{Error, Orchestrator};
 use crate::domain::ContainerId;
 use crate::telemetry::host::HostReader;
 
@@ -71,6 +71,26 @@ struct Carried {
     cpu: Option<host::CpuLook>,
     committed: Option<(Instant, u64, Committed)>,
     engine: EngineView,
+    disks: Begun<Disks>,
+    records: Begun<(u64, Result<Committed, Error>)>,
+}
+
+/// Work on a disk that may not answer: it is begun once, and waited for [`PATIENCE`] at a time.
+struct Begun<T>(Option<tokio::task::JoinHandle<T>>);
+
+impl<T> Default for Begun<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Begun<T> {
+    /// What comes of it; none while it has not ended.
+    async fn wait(&mut self, begin: impl FnOnce() -> tokio::task::JoinHandle<T>) -> Option<T> {
+        let ended = tokio::time::timeout(PATIENCE, self.0.get_or_insert_with(begin)).await.ok()?;
+        self.0 = None;
+        ended.ok()
+    }
 }
 
 /// The numbers of the host at one moment, and the answer that they make.

@@ -71,8 +71,13 @@ impl Orchestrator {
             let value = usable.map(|usable| if usable { 1.0 } else { 0.0 });
             present.say_of(Fact::BackendUp, &[("backend", name.as_str())], value);
         }
-        let age = self.inner.mirror.links.get(&backend).and_then(|link| link.standing.borrow().in_step);
-        present.say(Fact::CacheAge, age.map(|as_of| as_of.elapsed().as_secs_f64()));
+        if let Some(link) = self.inner.mirror.links.get(&backend) {
+            let standing = link.standing.borrow();
+            // Also while the backend cannot be watched: that is when it grows.
+            let as_of = standing.in_step.or(standing.last_in_step).unwrap_or(self.inner.started);
+            present.say(Fact::CacheAge, Some(as_of.elapsed().as_secs_f64()));
+            present.say(Fact::EventLag, Some(standing.lag().as_secs_f64()));
+        }
         present.say(Fact::StatsAge, Some(snapshot.age().as_secs_f64()));
         present.say(Fact::Degraded, Some(number(self.inner.degraded.len() as u64)));
         // A disk that does not answer says nothing, and keeps nobody waiting.

@@ -28,9 +28,6 @@ use crate::domain::{ErrorCode, OperationKind};
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 /// The same with words that the domain has for its values.
 type Words<const N: usize> = [(&'static str, String); N];
-/// A family without labels, which says nothing until something is known.
-type Sole<M> = Series<Labels<0>, M>;
-
 /// All metrics of one agent. Made once in `main` and handed to the rooms; counting takes no lock that is held long.
 pub struct Metrics {
     registry: Registry,
@@ -51,7 +48,6 @@ pub struct Metrics {
     pulls: Series<Labels<1>, Counter>,
     pull_time: Histograms<Labels<1>>,
     pull_bytes: Counter,
-    event_lag: Sole<Gauge<f64, std::sync::atomic::AtomicU64>>,
     restart_loops: Counter,
     panics: Counter,
     gauges: Mutex<Gauges>,
@@ -136,11 +132,6 @@ impl Default for Metrics {
                 "q8_agent_image_pull_bytes",
                 "Bytes of layers that pulls have downloaded",
                 Counter::default(),
-            ),
-            event_lag: all.add(
-                "q8_agent_event_lag_seconds",
-                "How long the last event of the engine took to be taken in",
-                Series::default(),
             ),
             restart_loops: all.add(
                 "q8_agent_restart_loops",
@@ -261,11 +252,6 @@ impl Metrics {
     /// A pull has downloaded bytes.
     pub fn pulled_bytes(&self, bytes: u64) {
         self.pull_bytes.inc_by(bytes);
-    }
-
-    /// An event of the engine was taken in so long after it had happened.
-    pub fn event_lag(&self, lag: Duration) {
-        self.event_lag.get_or_create(&[]).set(lag.as_secs_f64());
     }
 
     /// A container was found to restart again and again.

@@ -39,6 +39,7 @@ facts! {
     BackendUp "q8_agent_backend_up" "1 when a backend could be used when it was last asked, else 0"
     Schedulable "q8_agent_schedulable" "1 when the host takes new tenants, else 0"
     Unschedulable "q8_agent_unschedulable" "1 for each reason why not; label reason"
+    EventLag "q8_agent_event_lag_seconds" "How late the newest event of the last minute came, or how long a change has waited to be looked at"
     CacheAge "q8_agent_status_cache_age_seconds" "Age of what is known of the tenants' containers"
     Cores "q8_agent_host_cpu_cores" "CPUs of the host"
     UsedCores "q8_agent_host_cpu_used_cores" "CPUs of the host that are busy"

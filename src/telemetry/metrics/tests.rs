@@ -16,11 +16,11 @@ fn all_said() -> (Metrics, String) {
     metrics.engine_call("ping", Some("timeout"), took);
     metrics.pull(None, took);
     metrics.pulled_bytes(12);
-    metrics.event_lag(took);
     metrics.restart_loop();
     let mut present = Present::default();
     present.say_cpu(Some(1.5));
     present.say(Fact::Cores, Some(2.0));
+    present.say(Fact::EventLag, Some(0.003));
     present.say(Fact::Memory, None);
     present.say_of(Fact::Tenants, &[("state", "running")], Some(3.0));
     let text = metrics.text(&present);
