@@ -86,8 +86,11 @@ fn validator(schema: &Value) -> Arc<Validator> {
 pub(crate) fn check(method: &Method, path: &str, answer: &Answer) {
     let path = path.split('?').next().unwrap_or_default();
     let method = if method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
-    // What is no path, or has no such method, is answered all the same; that is not an operation's.
-    let Some(operation) = described(path).and_then(|operations| operations.get(&method)) else { return };
+    // What is no path, or has no such method, is refused, and no operation does that.
+    let Some(operation) = described(path).and_then(|operations| operations.get(&method)) else {
+        assert!(!answer.status.is_success(), "{method} {path}: the document does not know it: {}", answer.text());
+        return;
+    };
     let status = answer.status.as_u16();
     let Some(response) = operation["responses"].get(status.to_string()) else {
         panic!("{method} {path}: the document does not know status {status}: {}", answer.text());

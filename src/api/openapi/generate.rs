@@ -256,7 +256,13 @@ fn codes_of(route: &Route, method: &str, has_body: bool, own: &[ErrorCode]) -> V
         codes.push(ErrorCode::PayloadTooLarge);
     }
     if route.template().contains("{subdomain}") {
-        codes.extend([ErrorCode::InvalidSubdomain, ErrorCode::NotFound, ErrorCode::TenantDamaged]);
+        codes.extend([
+            ErrorCode::InvalidSubdomain,
+            ErrorCode::NotFound,
+            ErrorCode::TenantDamaged,
+            // It was placed on one that the settings do not have any more.
+            ErrorCode::BackendNotConfigured,
+        ]);
     }
     if route.template().contains("{id}") {
         codes.push(ErrorCode::NotFound);

@@ -254,6 +254,10 @@ fn if_none_match() -> Vec<Parameter> {
     vec![parameter("If-None-Match", "The ETag of an earlier answer.", json!({"type": "string"}))]
 }
 
+fn last_event_id() -> Vec<Parameter> {
+    vec![parameter("Last-Event-ID", "The id of the last event that was seen.", json!({"type": "string"}))]
+}
+
 /// What the document says about a route.
 pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
     let services = json!([{
@@ -317,7 +321,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                     "subdomain": "acme", "files": {"site/index.html": "<h1>Hi</h1>", "conf/key": null}, "pull": false
                 }),
             }),
-            codes: codes(&[OPERATES, CHANGES, STARTS, BRINGS, &[ErrorCode::InvalidSubdomain, ErrorCode::NotFound, ErrorCode::PlanChanged]]),
+            codes: codes(&[OPERATES, CHANGES, STARTS, BRINGS, &[ErrorCode::InvalidSubdomain, ErrorCode::NotFound, ErrorCode::PlanChanged, ErrorCode::BackendNotConfigured]]),
             ..mutation(
                 "update",
                 "Changes parts of a tenant's specification; what is absent stays.",
@@ -341,14 +345,15 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
         },
         Route::Restart(_) => Operation {
             query: service(),
-            codes: codes(&[OPERATES, CHANGES, STARTS]),
+            // What was made under other rules is made anew first.
+            codes: codes(&[OPERATES, CHANGES, STARTS, BRINGS]),
             ..mutation("restart", "Stops and starts what runs.", ok("It runs.", schemas.json::<Done>(done("restarted"))),
                 schemas,
             )
         },
         Route::Stop(_) => Operation {
             query: service(),
-            codes: codes(&[OPERATES, CHANGES]),
+            codes: codes(&[OPERATES, CHANGES, &[ErrorCode::UnsupportedOnBackend]]),
             ..mutation(
                 "stop",
                 "Stops durably: not even a restart of the engine starts it again.",
@@ -358,7 +363,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
         },
         Route::Start(_) => Operation {
             query: service(),
-            codes: codes(&[OPERATES, CHANGES, STARTS]),
+            codes: codes(&[OPERATES, CHANGES, STARTS, BRINGS]),
             ..mutation("start", "Starts what is stopped.", ok("It runs.", schemas.json::<Done>(done("started"))),
                 schemas,
             )
@@ -403,6 +408,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 parameter("cursor", "Go on behind the event of this id; Last-Event-ID counts before it.", json!({"type": "string"})),
                 parameter("subdomain", "Of this tenant only.", json!({"type": "string"})),
             ],
+            headers: last_event_id(),
             ..get(
                 "events",
                 "What happens to all tenants, in order. Without a good cursor the first event is resync: read the list.",
@@ -433,7 +439,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 parameter("all", "With format=compose: also what does not run.", json!({"type": "boolean", "default": false})),
             ],
             headers: if_none_match(),
-            codes: vec![ErrorCode::BackendUnavailable],
+            codes: vec![ErrorCode::BackendUnavailable, ErrorCode::BackendError],
             ..get(
                 "status",
                 "One tenant in detail, from memory. With If-None-Match, one that has not changed is 304.",
@@ -647,11 +653,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                 shapes: Vec::new(),
             });
             Operation {
-                headers: vec![parameter(
-                    "Last-Event-ID",
-                    "The id of the last event that was seen.",
-                    json!({"type": "string"}),
-                )],
+                headers: last_event_id(),
                 ..get("operationEvents", "The progress of an operation as server-sent events.", answers)
             }
         }
