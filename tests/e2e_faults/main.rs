@@ -12,6 +12,7 @@ mod engine_goes_away;
 mod failed_first_provision_leaves_nothing;
 mod logs_hold_up;
 mod many_at_once;
+mod one_container_is_wedged;
 mod refusals_change_nothing;
 mod secrets_stay_secret;
 mod stops_gracefully;

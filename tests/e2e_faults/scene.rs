@@ -69,10 +69,22 @@ pub(crate) fn id(name: &str) -> String {
 
 /// Sends a POST from a task of its own. Aborting the task hangs up.
 pub(crate) fn begin(agent: &Agent<'_>, path: &str, body: &Value) -> JoinHandle<Result<Answer, Failure>> {
+    begin_under(agent, path, body, None)
+}
+
+/// The same under an `Idempotency-Key`.
+pub(crate) fn begin_under(
+    agent: &Agent<'_>,
+    path: &str,
+    body: &Value,
+    key: Option<&str>,
+) -> JoinHandle<Result<Answer, Failure>> {
+    let key = key.map(str::to_owned);
     let (address, token, path) = (agent.address(), format!("Bearer {}", agent.token()), path.to_owned());
     let body = if body.is_null() { String::new() } else { body.to_string() };
     tokio::spawn(async move {
-        let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+        let mut headers = vec![("authorization", token.as_str()), ("content-type", "application/json")];
+        headers.extend(key.as_deref().map(|key| ("idempotency-key", key)));
         http::complete(http::send(address, Method::POST, &path, &headers, body).await?).await
     })
 }

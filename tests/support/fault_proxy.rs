@@ -44,6 +44,8 @@ struct State {
     heard: Vec<String>,
     counts: BTreeMap<String, u32>,
     hits: u32,
+    /// A container that cannot be inspected.
+    wedged: Option<(String, Fault)>,
 }
 
 /// A running proxy. Dropping it ends it and all calls through it.
@@ -82,6 +84,11 @@ impl FaultProxy {
     /// Disturbs a call from now on; forgets what was disturbed before.
     pub(crate) fn disturb(&self, rule: Rule) {
         *self.state() = State { rule: Some(rule), ..State::default() };
+    }
+
+    /// From now on no look at this container succeeds, whatever else is disturbed.
+    pub(crate) fn wedge(&self, container: &str, fault: Fault) {
+        self.state().wedged = Some((container.to_owned(), fault));
     }
 
     /// Disturbs nothing any more; gives how many calls were disturbed.
@@ -183,8 +190,15 @@ async fn call(mut agent: UnixStream, engine: PathBuf, state: Arc<Mutex<State>>) 
 }
 
 fn fault_for(head: &[u8], state: &Mutex<State>) -> Option<Fault> {
-    let name = name_of(&String::from_utf8_lossy(head))?;
+    let head = String::from_utf8_lossy(head);
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((container, fault)) = &state.wedged
+        && head.starts_with("GET ")
+        && head.contains(&format!("/containers/{container}/json"))
+    {
+        return Some(*fault);
+    }
+    let name = name_of(&head)?;
     let count = state.counts.entry(name.clone()).or_default();
     *count += 1;
     let count = *count;

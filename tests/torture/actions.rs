@@ -7,7 +7,7 @@ use bollard::query_parameters::{InspectNetworkOptions, RemoveVolumeOptions};
 use serde_json::{Value, json};
 
 use crate::auditor::{Candidate, Found, audit_among, labels_of_all};
-use crate::scene::{PROVISION, SLEEPS, UPDATE, assert_same, begin, objects, purge, request, stack};
+use crate::scene::{PROVISION, SLEEPS, UPDATE, assert_same, begin_under, objects, purge, request, stack};
 use crate::support::agent::Agent;
 use crate::support::engine::Engine;
 use crate::support::http::Answer;
@@ -25,6 +25,13 @@ pub(crate) enum Action {
     Start,
     Teardown,
     Purge,
+}
+
+/// What is sent, and sent again.
+pub(crate) struct Request {
+    path: String,
+    body: Value,
+    key: Option<String>,
 }
 
 /// A tenant that is acted on, and what is known about it.
@@ -87,8 +94,13 @@ impl Victim {
         Self { name, candidates, at: Found::Absent, previous: None, specs: BTreeMap::new() }
     }
 
-    /// Path and body of an action.
-    pub(crate) fn request(&self, action: Action) -> (String, Value) {
+    /// An action as it is asked for, under an `Idempotency-Key` of its own if it `has_key`.
+    pub(crate) fn request(&self, action: Action, has_key: bool) -> Request {
+        let (path, body) = self.path_and_body(action);
+        Request { path, body, key: has_key.then(|| crate::support::unique("key")) }
+    }
+
+    fn path_and_body(&self, action: Action) -> (String, Value) {
         let name = &self.name;
         let path = |what: &str, query: &str| format!("/v1/tenants/{what}/{name}{query}");
         match action {
@@ -143,8 +155,7 @@ impl Victim {
 
     /// Does an action that nothing disturbs, and learns from it.
     pub(crate) async fn act(&mut self, engine: Option<&Engine>, agent: &Agent<'_>, action: Action, story: &str) {
-        let (path, body) = self.request(action);
-        let answer = agent.post(&path, &body).await;
+        let answer = send(agent, &self.request(action, false)).await.expect("no panic").expect("an answer");
         assert!(answer.status.is_success(), "{story}: {action:?}: {}", answer.text());
         self.audit(engine, agent, action, true, story).await;
     }
@@ -192,12 +203,12 @@ impl Victim {
         engine: Option<&Engine>,
         agent: &Agent<'_>,
         action: Action,
-        request: &(String, Value),
+        request: &Request,
         was: Found,
         story: &str,
     ) {
         let carried_out = self.at != was;
-        let answer = agent.post(&request.0, &request.1).await;
+        let answer = send(agent, request).await.expect("no panic").expect("an answer");
         let done_before = action == Action::Rollback && carried_out && answer.status == 409;
         assert!(answer.status.is_success() || done_before, "{story}: the repeat: {}", answer.text());
         if carried_out {
@@ -219,9 +230,9 @@ async fn specs(engine: &Engine, agent: &Agent<'_>, tenant: &str) -> BTreeMap<Str
 /// Sends a request in the background.
 pub(crate) fn send(
     agent: &Agent<'_>,
-    request: &(String, Value),
+    request: &Request,
 ) -> tokio::task::JoinHandle<Result<Answer, crate::support::http::Failure>> {
-    begin(agent, &request.0, &request.1)
+    begin_under(agent, &request.path, &request.body, request.key.as_deref())
 }
 
 /// What nobody may touch: another tenant of the same agent, and a network and a volume without its labels whose names look

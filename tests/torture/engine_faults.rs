@@ -77,7 +77,7 @@ async fn torture(what: &str, prepare: &[Action], cycle: &[Action], every: usize)
             let story = format!("{what}: {action:?} with {:?} of {} {:?}", rule.fault, rule.call, rule.number);
             tried += 1;
             let begun = std::time::Instant::now();
-            let (was, request) = (victim.at, victim.request(*action));
+            let (was, request) = (victim.at, victim.request(*action, false));
             proxy.disturb(rule);
             let answer = send(&agent, &request).await.expect("no panic").expect("an answer");
             hit += proxy.calm();
@@ -196,7 +196,7 @@ async fn of_waiting_for_health_with_a_daemon_that_dies() {
     for (round, (pause, kill)) in rounds.iter().enumerate() {
         let action = if matches!(victim.at, Found::At { candidate: 0, .. }) { Update(1) } else { Update(0) };
         let story = format!("{action:?}, the daemon {} after {pause} ms", if *kill { "killed" } else { "frozen" });
-        let (was, request) = (victim.at, victim.request(action));
+        let (was, request) = (victim.at, victim.request(action, false));
         let running = send(&agent, &request);
         tokio::time::sleep(std::time::Duration::from_millis(*pause)).await;
         if *kill {

@@ -1,12 +1,13 @@
 //! The agent is killed at each crash point of each operation (`src/crash.rs`), and at some points of the recovery that
-//! follows: afterwards the tenant is what it was before or what it was to be, and repeating the request does it once.
+//! follows: afterwards the tenant is what it was before or what it was to be, and repeating the request, which every second
+//! time has an `Idempotency-Key`, does it once.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::actions::{Action, Bystander, Victim, send};
+use crate::actions::{Action, Bystander, Request, Victim, send};
 use crate::scene::LONG;
 use crate::support::agent::{Agent, Options};
 use crate::support::engine::Engine;
@@ -110,7 +111,9 @@ async fn torture(engine: Option<&Engine>, what: &str, prepare: &[Action], cycle:
             // Every third recovery dies as well, each time somewhat later.
             let again = (round % 3 == 0).then(|| 1 + (round / 3 * 5) % 31);
             let begun = std::time::Instant::now();
-            let (died, twice) = once(engine, &points, &mut agent, &mut victim, *action, &point, again, &story).await;
+            let request = victim.request(*action, left[number].len().is_multiple_of(2));
+            let kill = (*action, &request, point.as_str(), again);
+            let (died, twice) = once(engine, &points, &mut agent, &mut victim, kill, &story).await;
             eprintln!("{story}: {:?}", begun.elapsed());
             killed += usize::from(died);
             killed_twice += usize::from(twice);
@@ -129,20 +132,17 @@ async fn torture(engine: Option<&Engine>, what: &str, prepare: &[Action], cycle:
 }
 
 /// One kill, its recovery, and the repeat; whether the agent died, and whether it died again in the recovery.
-#[allow(clippy::too_many_arguments, reason = "all of the scene; a structure of it would be no shorter")]
 async fn once(
     engine: Option<&Engine>,
     points: &Points,
     agent: &mut Agent<'_>,
     victim: &mut Victim,
-    action: Action,
-    point: &str,
-    again: Option<u32>,
+    (action, request, point, again): (Action, &Request, &str, Option<u32>),
     story: &str,
 ) -> (bool, bool) {
-    let (was, request) = (victim.at, victim.request(action));
+    let was = victim.at;
     points.arm(point);
-    let answer = send(agent, &request).await.expect("no panic");
+    let answer = send(agent, request).await.expect("no panic");
     let died = if let Ok(answer) = &answer {
         assert!(answer.status.is_success(), "{story}: {}", answer.text());
         // After the answer there may still be something to do, and to die of.
@@ -182,7 +182,7 @@ async fn once(
     }
     let acknowledged = answer.is_ok();
     victim.audit(engine, agent, action, acknowledged, story).await;
-    victim.repeat(engine, agent, action, &request, was, story).await;
+    victim.repeat(engine, agent, action, request, was, story).await;
     (died.is_some(), twice)
 }
 

@@ -1,12 +1,13 @@
-//! The agent is killed at any moment of mixed operations on several tenants: 300 times in the whole form.
+//! The agent is killed at any moment of mixed operations on several tenants: 300 times in the whole form. Every second time
+//! the requests are repeated under their `Idempotency-Key` afterwards.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::auditor::{Dice, assert_no_litter, assert_orderly, audit, update_to, variant};
-use crate::scene::{PROVISION, UPDATE, begin};
-use crate::support::agent::Options;
+use crate::scene::{PROVISION, UPDATE, begin_under};
+use crate::support::agent::{Agent, Options};
 use crate::support::engine::Engine;
 use crate::support::unique;
 use crate::whole;
@@ -29,6 +30,11 @@ fn operation(dice: &mut Dice, name: &str) -> (String, Value) {
     }
 }
 
+/// Where the tenant stands; null when it is not there.
+async fn generation(agent: &Agent<'_>, name: &str) -> Value {
+    agent.get(&format!("/v1/tenants/status/{name}")).await.json()["generation"].clone()
+}
+
 #[tokio::test]
 async fn again_and_again() {
     let engine = Engine::shared().with_busybox().await;
@@ -41,7 +47,12 @@ async fn again_and_again() {
     for round in 0..kills {
         let operations: Vec<(String, Value)> = names.iter().map(|name| operation(&mut dice, name)).collect();
         let pause = Duration::from_millis(dice.roll(2500));
-        let running: Vec<_> = operations.iter().map(|(path, body)| begin(&agent, path, body)).collect();
+        let keys: Vec<String> = names.iter().map(|_| unique("key")).collect();
+        let begin = |agent: &Agent<'_>, number: usize| {
+            let (path, body): &(String, Value) = &operations[number];
+            begin_under(agent, path, body, Some(&keys[number]))
+        };
+        let running: Vec<_> = (0..names.len()).map(|number| begin(&agent, number)).collect();
         tokio::time::sleep(pause).await;
         agent.kill();
         let mut answers = Vec::new();
@@ -56,10 +67,21 @@ async fn again_and_again() {
         }
         agent.start_again().await;
         let paths: Vec<&String> = operations.iter().map(|(path, _)| path).collect();
-        for name in &names {
+        for (number, name) in names.iter().enumerate() {
             let story =
                 format!("seed {seed}, round {round}: {paths:?} killed after {pause:?}, answered {answers:?}: {name}");
             audit(engine, &agent, name, &story).await;
+            if round % 2 == 0 {
+                continue;
+            }
+            // What was told is told again and not done again; what was not, is done now or refused.
+            let before = generation(&agent, name).await;
+            let again = begin(&agent, number).await.expect("no panic").expect("an answer");
+            audit(engine, &agent, name, &format!("{story}, repeated")).await;
+            if let Some(told @ 200..300) = answers[number] {
+                assert_eq!(again.status.as_u16(), told, "{story}: {}", again.text());
+                assert_eq!(generation(&agent, name).await, before, "{story}: it was done twice");
+            }
         }
         if round % 25 == 24 {
             eprintln!("{} of {kills} kills", round + 1);
