@@ -9,7 +9,7 @@ use std::time::Duration;
 use conformance::{SLEEPS, Tenant, World, eventually, stack};
 use futures::StreamExt as _;
 use q8_agent::backend::docker::{DockerBackend, Subnet};
-use q8_agent::backend::{LogEvent, LogQuery, Tail};
+use q8_agent::backend::{Backend as _, Ended, LogEvent, LogQuery, Sighting, Sightings, Tail};
 use support::engine::Engine;
 
 async fn backend() -> (DockerBackend, World) {
@@ -127,4 +127,35 @@ async fn no_request_fails_during_a_start_first_update() {
     let asked = Asked::by(&tenant).await;
     assert!(asked.longest_wait() >= GAP, "{:?}", asked.longest_wait());
     tenant.purge().await;
+}
+
+/// The engine holds its last events: what ended while nobody watched is told by the next watch, and nothing twice.
+#[tokio::test]
+async fn a_watch_that_begins_anew_tells_what_has_ended_meanwhile() {
+    let (backend, world) = backend().await;
+    let mut tenant = Tenant::new(&backend, &world, "gap");
+    let dies = r#"entrypoint: ["sh", "-c", "sleep 1; exit 3"]"#;
+    tenant.up(&stack(&[("bad", &[dies, "restart: always"])], "")).await.expect("it comes up");
+    let mut first = backend.watch().await.expect("it can be watched");
+    let seen = next_end(&mut first, &tenant).await;
+    drop(first);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let begun = jiff::Timestamp::now();
+    let mut second = backend.watch().await.expect("it can be watched");
+    let missed = next_end(&mut second, &tenant).await;
+    assert!(seen.at < missed.at && missed.at < begun, "{seen:?}, {missed:?}, {begun}");
+    assert_eq!((missed.code, missed.requested), (3, false), "{missed:?}");
+    tenant.purge().await;
+}
+
+async fn next_end(sightings: &mut Sightings, tenant: &Tenant<'_>) -> Ended {
+    let next = async {
+        loop {
+            match sightings.next().await.expect("the watch goes on") {
+                Sighting::Ended(ended) if ended.tenant == tenant.owner.subdomain => return ended,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), next).await.expect("it ends soon")
 }

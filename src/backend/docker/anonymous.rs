@@ -50,6 +50,9 @@ pub(super) async fn remove_with_container(engine: &Engine, id: &ContainerId) -> 
         Err(error) => return Err(error),
     };
     let removed = engine.remove_container(id).await;
+    if matches!(removed, Err(EngineError::Timeout)) {
+        return removed;
+    }
     // Even if it is not known to be gone: once it is, nothing tells of these any more. What is in use stays.
     for name in volumes.keys() {
         let Ok(name) = ObjectName::parse(name) else { continue };

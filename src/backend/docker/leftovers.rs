@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use futures::future::try_join_all;
-
 use bollard::models::ContainerSummary;
+use futures::future::try_join_all;
 
 use super::engine::{Engine, EngineError};
 use super::{anonymous, labels, networks, observe};
 use crate::backend::{Owned, OwnedKind};
-use crate::domain::{AgentId, ContainerId, ObjectName, Subdomain};
+use crate::domain::{AgentId, ContainerId, ImageRef, ObjectName, Subdomain};
 
 type Labels = HashMap<String, String>;
 
@@ -61,19 +60,19 @@ fn tenant(labels: &Labels) -> Option<Subdomain> {
     Subdomain::parse(labels.get(labels::TENANT)?).ok()
 }
 
-/// None while another agent has containers on the engine: what its rollbacks need is in no container.
+/// Those of a repository that another agent's containers are from stay: what its rollbacks need is in no container.
 async fn unused_images(engine: &Engine, agent: &AgentId, pulled: &BTreeSet<String>) -> Result<Vec<Owned>, EngineError> {
     if pulled.is_empty() {
         return Ok(Vec::new());
     }
     let all = engine.containers(&HashMap::new()).await?;
-    let is_anothers = |container: &ContainerSummary| {
+    let is_anothers = |container: &&ContainerSummary| {
         let labels = container.labels.as_ref();
         labels.and_then(|labels| labels.get(labels::AGENT)).is_some_and(|other| other.as_str() != agent.as_str())
     };
-    if all.iter().any(is_anothers) {
-        return Ok(Vec::new());
-    }
+    let repository = |reference: &str| Some(ImageRef::parse(reference).ok()?.name().to_owned());
+    let anothers: BTreeSet<String> =
+        all.iter().filter(is_anothers).filter_map(|container| repository(container.image.as_deref()?)).collect();
     let used: BTreeSet<String> = all.into_iter().filter_map(|container| container.image_id).collect();
     let candidates = pulled.iter().filter(|id| !used.contains(*id));
     let looked = try_join_all(candidates.map(|id| async move {
@@ -86,7 +85,9 @@ async fn unused_images(engine: &Engine, agent: &AgentId, pulled: &BTreeSet<Strin
     let images = looked.await?.into_iter().flatten().filter_map(|found| {
         let tags = found.repo_tags.unwrap_or_default();
         // Under a second name it is somebody else's as well.
-        if tags.len() > 1 {
+        let digests = found.repo_digests.unwrap_or_default();
+        let mut repositories = tags.iter().chain(&digests).filter_map(|name| repository(name));
+        if tags.len() > 1 || repositories.any(|name| anothers.contains(&name)) {
             return None;
         }
         let id = found.id?;

@@ -90,6 +90,8 @@ pub struct DockerBackend {
     pulls: Pulls,
     /// Containers whose usage is being read.
     measuring: Semaphore,
+    /// The time of the last event that a watch has read.
+    read: Arc<sightings::Read>,
 }
 
 impl DockerBackend {
@@ -102,6 +104,7 @@ impl DockerBackend {
             leases: Leases::default(),
             pulls: Pulls::default(),
             measuring: Semaphore::new(usage::AT_ONCE),
+            read: Arc::default(),
         }
     }
 
@@ -367,7 +370,7 @@ impl Backend for DockerBackend {
     }
 
     async fn watch(&self) -> Result<Sightings, BackendError> {
-        sightings::watch(&self.engine, &self.agent).await.map_err(|error| {
+        sightings::watch(&self.engine, &self.agent, &self.read).await.map_err(|error| {
             // Tried again and again while the engine is away.
             tracing::debug!(%error, "the engine cannot be watched");
             BackendError::Unavailable

@@ -11,7 +11,8 @@
 //! others cost nothing, because the engine filters by label.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::models::EventMessage;
@@ -43,6 +44,8 @@ const FIRST_CHECK: Duration = Duration::from_secs(1);
 const BEGINNING: Duration = Duration::from_secs(30);
 /// How often a container that is not healthy is looked at, because what its checks say changes without an event.
 const CHECKS: Duration = Duration::from_secs(5);
+/// For so long a new subscription may tell again what an earlier one has told.
+const REPLAY: Duration = Duration::from_secs(5);
 /// One that takes longer to be looked at is wedged, and has to wait until it can be.
 const WEDGED: Duration = Duration::from_secs(2);
 /// Pause before a container that could not be looked at is looked at again.
@@ -53,9 +56,34 @@ type Events = BoxStream<'static, Result<EventMessage, bollard::errors::Error>>;
 type Seen = (Vec<ObservedContainer>, HashMap<ContainerId, Due>);
 type Look = (ContainerId, Instant, Result<Option<ObservedContainer>, EngineError>);
 
+/// What one watch leaves to the next. The engine holds its last 256 events: the next watch begins with those of the gap, so
+/// that how containers have ended is known of it as well.
+#[derive(Default)]
+pub(super) struct Read {
+    /// The time of the last event, in nanoseconds since 1970.
+    last: AtomicI64,
+    /// Containers that were sent a signal since they were last started.
+    killed: Mutex<HashSet<ContainerId>>,
+}
+
+impl Read {
+    /// None, too, when the clock has been set back since.
+    fn last(&self, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+        let last = self.last.load(Ordering::Relaxed);
+        let last = jiff::Timestamp::from_nanosecond(last.into()).ok()?;
+        (last != jiff::Timestamp::UNIX_EPOCH && last <= now).then_some(last)
+    }
+
+    fn killed(&self) -> MutexGuard<'_, HashSet<ContainerId>> {
+        self.killed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Subscribes, then looks at everything.
-pub(super) async fn watch(engine: &Arc<Engine>, agent: &AgentId) -> Result<Sightings, EngineError> {
-    let since = jiff::Timestamp::now();
+pub(super) async fn watch(engine: &Arc<Engine>, agent: &AgentId, read: &Arc<Read>) -> Result<Sightings, EngineError> {
+    let now = jiff::Timestamp::now();
+    let last = read.last(now);
+    let since = last.unwrap_or(now);
     let mut events: Events = engine.changes(labels::filter_agent(agent), since)?.boxed();
     let mut early = Vec::new();
     let looking = tokio::time::timeout(BEGINNING, everything(engine, agent));
@@ -83,13 +111,14 @@ pub(super) async fn watch(engine: &Arc<Engine>, agent: &AgentId) -> Result<Sight
     let mut watching = Watching {
         engine: Arc::clone(engine),
         agent: agent.clone(),
+        read: Arc::clone(read),
+        replayed: last.map(|last| (last.as_nanosecond(), as_of + REPLAY)),
         events,
         ready: VecDeque::new(),
         known: containers.iter().map(|container| (container.status.id.clone(), Known::of(container))).collect(),
         due,
         busy: HashMap::new(),
         looks: FuturesUnordered::new(),
-        killed: HashSet::new(),
         beat,
         ping: None,
         check: None,
@@ -176,6 +205,9 @@ impl Due {
 struct Watching {
     engine: Arc<Engine>,
     agent: AgentId,
+    read: Arc<Read>,
+    /// What an earlier watch has read, up to this time, is told again at the beginning and no news.
+    replayed: Option<(i128, Instant)>,
     events: Events,
     ready: VecDeque<Sighting>,
     known: HashMap<ContainerId, Known>,
@@ -183,8 +215,6 @@ struct Watching {
     /// Those that are being looked at, and since when something of them is not known.
     busy: HashMap<ContainerId, (Subdomain, Instant)>,
     looks: FuturesUnordered<BoxFuture<'static, Look>>,
-    /// Those that were sent a signal since they were last started.
-    killed: HashSet<ContainerId>,
     beat: tokio::time::Interval,
     ping: Option<BoxFuture<'static, (Instant, Result<(), EngineError>)>>,
     check: Option<BoxFuture<'static, Result<Vec<ObservedContainer>, EngineError>>>,
@@ -233,6 +263,12 @@ impl Watching {
 
     /// Reads one event.
     fn take(&mut self, event: EventMessage) {
+        if let Some(time) = event.time_nano {
+            if self.replayed.is_some_and(|(last, until)| i128::from(time) <= last && Instant::now() < until) {
+                return;
+            }
+            self.read.last.store(time, Ordering::Relaxed);
+        }
         let Some(actor) = event.actor else { return };
         let attributes = actor.attributes.unwrap_or_default();
         let id = actor.id.and_then(|id| ContainerId::parse(&id).ok());
@@ -250,12 +286,12 @@ impl Watching {
             }
             "create" => settle = NEWBORN,
             "kill" => {
-                self.killed.insert(container);
+                self.read.killed().insert(container);
                 return;
             }
-            "start" => drop(self.killed.remove(&container)),
+            "start" => drop(self.read.killed().remove(&container)),
             "destroy" => {
-                self.killed.remove(&container);
+                self.read.killed().remove(&container);
                 // No id is used twice: there is nothing to look at, unless a look that began before may still show it.
                 if !self.busy.contains_key(&container) {
                     self.due.remove(&container);
@@ -276,7 +312,7 @@ impl Watching {
                     container: container.clone(),
                     code: attributes.get("exitCode").and_then(|code| code.parse().ok()).unwrap_or(-1),
                     at: time.unwrap_or_else(jiff::Timestamp::now),
-                    requested: self.killed.contains(&container),
+                    requested: self.read.killed().contains(&container),
                 }));
             }
             _ => {}
