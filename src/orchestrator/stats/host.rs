@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
 use super::{Begun, Carried, PATIENCE, RECORDS, SELDOM};
-use crate::backend::{Holdings, HostInfo};
+use crate::backend::{BackendError, Holdings, HostInfo};
 use crate::domain::{BackendName, Demand, DesiredState, Generation, NANO_CPUS, Subdomain};
 use crate::orchestrator::{Error, Orchestrator, room};
 use crate::telemetry::host::{CpuTimes, Disk, HostSample, Pressure};
@@ -224,8 +225,9 @@ pub struct EngineSeen {
 #[derive(Default)]
 pub(super) struct EngineView {
     asked: Option<Instant>,
-    /// When it was asked last, with or without an answer.
-    tried: Option<Instant>,
+    asking: Begun<(Result<HostInfo, BackendError>, Result<Holdings, BackendError>)>,
+    /// Since when no question has had an answer in time.
+    unanswered: Option<Instant>,
     info: Option<HostInfo>,
     holdings: Holdings,
 }
@@ -264,15 +266,28 @@ const LITTLE_PART: u64 = 20;
 const LITTLE_DISK: u64 = 10 << 30;
 
 impl Orchestrator {
-    pub(super) async fn look_at_host(&self, carried: &mut Carried, change: u64) -> SystemStats {
-        let Carried { cpu, committed, engine, disks, records } = carried;
-        let (up, machine, committed) = tokio::join!(
+    /// The numbers, and the count of changes that they show.
+    pub(super) async fn look_at_host(&self, carried: &mut Carried, change: u64) -> (SystemStats, u64) {
+        let Carried { cpu, committed, engine, tenants_root, engine_root, records } = carried;
+        let data_root = engine.info.as_ref().and_then(|info| info.data_root.clone());
+        let here = self.inner.fs.root().to_owned();
+        let disk = |path: PathBuf| move || tokio::task::spawn_blocking(move || Disk::of(&path));
+        let there = async {
+            match data_root {
+                Some(path) => engine_root.wait_anew(disk(path)).await.flatten(),
+                None => None,
+            }
+        };
+        let (up, machine, committed, tenants_root, engine_root) = tokio::join!(
             self.look_at_engine(engine),
             self.look_at_machine(cpu),
-            self.look_at_records(committed, records, change)
+            self.look_at_records(committed, records, change),
+            tenants_root.wait_anew(disk(here)),
+            there,
         );
-        let disks = self.look_at_disks(disks, engine.info.as_ref().and_then(|info| info.data_root.clone())).await;
-        self.numbers(up, engine, &machine, disks, &committed)
+        let disks = Disks { tenants_root: tenants_root.flatten(), engine_root };
+        let shown = committed.as_ref().map_or(0, |(shown, _)| *shown);
+        (self.numbers(up, engine, &machine, disks, committed.map(|(_, committed)| committed)), shown)
     }
 
     /// Whether it answers; asks it what it holds when that is old. One that hangs is away, and so is one that answers the
@@ -282,19 +297,19 @@ impl Orchestrator {
         if !matches!(timeout(PATIENCE, backend.health()).await, Ok(Ok(()))) {
             return EngineState::Away;
         }
-        let is_due = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= SELDOM);
-        if is_due(view.asked) && is_due(view.tried) {
-            let both = async { tokio::join!(backend.host(), backend.holdings()) };
-            let tried = Some(Instant::now());
-            match timeout(PATIENCE, both).await {
-                Ok((Ok(info), Ok(holdings))) => {
-                    *view = EngineView { asked: Some(Instant::now()), tried, info: Some(info), holdings };
+        if view.asked.is_none_or(|asked| asked.elapsed() >= SELDOM) {
+            let backend = Arc::clone(backend);
+            let both = async move { tokio::join!(backend.host(), backend.holdings()) };
+            match view.asking.wait(|| tokio::spawn(both)).await {
+                Some((asked, (Ok(info), Ok(holdings)))) => {
+                    (view.asked, view.unanswered) = (Some(asked), None);
+                    (view.info, view.holdings) = (Some(info), holdings);
                 }
-                _ => view.tried = tried,
+                _ => drop(view.unanswered.get_or_insert_with(Instant::now)),
             }
         }
-        let is_known = view.asked.is_some_and(|asked| asked.elapsed() < HALF_AWAY);
-        if is_known { EngineState::Up } else { EngineState::Away }
+        let is_mute = view.unanswered.is_some_and(|since| since.elapsed() >= HALF_AWAY);
+        if is_mute { EngineState::Away } else { EngineState::Up }
     }
 
     /// Used CPUs need two looks: the one of the refresh before, if that is not long ago.
@@ -319,24 +334,14 @@ impl Orchestrator {
         (sample, used)
     }
 
-    async fn look_at_disks(&self, begun: &mut Begun<Disks>, engine_root: Option<PathBuf>) -> Disks {
-        let tenants_root = self.inner.fs.root().to_owned();
-        let looking = || {
-            tokio::task::spawn_blocking(move || Disks {
-                tenants_root: Disk::of(&tenants_root),
-                engine_root: engine_root.as_deref().and_then(Disk::of),
-            })
-        };
-        begun.wait(looking).await.unwrap_or(Disks { tenants_root: None, engine_root: None })
-    }
-
-    /// Reads the records again only when an operation has ended since, or after a long time.
+    /// Reads the records again only when an operation has ended since, or after a long time. Gives the count of changes that
+    /// they show with them; none when they have never been read.
     async fn look_at_records(
         &self,
         kept: &mut Option<(Instant, u64, Committed)>,
         begun: &mut Begun<(u64, Result<Committed, Error>)>,
         change: u64,
-    ) -> Committed {
+    ) -> Option<(u64, Committed)> {
         let known = kept.as_ref().filter(|(at, seen, _)| *seen == change && at.elapsed() < RECORDS);
         if known.is_none() {
             let this = self.clone();
@@ -345,17 +350,17 @@ impl Orchestrator {
                 (change, read.map(|tenants| Committed::of(tenants, this.inner.settings.default_backend)))
             };
             match begun.wait(|| tokio::spawn(reading)).await {
-                Some((shown, Ok(committed))) => *kept = Some((Instant::now(), shown, committed)),
-                Some((_, Err(error))) => {
+                Some((asked, (shown, Ok(committed)))) => *kept = Some((asked, shown, committed)),
+                Some((_, (_, Err(error)))) => {
                     tracing::warn!(%error, "the records cannot be read for the host's numbers");
                 }
                 None => tracing::warn!("the disk of the tenants root does not answer"),
             }
         }
-        let mut committed = kept.as_ref().map(|(_, _, committed)| committed.clone()).unwrap_or_default();
+        let (_, shown, mut committed) = kept.clone()?;
         // What is being brought up counts from the moment at which it was promised.
         room::promise(&mut committed.demands, self.inner.claims.open(self.inner.settings.default_backend));
-        committed
+        Some((shown, committed))
     }
 
     fn numbers(
@@ -364,8 +369,10 @@ impl Orchestrator {
         view: &EngineView,
         (sample, used_cores): &(HostSample, Option<f64>),
         disks: Disks,
-        committed: &Committed,
+        committed: Option<Committed>,
     ) -> SystemStats {
+        let are_records_read = committed.is_some();
+        let committed = committed.unwrap_or_default();
         let settings = &self.inner.settings;
         let (info, share) = (view.info.as_ref(), settings.policy.host());
         let total_cores = info.and_then(|info| info.cpus).or(sample.cpu.map(|cpu| cpu.cores));
@@ -407,7 +414,7 @@ impl Orchestrator {
             (cpu.lacks(needs.reserved_nano_cpus), Reason::Cpu),
             (ports.free == Some(0), Reason::Ports),
             (subnets.free == Some(0), Reason::Subnets),
-            (low_disk || disks.tenants_root.is_none(), Reason::Disk),
+            (low_disk || disks.tenants_root.is_none() || !are_records_read, Reason::Disk),
             (is_read_only(&disks), Reason::ReadOnly),
         ];
         let reasons: Vec<Reason> = reasons.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason).collect();

@@ -35,7 +35,7 @@ use self::host::{Committed, EngineView};
 use super::contained::contained;
 use super::{Error, Orchestrator};
 use crate::domain::ContainerId;
-use crate::telemetry::host::HostReader;
+use crate::telemetry::host::{Disk, HostReader};
 
 /// A snapshot so young is the answer.
 const FRESH: Duration = Duration::from_secs(1);
@@ -71,12 +71,13 @@ struct Carried {
     cpu: Option<host::CpuLook>,
     committed: Option<(Instant, u64, Committed)>,
     engine: EngineView,
-    disks: Begun<Disks>,
+    tenants_root: Begun<Option<Disk>>,
+    engine_root: Begun<Option<Disk>>,
     records: Begun<(u64, Result<Committed, Error>)>,
 }
 
-/// Work on a disk that may not answer: it is begun once, and waited for [`PATIENCE`] at a time.
-struct Begun<T>(Option<tokio::task::JoinHandle<T>>);
+/// A question to what may not answer: it is asked once, and waited for [`PATIENCE`] at a time.
+struct Begun<T>(Option<(Instant, tokio::task::JoinHandle<T>)>);
 
 impl<T> Default for Begun<T> {
     fn default() -> Self {
@@ -85,11 +86,21 @@ impl<T> Default for Begun<T> {
 }
 
 impl<T> Begun<T> {
-    /// What comes of it; none while it has not ended.
-    async fn wait(&mut self, begin: impl FnOnce() -> tokio::task::JoinHandle<T>) -> Option<T> {
-        let ended = tokio::time::timeout(PATIENCE, self.0.get_or_insert_with(begin)).await.ok()?;
+    /// The answer, and when it was asked for; none while there is none.
+    async fn wait(&mut self, begin: impl FnOnce() -> tokio::task::JoinHandle<T>) -> Option<(Instant, T)> {
+        let (since, work) = self.0.get_or_insert_with(|| (Instant::now(), begin()));
+        let since = *since;
+        let ended = tokio::time::timeout(PATIENCE, work).await.ok()?;
         self.0 = None;
-        ended.ok()
+        Some((since, ended.ok()?))
+    }
+
+    /// The same, of now: what came after nobody waited any more is old.
+    async fn wait_anew(&mut self, begin: impl FnOnce() -> tokio::task::JoinHandle<T>) -> Option<T> {
+        if self.0.as_ref().is_some_and(|(_, work)| work.is_finished()) {
+            self.0 = None;
+        }
+        self.wait(begin).await.map(|(_, answer)| answer)
     }
 }
 
@@ -184,7 +195,7 @@ impl Orchestrator {
             return snapshot;
         }
         let (taken, change) = (Instant::now(), stats.changes.load(Ordering::Acquire));
-        let numbers = self.look_at_host(&mut carried, change).await;
+        let (numbers, change) = self.look_at_host(&mut carried, change).await;
         let snapshot = Arc::new(Snapshot::new(taken, change, numbers));
         *stats.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&snapshot));
         snapshot
