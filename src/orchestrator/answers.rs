@@ -325,6 +325,9 @@ pub struct Pruned {
     /// Backends, not the default one, of which not everything could be looked at.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<BackendName>,
+    /// Why no image is said to be left over just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images_spared: Option<&'static str>,
     /// How many of them are gone now.
     pub removed: usize,
     /// The sum of the sizes of what is gone, in bytes, as far as they are known.

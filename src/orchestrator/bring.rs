@@ -423,7 +423,8 @@ impl Orchestrator {
             authorised_images: authorised(record, deployment, images),
             updated_at: jiff::Timestamp::now(),
             last_error: None,
-            operation: Some(op.id()),
+            // One that brings a generation first, as a start may, has not done with it what it was to do.
+            operation: Some(op.id()).filter(|_| op.running().now().kind == wanted.kind),
             ..record.clone()
         };
         if let Err(failed) = self.timed(op, "commit", self.commit_generation(&committed)).await {

@@ -250,16 +250,12 @@ impl Ledger {
     }
 
     /// The ended operations whose ends could not be written.
-    pub(super) fn unwritten(&self) -> Vec<Arc<OperationRecord>> {
-        self.book().unwritten.values().cloned().collect()
+    pub(super) fn unwritten(&self) -> Vec<OperationId> {
+        self.book().unwritten.keys().copied().collect()
     }
 
-    /// One of these is on the disk now, unless more has become known of it meanwhile.
-    pub(super) fn has_written(&self, record: &Arc<OperationRecord>, bytes: u64) {
-        let mut book = self.book();
-        if book.unwritten.get(&record.operation.id).is_some_and(|unwritten| Arc::ptr_eq(unwritten, record)) {
-            book.replace(record, Some(bytes));
-        }
+    pub(super) fn unwritten_of(&self, id: OperationId) -> Option<Arc<OperationRecord>> {
+        self.book().unwritten.get(&id).cloned()
     }
 
     pub(super) fn find(&self, id: OperationId) -> Option<Found> {

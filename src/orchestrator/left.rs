@@ -86,6 +86,7 @@ impl Orchestrator {
             ended.state = OperationState::Interrupted;
             ended.ended_at = Some(jiff::Timestamp::now());
             let ended = Arc::new(ended);
+            let _noting = self.inner.operations.noting.read().await;
             let bytes = self.write_record(&ended, Durability::Synced).await;
             ledger.close(&left, &ended, bytes);
             self.interrupted_operation_ended(&ended);
@@ -124,13 +125,24 @@ impl Orchestrator {
         let kind = ended.operation.kind;
         // A start that found its tenant made under other rules had a generation to bring first: there was more to do.
         let was_at_the_first_part = part.is_some_and(OperationKind::brings_generation) && !kind.brings_generation();
-        let outcome = if was_at_the_first_part { Outcome::Unknown } else { outcome };
+        let mut outcome = if was_at_the_first_part { Outcome::Unknown } else { outcome };
+        let mut kept = kept;
+        if kind == OperationKind::Teardown && outcome == Outcome::Finished && kept.is_none() {
+            kept = match record {
+                None => Some(Kept::default()),
+                Some(record) => self.still_kept(record, ended.operation.started_at).await.ok(),
+            };
+            if kept.is_none() {
+                // A repeat finds out, and does no harm.
+                outcome = Outcome::Unknown;
+            }
+        }
         ended.outcome = Some(outcome);
         if outcome == Outcome::Finished
             && let Some(tenant) = &ended.operation.subdomain
         {
             // Without an answer it has ended all the same.
-            let answered = self.answer_of(&ended.operation, tenant, record, kept);
+            let answered = self.answer_of(kind, tenant, record, kept);
             let answer = contained(answered.map(Ok)).await.ok().flatten();
             ended.result = answer.map(|answer| OperationResult {
                 created: answer.created(),
@@ -138,6 +150,7 @@ impl Orchestrator {
             });
         }
         let ended = Arc::new(ended);
+        let _noting = self.inner.operations.noting.read().await;
         let bytes = self.write_record(&ended, Durability::Synced).await;
         match left {
             Some(left) => {
@@ -152,12 +165,11 @@ impl Orchestrator {
     /// What an operation would have answered.
     async fn answer_of(
         &self,
-        operation: &Operation,
+        kind: OperationKind,
         tenant: &Subdomain,
         record: Option<&Record>,
         kept: Option<Kept>,
     ) -> Option<Answered> {
-        let (kind, begun) = (operation.kind, operation.started_at);
         let status = match kind {
             OperationKind::Restart => "restarted",
             OperationKind::Stop => "stopped",
@@ -165,11 +177,7 @@ impl Orchestrator {
             // Of the host.
             OperationKind::Prune | OperationKind::Cordon | OperationKind::Uncordon => return None,
             OperationKind::Teardown => {
-                let kept = match (kept, record) {
-                    (Some(kept), _) => kept,
-                    (None, Some(record)) => self.still_kept(record, begun).await.ok()?,
-                    (None, None) => Kept::default(),
-                };
+                let kept = kept.unwrap_or_default();
                 let torn_down = TornDown { status: "torn_down", subdomain: tenant.clone(), changed: true, kept };
                 return Some(Answered::TornDown(torn_down));
             }

@@ -6,7 +6,7 @@ use super::load::Loaded;
 use super::operations::Op;
 use super::{Done, Error, Kept, Orchestrator, TornDown};
 use crate::backend::{Owned, OwnedKind, TenantRef};
-use crate::domain::{Adopted, DesiredState, Generation, ObjectName, OperationKind, ServiceName, TenantId};
+use crate::domain::{Adopted, DesiredState, Generation, ObjectName, OperationId, OperationKind, ServiceName, TenantId};
 use crate::tenant_fs::{Journal, Record};
 
 impl Orchestrator {
@@ -104,6 +104,7 @@ impl Orchestrator {
             };
         };
         if record.kept && !purge {
+            op.running().close_to_cancel("what it does is done to its end once it has begun")?;
             self.before_effects(op).await?;
             let (backend, tenant, run) = (self.backend(record.backend)?, self.tenant_ref(&record), op.run(Vec::new()));
             let removed = backend.remove(&tenant, None, false, &run).await?;
@@ -252,11 +253,7 @@ impl Orchestrator {
                 self.recover_later(op.tenant().clone());
                 return Err(error);
             }
-            if record.operation == Some(op.id()) {
-                // The record had it before the backend was asked; after a crash from here on it must not pass for done.
-                let failed = Record { operation: None, ..record.clone() };
-                self.commit(&failed, op.running().now().kind).await?;
-            }
+            self.disown(record, op.id()).await?;
             self.end_lightly(record).await?;
             return Err(error);
         }
@@ -267,6 +264,15 @@ impl Orchestrator {
             self.disk(move |fs| fs.commit(&done, by)).await?;
         }
         self.end_lightly(record).await
+    }
+
+    /// A stop or start is in the record before the backend is asked. If it has failed then, it must not pass for done after a
+    /// crash from here on.
+    pub(super) async fn disown(&self, record: &Record, operation: OperationId) -> Result<(), Error> {
+        if record.operation != Some(operation) {
+            return Ok(());
+        }
+        self.commit(&Record { operation: None, ..record.clone() }, OperationKind::Recover).await
     }
 
     pub(super) async fn end_lightly(&self, record: &Record) -> Result<(), Error> {

@@ -32,6 +32,9 @@ use crate::tenant_fs::Record;
 /// Containers that have gone are remembered for so long: no call of a backend that only reads takes longer.
 const GONE: Duration = Duration::from_secs(30);
 
+/// So many ends of containers are held that have not been seen yet.
+const EARLY: usize = 32;
+
 /// Why a tenant is not as it should be of which there is no record.
 const LOST: &str = "its record on this host is lost; provision it again under its id, or tear it down";
 
@@ -87,6 +90,8 @@ pub(super) struct Link {
     pub(super) wanted: Notify,
     /// What is known as of so long ago counts as known now.
     pub(super) fresh_for: Duration,
+    /// Held while a tenant is looked at again of which something is in doubt.
+    pub(super) looking: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// How long a lag is told of.
@@ -153,6 +158,8 @@ pub(super) struct Entry {
     pub(super) unreadable: bool,
     containers: BTreeMap<ContainerId, Held>,
     gone: Vec<(ContainerId, Instant)>,
+    /// Ends of containers that have not been seen yet.
+    early: Vec<(Ended, Instant)>,
     /// When all of its containers were last asked for together.
     looked: Option<Instant>,
     /// What is held may be wrong, whatever the link says.
@@ -212,7 +219,7 @@ impl Mirror {
     pub(super) fn new(backends: impl IntoIterator<Item = (BackendName, Duration)>) -> Self {
         let link = |(name, fresh_for)| {
             let standing = watch::Sender::new(Standing::default());
-            (name, Link { standing, wanted: Notify::new(), fresh_for })
+            (name, Link { standing, wanted: Notify::new(), fresh_for, looking: Arc::default() })
         };
         Self {
             tenants: DashMap::new(),
@@ -251,6 +258,7 @@ impl Entry {
             unreadable: false,
             containers: BTreeMap::new(),
             gone: Vec::new(),
+            early: Vec::new(),
             looked: None,
             doubted: false,
             written: None,
@@ -300,7 +308,8 @@ impl Entry {
             }
             let held = match known {
                 Some(newer) if newer.as_of > as_of => newer,
-                known => Held::new(container, as_of, known.map(|known| known.deaths).unwrap_or_default()),
+                Some(known) => Held::new(container, as_of, known.deaths),
+                None => Held::new(container, as_of, self.deaths_before(&id)),
             };
             self.containers.insert(id, held);
         }
@@ -318,7 +327,10 @@ impl Entry {
             None if self.looked.is_some_and(|looked| looked > as_of) => {}
             known => {
                 self.written = None;
-                let deaths = known.map(|known| known.deaths).unwrap_or_default();
+                let deaths = match known {
+                    Some(known) => known.deaths,
+                    None => self.deaths_before(&id),
+                };
                 self.containers.insert(id, Held::new(container, as_of, deaths));
             }
         }
@@ -333,11 +345,31 @@ impl Entry {
         }
     }
 
-    pub(super) fn ended(&mut self, ended: &Ended) {
+    pub(super) fn ended(&mut self, ended: &Ended, at: Instant) {
         if let Some(held) = self.containers.get_mut(&ended.container) {
-            held.deaths.add(ended, Instant::now());
+            held.deaths.add(ended, at);
             self.written = None;
+            return;
         }
+        // It was faster than the first look at it, which is still to come.
+        self.early.retain(|(_, at)| at.elapsed() < GONE);
+        if self.early.len() == EARLY {
+            self.early.remove(0);
+        }
+        self.early.push((ended.clone(), at));
+    }
+
+    /// How a container that is seen for the first time has ended before.
+    fn deaths_before(&mut self, id: &ContainerId) -> Deaths {
+        let mut deaths = Deaths::default();
+        self.early.retain(|(ended, at)| {
+            let is_its = ended.container == *id;
+            if is_its {
+                deaths.add(ended, *at);
+            }
+            !is_its
+        });
+        deaths
     }
 
     /// Services of it with a container that has been in a crash loop for so long that they are to be stopped now.

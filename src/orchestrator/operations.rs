@@ -24,6 +24,9 @@ pub(super) struct Operations {
     /// Of the one prune that runs.
     pruning: Arc<Slot>,
     pub(super) ledger: Arc<Ledger>,
+    /// Held, shared, from the writing of an ended operation's file until the ledger knows of it; alone by what writes one
+    /// again, so that no older one replaces a newer one.
+    pub(super) noting: tokio::sync::RwLock<()>,
 }
 
 #[derive(Default)]

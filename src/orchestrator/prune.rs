@@ -49,8 +49,8 @@ impl Seen {
 struct Spared {
     /// Every tenant that has a directory, and where it is; none where its record cannot be read.
     known: BTreeMap<Subdomain, Option<Placement>>,
-    /// Ids of images of both generations; none when they are not known of every tenant.
-    images: Option<BTreeSet<String>>,
+    /// Ids of images of both generations, or why no image can be said to be left over.
+    images: Result<BTreeSet<String>, &'static str>,
 }
 
 impl Orchestrator {
@@ -82,6 +82,9 @@ impl Orchestrator {
         }
         let pulled = self.disk(crate::tenant_fs::TenantFs::pulled_images).await?;
         let spared = self.spared().await?;
+        if request.wants(LeftOverKind::Image) {
+            pruned.images_spared = spared.images.as_ref().err().copied();
+        }
         let default = self.inner.settings.default_backend;
         self.prune_on(default, &pulled, &spared, request, op, pruned).await?;
         for name in self.inner.backends.keys().copied().filter(|name| *name != default) {
@@ -293,7 +296,7 @@ impl Orchestrator {
 
     async fn is_left_over(&self, name: BackendName, object: &Owned, spared: &Spared) -> bool {
         let Some(tenant) = &object.tenant else {
-            return spared.images.as_ref().is_some_and(|images| !images.contains(&object.id));
+            return spared.images.as_ref().is_ok_and(|images| !images.contains(&object.id));
         };
         match spared.known.get(tenant) {
             None => true,
@@ -332,7 +335,7 @@ impl Orchestrator {
         let is_quiet = !self.inner.operations.ledger.is_bringing_up();
         self.disk(move |fs| {
             let mut known = BTreeMap::new();
-            let mut images = is_quiet.then(BTreeSet::new);
+            let mut images = if is_quiet { Ok(BTreeSet::new()) } else { Err("an operation runs that may need them") };
             for (tenant, record) in fs.tenants()? {
                 // With an operation open there may be a third generation.
                 let settled = fs.journal(&tenant).is_ok_and(|journal| journal.is_none());
@@ -344,10 +347,13 @@ impl Orchestrator {
                     stored.collect::<Result<Vec<_>, _>>().ok()
                 });
                 match (stored, &mut images) {
-                    (Some(stored), Some(images)) => {
+                    (Some(stored), Ok(images)) => {
                         images.extend(stored.into_iter().flat_map(|stored| stored.images.into_values()));
                     }
-                    _ => images = None,
+                    (None, Ok(_)) => {
+                        images = Err("what a tenant needs is not known: it is damaged, or has an operation open");
+                    }
+                    (_, Err(_)) => {}
                 }
                 known.insert(tenant, place);
             }

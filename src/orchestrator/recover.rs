@@ -345,6 +345,9 @@ impl Orchestrator {
             OperationKind::Stop | OperationKind::Start | OperationKind::Restart => {
                 let loaded = self.committed(record).await?;
                 let outcome = self.run_as_asked(op, record, journal, &loaded).await?;
+                if outcome != Outcome::Finished {
+                    self.disown(record, journal.operation).await?;
+                }
                 self.end(record, Some(&loaded)).await?;
                 Ok((outcome, None))
             }

@@ -147,7 +147,12 @@ impl Orchestrator {
 
     /// Whether a backend has a tenant of which there is no record, or cannot say.
     pub(super) async fn may_be_there(&self, tenant: &Subdomain) -> bool {
-        !matches!(self.stray(tenant, true, true).await, Ok(None))
+        for name in self.inner.backends.keys().copied().filter(|name| !name.is_on_this_host()) {
+            if !matches!(self.look_for_stray(name, tenant, true).await, Ok(None)) {
+                return true;
+            }
+        }
+        false
     }
 
     /// All that are known, but for those that somebody is bringing up or taking down.

@@ -317,6 +317,7 @@ impl Orchestrator {
             Ending::Refused => ledger.refuse(running, &record),
             Ending::Ended => {
                 let durability = if running.is_durable() { Durability::Synced } else { Durability::Written };
+                let _noting = self.inner.operations.noting.read().await;
                 let bytes = self.write_record(&record, durability).await;
                 ledger.close(running, &record, bytes);
             }
@@ -404,10 +405,13 @@ impl Orchestrator {
     /// Writes the ends of operations again for which there was no room, or no descriptor, when they ended.
     pub(super) async fn write_what_could_not_be_written(&self) {
         let ledger = &self.inner.operations.ledger;
-        for record in ledger.unwritten() {
+        for id in ledger.unwritten() {
+            // With nobody else about to say more of it.
+            let _noting = self.inner.operations.noting.write().await;
+            let Some(record) = ledger.unwritten_of(id) else { continue };
             let durability = if record.repeat.is_some() { Durability::Synced } else { Durability::Written };
             let Some(bytes) = self.write_record(&record, durability).await else { return };
-            ledger.has_written(&record, bytes);
+            ledger.amend(&record, Some(bytes));
         }
     }
 

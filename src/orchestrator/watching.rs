@@ -90,6 +90,7 @@ impl Orchestrator {
                 for mut entry in mirror.tenants.iter_mut().filter(|entry| entry.has_loops()) {
                     self.alter(&mut entry, |_| {});
                 }
+                self.look_at_doubted(name);
             }
             Sighting::Changed { container, as_of } => {
                 let tenant = container.tenant.clone();
@@ -104,15 +105,16 @@ impl Orchestrator {
             }
             Sighting::Ended(ended) => {
                 let lag = jiff::Timestamp::now().duration_since(ended.at);
+                let lag = Duration::try_from(lag).unwrap_or_default();
                 if let Some(link) = mirror.links.get(&name) {
                     link.standing.send_if_modified(|standing| {
-                        standing.heard(Duration::try_from(lag).unwrap_or_default());
+                        standing.heard(lag);
                         // Nobody waits for this.
                         false
                     });
                 }
-                // Of one that is not here a change is told as well.
-                self.with(&ended.tenant, |entry| entry.ended(&ended));
+                let at = Instant::now().checked_sub(lag).unwrap_or_else(Instant::now);
+                self.with(&ended.tenant, |entry| entry.ended(&ended, at));
             }
             Sighting::OutOfMemory { tenant, service, container } => {
                 let Some(entry) = mirror.tenants.get(&tenant) else { return };
@@ -122,6 +124,28 @@ impl Orchestrator {
                 }
             }
         }
+    }
+
+    /// Looks again at a tenant of which something is in doubt, one at a time and none twice before the others.
+    fn look_at_doubted(&self, name: BackendName) {
+        let mirror = &self.inner.mirror;
+        let Some(Ok(turn)) = mirror.links.get(&name).map(|link| Arc::clone(&link.looking).try_lock_owned()) else {
+            return;
+        };
+        let is_doubted = |entry: &Entry| entry.doubted && entry.record.backend == name && entry.is_live();
+        let doubted: Vec<Record> =
+            mirror.tenants.iter().filter(|entry| is_doubted(entry)).map(|entry| entry.record.clone()).collect();
+        if doubted.is_empty() {
+            return;
+        }
+        let passed = usize::try_from(self.inner.started.elapsed().as_secs()).unwrap_or_default();
+        let record = doubted[passed % doubted.len()].clone();
+        let this = self.clone();
+        tokio::spawn(self.inner.stopping.clone().run_until_cancelled_owned(async move {
+            let _turn = turn;
+            // It stays in doubt, then.
+            contained(this.look(&record)).await.ok();
+        }));
     }
 
     fn in_step(&self, name: BackendName, as_of: Instant, behind: HashMap<Subdomain, Instant>) {

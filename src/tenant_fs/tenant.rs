@@ -60,7 +60,7 @@ impl TenantFs {
         Ok(tenants)
     }
 
-    /// The tenant's record; none when there is no such tenant, or a directory of its name in which no tenant was.
+    /// The tenant's record; none when there is no such tenant, or a directory of its name in which the agent was not.
     ///
     /// # Errors
     /// [`FsError::Corrupt`] also when the record is gone and something else of the tenant is there: its data is somebody's,
@@ -74,6 +74,8 @@ impl TenantFs {
         match agent.read(RECORD).map_err(unreadable(tenant, "record"))? {
             Some((bytes, _)) => read_record(tenant, &bytes).map(Some),
             None if has_only_begun(&project, &agent).map_err(&reading)? => Ok(None),
+            // A purge has taken it away while this looked.
+            None if self.host.tenant_dir(tenant)?.is_none() => Ok(None),
             None => Err(FsError::Corrupt { tenant: tenant.clone(), what: "record" }),
         }
     }
