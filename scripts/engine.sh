@@ -188,7 +188,8 @@ start_dockerd() {
   local bridge=(--bridge=none)
   [ -z "${Q8_ENGINE_DEFAULT_BRIDGE:-}" ] || bridge=()
   entrance || die "the engine's namespaces are gone"
-  "${ENTER[@]}" env "PATH=$path" dockerd --config-file "$DIR/daemon.json" --data-root "$DIR/data" --exec-root "$DIR/exec" --pidfile "$DIR/dockerd.pid" \
+  # GOGC: tests have memory and are short of CPU.
+  "${ENTER[@]}" env "PATH=$path" GOGC=400 dockerd --config-file "$DIR/daemon.json" --data-root "$DIR/data" --exec-root "$DIR/exec" --pidfile "$DIR/dockerd.pid" \
     --host "unix://$SOCKET" "${bridge[@]}" --default-address-pool "base=$pool,size=24" --log-level warn "${cgroup[@]}" \
     </dev/null >>"$DIR/dockerd.log" 2>&1 9>&- &
   local launcher=$! end=$((SECONDS + 60))
