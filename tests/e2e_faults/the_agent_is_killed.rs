@@ -6,7 +6,7 @@ use std::time::Duration;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use serde_json::{Value, json};
 
-use crate::auditor::{Dice, assert_no_litter, audit, variant};
+use crate::auditor::assert_no_litter;
 use crate::scene::{
     HEALTHY, LONG, PROVISION, SERVES, SLEEPS, STUBBORN, UNDECIDED, UPDATE, assert_same, at_step, begin, containers,
     objects, project_files, purge, reaches, request, stack, status, tree, until_state,
@@ -199,40 +199,6 @@ async fn in_the_middle_of_a_teardown() {
     assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
     assert!(!agent.root().join(&name).exists());
     assert_no_litter(engine, &agent, "at the end").await;
-}
-
-#[tokio::test]
-async fn ten_times_at_random() {
-    let engine = Engine::shared().with_busybox().await;
-    let mut agent = Options::docker(engine).start().await;
-    let name = unique("chaos");
-    // Another seed is another story; a story that failed names its own.
-    let seed = std::env::var("Q8_TEST_SEED").map_or(0x5eed_0008, |text| text.parse().expect("a number"));
-    let mut dice = Dice(seed);
-    let mut exists = false;
-    for round in 0..10 {
-        let operation = if exists { dice.roll(8) } else { 0 };
-        let (what, path, body) = match operation {
-            0..=3 => {
-                let number = dice.roll(4);
-                (format!("provision of variant {number}"), PROVISION.to_owned(), variant(&name, number))
-            }
-            4 => ("rollback".to_owned(), format!("/v1/tenants/rollback/{name}"), Value::Null),
-            5 => ("restart".to_owned(), format!("/v1/tenants/restart/{name}"), Value::Null),
-            6 => ("stop".to_owned(), format!("/v1/tenants/stop/{name}"), Value::Null),
-            _ => ("start".to_owned(), format!("/v1/tenants/start/{name}"), Value::Null),
-        };
-        let pause = Duration::from_millis(dice.roll(2000));
-        let story = format!("seed {seed}, round {round}: {what}, killed after {pause:?}");
-        let running = begin(&agent, &path, &body);
-        tokio::time::sleep(pause).await;
-        agent.kill();
-        let answered = running.await.expect("no panic").map(|answer| answer.status);
-        agent.start_again().await;
-        audit(engine, &agent, &name, &format!("{story} (answered: {answered:?})")).await;
-        exists = agent.get(&format!("/v1/tenants/status/{name}")).await.status == 200;
-    }
-    purge(&agent, engine, &name).await;
 }
 
 #[tokio::test]

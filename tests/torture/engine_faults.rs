@@ -160,22 +160,22 @@ use Action::{Provision, Purge, Restart, Start, Stop, Teardown, Update};
 
 #[tokio::test]
 async fn of_updates() {
-    torture("updates", &[Provision(0)], &[Update(1), Update(0)], 23).await;
+    torture("updates", &[Provision(0)], &[Update(1), Update(0)], 31).await;
 }
 
 #[tokio::test]
 async fn of_first_provisions_and_purges() {
-    torture("first provisions and purges", &[], &[Provision(0), Purge], 23).await;
+    torture("first provisions and purges", &[], &[Provision(0), Purge], 31).await;
 }
 
 #[tokio::test]
 async fn of_teardowns() {
-    torture("teardowns", &[Provision(0)], &[Teardown, Provision(1)], 19).await;
+    torture("teardowns", &[Provision(0)], &[Teardown, Provision(1)], 27).await;
 }
 
 #[tokio::test]
 async fn of_stops_starts_and_restarts() {
-    torture("stops, starts and restarts", &[Provision(2)], &[Stop, Start, Restart], 11).await;
+    torture("stops, starts and restarts", &[Provision(2)], &[Stop, Start, Restart], 15).await;
 }
 
 /// A stream of the engine that breaks in the middle is begun again; what it was about has not been missed.

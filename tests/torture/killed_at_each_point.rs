@@ -191,7 +191,7 @@ use Action::{Provision, Purge, Restart, Rollback, Start, Stop, Teardown, Update}
 #[tokio::test]
 async fn of_updates() {
     let engine = Some(Engine::shared());
-    torture(engine, "updates", &[Provision(0)], &[Update(1), Update(0)], 4).await;
+    torture(engine, "updates", &[Provision(0)], &[Update(1), Update(0)], 3).await;
 }
 
 #[tokio::test]
@@ -215,20 +215,20 @@ async fn of_stops_and_starts() {
 #[tokio::test]
 async fn of_teardowns() {
     let engine = Some(Engine::shared());
-    torture(engine, "teardowns", &[Provision(0)], &[Teardown, Provision(1)], 3).await;
+    torture(engine, "teardowns", &[Provision(0)], &[Teardown, Provision(1)], 2).await;
 }
 
 #[tokio::test]
 async fn of_first_provisions_and_purges() {
     let engine = Some(Engine::shared());
-    torture(engine, "first provisions and purges", &[], &[Provision(0), Purge], 4).await;
+    torture(engine, "first provisions and purges", &[], &[Provision(0), Purge], 3).await;
 }
 
 /// Within every step of the disk: each file made, written, synced, moved and removed.
 #[tokio::test]
 async fn of_all_that_is_done_on_the_disk() {
     let updates = [Update(1), Rollback, Restart, Stop, Start];
-    torture(None, "the disk, a tenant that stays", &[Provision(0)], &updates, 8).await;
+    torture(None, "the disk, a tenant that stays", &[Provision(0)], &updates, 6).await;
     let comes_and_goes = [Provision(0), Teardown, Provision(1), Purge];
-    torture(None, "the disk, a tenant that comes and goes", &[], &comes_and_goes, 8).await;
+    torture(None, "the disk, a tenant that comes and goes", &[], &comes_and_goes, 6).await;
 }
