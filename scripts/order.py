@@ -4,8 +4,8 @@
     order.py PROGRAM SECONDS OUTPUT [ARGUMENT...]    PROGRAM must have its symbols; it is killed after SECONDS
 
 A breakpoint stands on every function; each is taken away when it is met. What is mapped of a program's file is read in windows
-of 64 KiB, so a few functions in each window have all of it resident. Lines name functions without the hash of their symbol, so that
-they outlive changes of code, features and compiler.
+of 64 KiB, so a few functions in each window have all of it resident. Lines name functions without the hashes of their crates, so
+that they outlive changes of code, features and compiler.
 """
 
 import ctypes
@@ -19,6 +19,7 @@ TRACEME, CONT, GETREGS, SETREGS, SETOPTIONS = 0, 7, 12, 13, 0x4200
 TRACE_CLONE, EXIT_KILL = 1 << 3, 1 << 20
 EVERY_THREAD = 0x40000000
 RIP = 16
+LIBRARY = "libc.a"
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -73,27 +74,39 @@ def first_calls(command, addresses, seconds):
         libc.ptrace(CONT, thread, None, handed_on)
 
 
-def pattern(name):
-    """The name without what another build of the same source may have otherwise; none for what is not Rust's."""
-    if name.startswith("_ZN"):
-        return re.sub(r"17h[0-9a-f]{16}E(\.llvm\.\d+|\.\d+)?$", "17h*", name)
+def members(library):
+    """Function -> the one object of the C library that has it."""
+    path = subprocess.run(["cc", f"-print-file-name={library}"], capture_output=True, text=True, check=True).stdout.strip()
+    listed = subprocess.run(["nm", "-A", "--defined-only", path], capture_output=True, text=True, check=True).stdout
+    found = {}
+    for line in listed.splitlines():
+        place, _, rest = line.rpartition(":")
+        fields = rest.split()
+        if len(fields) == 3 and fields[1] in "tTWi":
+            found.setdefault(fields[2], set()).add(place.rpartition(":")[2])
+    return {name: objects.pop() for name, objects in found.items() if len(objects) == 1}
+
+
+def input_section(name, objects):
+    """What the linker is to take for a function, without what another build may have otherwise; none for what it cannot."""
     if name.startswith("_R"):
-        return re.sub(r"Cs[0-9A-Za-z]+_", "Cs*_", re.sub(r"\.(llvm\.)?\d+$", "*", name))
-    return None
+        name = re.sub(r"Cs[0-9A-Za-z]+_", "Cs*_", re.sub(r"\.(llvm\.)?\d+$", "*", name))
+        # The first star: what is marked as cold is in .text.unlikely.NAME.
+        return f"*(.text.*{name})"
+    return f"*{LIBRARY}:{objects[name]}(.text .text.*)" if name in objects else None
 
 
 def main():
     program, seconds, output = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     all_functions = functions(program)
     called = first_calls([program, *sys.argv[4:]], sorted(all_functions), seconds)
-    # With all instances of a generic one: what tells them apart differs from one build to the next.
-    patterns = (pattern(name) for address in called for name in sorted(all_functions[address][0]))
-    lines = dict.fromkeys(one for one in patterns if one is not None)
+    objects = members(LIBRARY)
+    sections = (input_section(name, objects) for address in called for name in sorted(all_functions[address][0]))
+    lines = dict.fromkeys(one for one in sections if one is not None)
     with open(output, "w") as script:
         script.write("/* Written by scripts/order.sh: what a start and an idle agent call, in the order of the first call. */\n")
         script.write("SECTIONS\n{\n  .text.start :\n  {\n")
-        # The star: what is marked as cold is in .text.unlikely.NAME.
-        script.writelines(f"    *(.text.*{line})\n" for line in lines)
+        script.writelines(f"    {line}\n" for line in lines)
         script.write("  }\n}\nINSERT BEFORE .text;\n")
     size = sum(all_functions[address][1] for address in called)
     print(f"{len(called)} functions of {size} bytes were called; {len(lines)} lines", file=sys.stderr)
