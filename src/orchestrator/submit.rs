@@ -56,10 +56,16 @@ impl Orchestrator {
         }
         let claim = match &ask.repeat {
             None => None,
-            Some(repeat) => match self.recognise(repeat).await? {
-                Repeat::Of(earlier) => return self.answer_again(earlier, ask.respond_async).await,
-                Repeat::New(claim) => Some(claim),
-                Repeat::Claimed(_) => return Err(Error::Busy(None)),
+            Some(repeat) => loop {
+                match self.recognise(repeat).await? {
+                    Repeat::Of(earlier) => {
+                        if let Some(answer) = self.answer_again(earlier, ask.respond_async).await? {
+                            return Ok(answer);
+                        }
+                    }
+                    Repeat::New(claim) => break Some(claim),
+                    Repeat::Claimed(_) => return Err(Error::Busy(None)),
+                }
             },
         };
         self.inner.operations.ledger.check_room(change.kind(), claim.is_some())?;
@@ -103,8 +109,8 @@ impl Orchestrator {
         }
     }
 
-    /// The answer of an earlier operation, once it has one.
-    async fn answer_again(&self, earlier: OperationId, respond_async: bool) -> Result<Submitted, Error> {
+    /// The answer of an earlier operation, once it has one; none when it was recovered meanwhile and is to be done anew.
+    async fn answer_again(&self, earlier: OperationId, respond_async: bool) -> Result<Option<Submitted>, Error> {
         let found = match self.inner.operations.ledger.find(earlier) {
             Some(Found::Running(running)) => Some(running),
             _ => None,
@@ -112,17 +118,21 @@ impl Orchestrator {
         // One that may still be refused without a trace is not promised to anybody: it is waited for.
         if respond_async && found.as_ref().is_none_or(|running| running.origin.promised || running.has_begun()) {
             let operation = Box::new(self.operation(earlier).await?);
-            return Ok(Submitted::Accepted { operation, replayed: true });
+            return Ok(Some(Submitted::Accepted { operation, replayed: true }));
         }
         let Some(running) = found else {
-            return Ok(Submitted::Replayed(Arc::new(self.operation(earlier).await?)));
+            return Ok(Some(Submitted::Replayed(Arc::new(self.operation(earlier).await?))));
         };
         let mut ended = running.follow_end();
         drop(running);
         let limit = self.inner.settings.operation_timeout;
         let waited = timeout(limit, ended.wait_for(Option::is_some)).await;
         match waited {
-            Ok(Ok(record)) => Ok(Submitted::Replayed(record.clone().ok_or(Error::Internal)?)),
+            Ok(Ok(record)) => {
+                let record = record.clone().ok_or(Error::Internal)?;
+                let says_something = record.result.is_some() || record.error.is_some();
+                Ok(says_something.then_some(Submitted::Replayed(record)))
+            }
             // It is being recovered, or undone; either goes on.
             _ => Err(Error::Busy(None)),
         }

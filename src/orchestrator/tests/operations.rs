@@ -256,6 +256,19 @@ async fn what_was_undone_is_done_anew() {
     assert!(matches!(again, Submitted::Replayed(record) if record.operation.id != id), "the newer one has the key");
 }
 
+/// The client is faster than the recovery: it waits for it, and what was undone is done then.
+#[tokio::test]
+async fn a_repeat_during_the_recovery_waits_for_it() {
+    let house = House::updated().await;
+    let key = house.key("k", "/rollback/acme");
+    let id = house.leave(OperationKind::Rollback, Some(key.clone())).await;
+    house.journal(id, OperationKind::Rollback, Some(Generation(3))).await;
+    let house = house.crash().await;
+    let done = house.submit(House::rollback(), Some(key)).await;
+    assert!(matches!(done, Submitted::Done { answer: Ok(_), .. }), "{done:?}");
+    assert_eq!(house.generation().await, Generation(3));
+}
+
 /// The record says which way a tenant goes: a stop that had not come to it is none, and its repeat is not told that it was.
 #[tokio::test]
 async fn a_stop_that_was_not_committed_is_undone() {
