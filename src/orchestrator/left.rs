@@ -101,7 +101,7 @@ impl Orchestrator {
         part: Option<OperationKind>,
         outcome: Outcome,
         record: Option<&Record>,
-        kept: Option<Kept>,
+        mut kept: Option<Kept>,
     ) {
         let ledger = &self.inner.operations.ledger;
         let (left, mut ended) = match ledger.find(id) {
@@ -126,7 +126,6 @@ impl Orchestrator {
         // A start that found its tenant made under other rules had a generation to bring first: there was more to do.
         let was_at_the_first_part = part.is_some_and(OperationKind::brings_generation) && !kind.brings_generation();
         let mut outcome = if was_at_the_first_part { Outcome::Unknown } else { outcome };
-        let mut kept = kept;
         if kind == OperationKind::Teardown && outcome == Outcome::Finished && kept.is_none() {
             kept = match record {
                 None => Some(Kept::default()),

@@ -121,6 +121,7 @@ async fn the_host_is_what_the_engine_says_it_is() {
     assert_eq!(before["engine"]["version"], json!(info.server_version));
     assert_eq!(before["engine"]["state"], "up");
     assert!(number(&before["images"]["count"]) >= 1.0 && number(&before["images"]["bytes"]) > 0.0, "{before}");
+    assert!(before["disks"]["engine_root"].is_object(), "of the first answer, too: {before}");
     let free = |stats: &Value| (number(&stats["ports"]["free"]), number(&stats["subnets"]["free"]));
     let (ports, subnets) = free(&before);
     assert!(ports > 0.0 && ports <= 10_000.0 && subnets > 0.0 && subnets <= 1024.0, "{before}");

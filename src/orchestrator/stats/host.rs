@@ -269,22 +269,19 @@ impl Orchestrator {
     /// The numbers, and the count of changes that they show.
     pub(super) async fn look_at_host(&self, carried: &mut Carried, change: u64) -> (SystemStats, u64) {
         let Carried { cpu, committed, engine, tenants_root, engine_root, records } = carried;
-        let data_root = engine.info.as_ref().and_then(|info| info.data_root.clone());
         let here = self.inner.fs.root().to_owned();
         let disk = |path: PathBuf| move || tokio::task::spawn_blocking(move || Disk::of(&path));
-        let there = async {
-            match data_root {
-                Some(path) => engine_root.wait_anew(disk(path)).await.flatten(),
-                None => None,
-            }
-        };
-        let (up, machine, committed, tenants_root, engine_root) = tokio::join!(
+        let (up, machine, committed, tenants_root) = tokio::join!(
             self.look_at_engine(engine),
             self.look_at_machine(cpu),
             self.look_at_records(committed, records, change),
             tenants_root.wait_anew(disk(here)),
-            there,
         );
+        // Where that is, the engine says.
+        let engine_root = match engine.info.as_ref().and_then(|info| info.data_root.clone()) {
+            Some(path) => engine_root.wait_anew(disk(path)).await.flatten(),
+            None => None,
+        };
         let disks = Disks { tenants_root: tenants_root.flatten(), engine_root };
         let shown = committed.as_ref().map_or(0, |(shown, _)| *shown);
         (self.numbers(up, engine, &machine, disks, committed.map(|(_, committed)| committed)), shown)
