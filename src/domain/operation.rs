@@ -61,6 +61,11 @@ impl OperationKind {
         matches!(self, Self::Provision | Self::Update | Self::Rollback)
     }
 
+    /// Whether containers may be made or started for it.
+    pub fn brings_up(self) -> bool {
+        self.brings_generation() || matches!(self, Self::Restart | Self::Start | Self::Recover)
+    }
+
     /// Whether it gets what is kept for a full disk, so that there can be room again.
     pub fn makes_room(self) -> bool {
         match self {

@@ -280,13 +280,7 @@ impl Ledger {
 
     /// Whether an operation runs that may make containers.
     pub(super) fn is_bringing_up(&self) -> bool {
-        use OperationKind::{Recover, Restart, Start};
-        let kinds = |running: &Arc<Running>| running.now().kind;
-        self.book()
-            .running
-            .values()
-            .map(kinds)
-            .any(|kind| kind.brings_generation() || matches!(kind, Recover | Restart | Start))
+        self.book().running.values().any(|running| running.now().kind.brings_up())
     }
 
     /// The newest operations, without their results.

@@ -86,9 +86,7 @@ impl Orchestrator {
             ended.state = OperationState::Interrupted;
             ended.ended_at = Some(jiff::Timestamp::now());
             let ended = Arc::new(ended);
-            let _noting = self.inner.operations.noting.read().await;
-            let bytes = self.write_record(&ended, Durability::Synced).await;
-            ledger.close(&left, &ended, bytes);
+            self.keep_end(Some(&left), &ended, Durability::Synced).await;
             self.interrupted_operation_ended(&ended);
         }
     }
@@ -149,15 +147,10 @@ impl Orchestrator {
             });
         }
         let ended = Arc::new(ended);
-        let _noting = self.inner.operations.noting.read().await;
-        let bytes = self.write_record(&ended, Durability::Synced).await;
-        match left {
-            Some(left) => {
-                ledger.close(&left, &ended, bytes);
-                self.interrupted_operation_ended(&ended);
-            }
-            // Its end has been told, with its failure.
-            None => ledger.amend(&ended, bytes),
+        self.keep_end(left.as_ref(), &ended, Durability::Synced).await;
+        // Otherwise its end has been told, with its failure.
+        if left.is_some() {
+            self.interrupted_operation_ended(&ended);
         }
     }
 

@@ -91,8 +91,7 @@ impl Orchestrator {
         let Some(record) = record else {
             return match self.stray_of(op).await? {
                 Some((backend, tenant)) => {
-                    op.running().close_to_cancel("what it does is done to its end once it has begun")?;
-                    self.before_effects(op).await?;
+                    self.begin_to_the_end(op).await?;
                     let run = op.run(Vec::new());
                     let removed =
                         self.timed(op, "remove", self.backend(backend)?.remove(&tenant, None, purge, &run)).await?;
@@ -104,8 +103,7 @@ impl Orchestrator {
             };
         };
         if record.kept && !purge {
-            op.running().close_to_cancel("what it does is done to its end once it has begun")?;
-            self.before_effects(op).await?;
+            self.begin_to_the_end(op).await?;
             let (backend, tenant, run) = (self.backend(record.backend)?, self.tenant_ref(&record), op.run(Vec::new()));
             let removed = backend.remove(&tenant, None, false, &run).await?;
             return Ok(nothing(self.kept(&record, removed.volumes_kept, None).await?));
@@ -124,8 +122,7 @@ impl Orchestrator {
     /// Removes a tenant whose record cannot be read: what says of itself that it is the tenant's, whatever its id, and then
     /// its directory. Every step may be repeated: as long as the directory is there, the tenant is.
     async fn purge_damaged(&self, op: &Op) -> Result<(), Error> {
-        op.running().close_to_cancel("what it does is done to its end once it has begun")?;
-        self.before_effects(op).await?;
+        self.begin_to_the_end(op).await?;
         let (tenant, run) = (op.tenant(), op.run(Vec::new()));
         for (name, backend) in &self.inner.backends {
             let seen = if name.is_on_this_host() { backend.tenants().await? } else { Vec::new() };
@@ -219,6 +216,12 @@ impl Orchestrator {
         self.kept(record, volumes.into_iter().collect(), archive).await
     }
 
+    /// The first effect is next, and from here on it cannot be cancelled.
+    async fn begin_to_the_end(&self, op: &Op) -> Result<(), Error> {
+        op.running().close_to_cancel("what it does is done to its end once it has begun")?;
+        self.before_effects(op).await
+    }
+
     async fn open_journal(
         &self,
         op: &Op,
@@ -238,8 +241,7 @@ impl Orchestrator {
             purge,
             started_at: jiff::Timestamp::now(),
         };
-        op.running().close_to_cancel("what it does is done to its end once it has begun")?;
-        self.before_effects(op).await?;
+        self.begin_to_the_end(op).await?;
         let (tenant, written) = (record.subdomain.clone(), journal.clone());
         self.disk(move |fs| fs.begin(&tenant, &written)).await?;
         Ok(journal)

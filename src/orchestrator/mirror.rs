@@ -308,8 +308,7 @@ impl Entry {
             }
             let held = match known {
                 Some(newer) if newer.as_of > as_of => newer,
-                Some(known) => Held::new(container, as_of, known.deaths),
-                None => Held::new(container, as_of, self.deaths_before(&id)),
+                known => Held::new(container, as_of, self.deaths_so_far(known, &id)),
             };
             self.containers.insert(id, held);
         }
@@ -327,10 +326,7 @@ impl Entry {
             None if self.looked.is_some_and(|looked| looked > as_of) => {}
             known => {
                 self.written = None;
-                let deaths = match known {
-                    Some(known) => known.deaths,
-                    None => self.deaths_before(&id),
-                };
+                let deaths = self.deaths_so_far(known, &id);
                 self.containers.insert(id, Held::new(container, as_of, deaths));
             }
         }
@@ -359,8 +355,11 @@ impl Entry {
         self.early.push((ended.clone(), at));
     }
 
-    /// How a container that is seen for the first time has ended before.
-    fn deaths_before(&mut self, id: &ContainerId) -> Deaths {
+    /// How a container has ended so far, also before it was seen for the first time.
+    fn deaths_so_far(&mut self, known: Option<Held>, id: &ContainerId) -> Deaths {
+        if let Some(known) = known {
+            return known.deaths;
+        }
         let mut deaths = Deaths::default();
         self.early.retain(|(ended, at)| {
             let is_its = ended.container == *id;
@@ -441,7 +440,7 @@ impl Entry {
     }
 
     fn view_of(&self, operation: Option<OperationKind>) -> Option<View> {
-        let operating = operation.is_some_and(is_bringing_up);
+        let operating = operation.is_some_and(OperationKind::brings_up);
         let services = match (self.is_live(), &self.shape) {
             (false, _) => Vec::new(),
             (true, None) => return None,
@@ -652,13 +651,8 @@ fn line(status: TenantStatus) -> TenantLine {
     }
 }
 
-fn is_bringing_up(kind: OperationKind) -> bool {
-    use OperationKind::{Provision, Recover, Restart, Rollback, Start, Update};
-    matches!(kind, Provision | Update | Rollback | Restart | Start | Recover)
-}
-
 fn state(record: &Record, operation: Option<OperationKind>, services: &[ServiceStatus]) -> TenantState {
-    if operation.is_some_and(is_bringing_up) {
+    if operation.is_some_and(OperationKind::brings_up) {
         return TenantState::Provisioning;
     }
     if record.kept {

@@ -322,14 +322,11 @@ impl Orchestrator {
             }
         }
         let (record, took) = (Arc::new(record), started.elapsed());
-        let ledger = &self.inner.operations.ledger;
         match ending {
-            Ending::Refused => ledger.refuse(running, &record),
+            Ending::Refused => self.inner.operations.ledger.refuse(running, &record),
             Ending::Ended => {
                 let durability = if running.is_durable() { Durability::Synced } else { Durability::Written };
-                let _noting = self.inner.operations.noting.read().await;
-                let bytes = self.write_record(&record, durability).await;
-                ledger.close(running, &record, bytes);
+                self.keep_end(Some(running), &record, durability).await;
             }
         }
         // Whoever is told of an end finds it.
@@ -400,8 +397,24 @@ impl Orchestrator {
         self.inner.feed.publish(record.operation.subdomain.as_ref(), &ended);
     }
 
+    /// Writes down how an operation ended, and lets whoever waits for it know, if it was running until now.
+    pub(super) async fn keep_end(
+        &self,
+        running: Option<&Arc<Running>>,
+        record: &Arc<OperationRecord>,
+        durability: Durability,
+    ) {
+        let ledger = &self.inner.operations.ledger;
+        let _noting = self.inner.operations.noting.read().await;
+        let bytes = self.write_record(record, durability).await;
+        match running {
+            Some(running) => ledger.close(running, record, bytes),
+            None => ledger.amend(record, bytes),
+        }
+    }
+
     /// Writes a record, and says how large it is. A failure is logged: what stands is said elsewhere.
-    pub(super) async fn write_record(&self, record: &Arc<OperationRecord>, durability: Durability) -> Option<u64> {
+    async fn write_record(&self, record: &Arc<OperationRecord>, durability: Durability) -> Option<u64> {
         let (id, writing) = (record.operation.id, Arc::clone(record));
         match self.disk(move |fs| fs.write_operation(&writing, durability)).await {
             Ok(bytes) => Some(bytes),

@@ -216,6 +216,11 @@ pub(super) fn absent_is_none<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
+/// Whether an error of reading a file of the agent says that it is none: a link, fifo or directory, or of absurd size.
+pub(super) fn is_no_file(error: Errno) -> bool {
+    matches!(error, Errno::LOOP | Errno::INVAL | Errno::ISDIR | Errno::FBIG)
+}
+
 /// Whether an error says that a link or a file is where a directory was expected.
 pub(super) fn is_in_the_way(error: Errno) -> bool {
     matches!(error, Errno::LOOP | Errno::NOTDIR)

@@ -3,8 +3,7 @@
 
 use std::ffi::CString;
 
-use rustix::io::Errno;
-
+use super::dir::is_no_file;
 use super::{FsError, TenantFs, sealed};
 use crate::domain::{OperationId, OperationRecord};
 
@@ -28,8 +27,7 @@ impl TenantFs {
         for name in names {
             let read = match dir.read(name.as_c_str()) {
                 Ok(read) => read,
-                // A link, something else that is no file, something of absurd size.
-                Err(Errno::LOOP | Errno::INVAL | Errno::FBIG) => None,
+                Err(error) if is_no_file(error) => None,
                 Err(error) => {
                     tracing::warn!(%error, "an operation's file cannot be read now");
                     continue;

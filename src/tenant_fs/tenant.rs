@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
-use super::dir::{Dir, Mounts, Owner, absent_is_none};
+use super::dir::{Dir, Mounts, Owner, absent_is_none, is_no_file};
 use super::host::Purpose;
 use super::record::read_record;
 use super::{FsError, Journal, Record, StoredGeneration, TenantFs, sealed};
@@ -349,10 +349,10 @@ fn generation_file(generation: Generation) -> String {
     format!("{generation}.json")
 }
 
-/// A link, fifo or directory where a file of the agent should be, or a file of absurd size, is damage as well.
+/// What is no file where one of the agent's should be is damage as well.
 fn unreadable(tenant: &Subdomain, what: &'static str) -> impl Fn(Errno) -> FsError {
     move |error| match error {
-        Errno::LOOP | Errno::INVAL | Errno::ISDIR | Errno::FBIG => FsError::Corrupt { tenant: tenant.clone(), what },
+        error if is_no_file(error) => FsError::Corrupt { tenant: tenant.clone(), what },
         other => FsError::io("reading the agent's own files")(other),
     }
 }

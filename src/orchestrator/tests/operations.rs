@@ -93,6 +93,13 @@ impl House {
         id
     }
 
+    /// The end of an operation was not written.
+    async fn lose_end(&self, id: OperationId) {
+        let mut record = self.orchestrator.operation(id).await.unwrap();
+        (record.state, record.ended_at, record.result) = (OperationState::Running, None, None);
+        self.orchestrator.disk(move |fs| fs.write_operation(&record, Durability::Synced)).await.unwrap();
+    }
+
     async fn journal(&self, operation: OperationId, kind: OperationKind, target: Option<Generation>) {
         let journal = Journal {
             operation,
@@ -364,9 +371,7 @@ async fn a_teardown_whose_end_was_lost_still_tells_what_it_has_kept() {
         panic!("{done:?}")
     };
     assert!(told.kept.data && told.kept.archive.is_some(), "{told:?}");
-    let mut record = house.orchestrator.operation(id).await.unwrap();
-    (record.state, record.ended_at, record.result) = (OperationState::Running, None, None);
-    house.orchestrator.disk(move |fs| fs.write_operation(&record, Durability::Synced)).await.unwrap();
+    house.lose_end(id).await;
     let house = house.crash().await;
     let again = house.submit(teardown(), Some(key)).await;
     let Submitted::Replayed(record) = again else { panic!("{again:?}") };
@@ -414,10 +419,7 @@ async fn a_restart_with_a_key_is_not_done_twice_when_only_its_end_was_lost() {
     let Submitted::Done { operation: Some(id), .. } = house.submit(restart(), Some(key.clone())).await else {
         panic!("it is the first")
     };
-    // The end was not written.
-    let mut record = house.orchestrator.operation(id).await.unwrap();
-    (record.state, record.ended_at, record.result) = (OperationState::Running, None, None);
-    house.orchestrator.disk(move |fs| fs.write_operation(&record, Durability::Synced)).await.unwrap();
+    house.lose_end(id).await;
     let house = house.crash().await;
     let again = house.submit(restart(), Some(key)).await;
     assert!(matches!(again, Submitted::Replayed(record) if record.operation.id == id));
