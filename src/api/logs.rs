@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::access_log::RequestId;
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::respond::Body;
 use crate::backend::{GapReason, LogCursor, LogEvent, LogGap, LogLine, LogSource, LogStream, LogStreamKind};
 use crate::domain::{ContainerName, ErrorCode, ServiceName, Subdomain};
@@ -184,8 +184,8 @@ struct Writer {
     out: Vec<u8>,
     /// For the text of a cursor, and what it is made of.
     cursor: (String, Vec<u8>),
-    /// Text only: the line that stands last goes on with the next piece of this one.
-    open: Option<(LogSource, LogStreamKind)>,
+    /// Text only: the line that stands last goes on with the next piece of this one, which has the same time.
+    open: Option<(LogSource, LogStreamKind, Option<jiff::Timestamp>)>,
 }
 
 #[derive(Serialize)]
@@ -206,6 +206,15 @@ pub(super) struct JsonLine<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct JsonGap<'a> {
     gap: GapBody<'a>,
+    cursor: Option<&'a str>,
+}
+
+/// The last line of a stream that did not come to its end.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct JsonError<'a> {
+    #[serde(flatten)]
+    error: ErrorBody<'a>,
     cursor: Option<&'a str>,
 }
 
@@ -259,7 +268,8 @@ impl Writer {
 
     fn text(&mut self, line: &LogLine, timestamps: bool) {
         let origin = &line.origin;
-        if self.open != Some((origin.source, line.stream)) {
+        let this = Some((origin.source, line.stream, line.time));
+        if self.open != this {
             self.finish();
             if timestamps && let Some(time) = line.time {
                 self.put(&time.to_string());
@@ -279,10 +289,8 @@ impl Writer {
             // A line that breaks could pass for a line of another service.
             self.put(&text.replace(['\r', '\n'], "␤"));
         }
-        if line.partial {
-            self.open = Some((origin.source, line.stream));
-        } else {
-            self.open = None;
+        self.open = this.filter(|_| line.partial);
+        if !line.partial {
             self.put("\n");
         }
     }
@@ -299,6 +307,7 @@ impl Writer {
                 let why = match reason {
                     GapReason::Rotated => "the log has been rotated",
                     GapReason::Removed => "the container has been removed",
+                    GapReason::Unreadable => "the log cannot be read",
                 };
                 self.put(&format!("gap: lines of {service}-{number}{from}{to} are no longer held: {why}\n"));
             }
@@ -318,7 +327,9 @@ impl Writer {
             }
             Format::Ndjson => {
                 let request_id = self.telling.request_id.clone();
-                self.json(|_| error.body(&request_id));
+                // Before the first container has joined there is nothing to go on from.
+                let joined = !self.telling.cursor.marks().is_empty();
+                self.json(|cursor| JsonError { error: error.body(&request_id), cursor: cursor.filter(|_| joined) });
             }
         }
     }

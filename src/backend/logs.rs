@@ -101,6 +101,8 @@ pub enum GapReason {
     Rotated,
     /// The container is gone, and its log with it. What it wrote after the cursor, if anything, nobody knows.
     Removed,
+    /// The backend cannot read the log any further, or not from where it was told: it may be damaged.
+    Unreadable,
 }
 
 /// Lines that the backend no longer holds.

@@ -20,13 +20,15 @@ struct Client {
     waiting: std::vec::IntoIter<LogEvent>,
     cursor: LogCursor,
     gaps: Vec<LogGap>,
+    /// The cursor that comes with each gap.
+    at_gaps: Vec<LogCursor>,
 }
 
 impl Client {
     async fn of(tenant: &Tenant<'_>, query: &LogQuery) -> Self {
         let stream = tenant.backend.logs(&tenant.owner, query).await.expect("logs");
         let cursor = query.cursor.clone().unwrap_or_default();
-        Self { stream, waiting: Vec::new().into_iter(), cursor, gaps: Vec::new() }
+        Self { stream, waiting: Vec::new().into_iter(), cursor, gaps: Vec::new(), at_gaps: Vec::new() }
     }
 
     /// The next line; none at the end.
@@ -40,7 +42,10 @@ impl Client {
             match event {
                 LogEvent::Joined(mark) => self.cursor.join(mark),
                 LogEvent::Left(source) => self.cursor.leave(source),
-                LogEvent::Gap(gap) => self.gaps.push(gap),
+                LogEvent::Gap(gap) => {
+                    self.gaps.push(gap);
+                    self.at_gaps.push(self.cursor.clone());
+                }
                 LogEvent::Line(line) => {
                     self.cursor.told(&line);
                     return Some(line);
@@ -294,6 +299,8 @@ pub(crate) async fn what_went_with_its_container_is_a_gap(backend: &dyn Backend,
     let query = after(&tenant, &resumed.cursor);
     let mut again = Client::of(&tenant, &query).await;
     assert!(again.next().await.is_none() && again.gaps.is_empty());
+    let mut behind = Client::of(&tenant, &after(&tenant, &resumed.at_gaps[0])).await;
+    assert_eq!((behind.text().await.as_str(), behind.gaps.len()), ("two", 0));
     let query = LogQuery { services: vec![service("quiet")], ..after(&tenant, &client.cursor) };
     let mut other = Client::of(&tenant, &query).await;
     assert!(other.next().await.is_none() && other.gaps.is_empty());

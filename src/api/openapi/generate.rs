@@ -151,7 +151,7 @@ fn headers_of(parameters: &[&str], status: u16) -> Value {
         202 => names.extend(["Location", "Preference-Applied"]),
         200 | 304 if parameters.contains(&"If-None-Match") => names.push("ETag"),
         401 => names.push("WWW-Authenticate"),
-        409 | 429 | 503 | 507 => names.push("Retry-After"),
+        409 | 429 | 503 => names.push("Retry-After"),
         _ => {}
     }
     headers(names)

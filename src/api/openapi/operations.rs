@@ -4,10 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::bodies::{CordonBody, ProvisionBody, PruneBody, UpdateBody};
 use super::generate::{Schemas, Shape};
-use crate::api::error::ErrorBody;
 use crate::api::handlers::Probe;
 use crate::api::handlers::operations::{ListView, View};
-use crate::api::logs::{JsonGap, JsonLine};
+use crate::api::logs::{JsonError, JsonGap, JsonLine};
 use crate::api::router::Route;
 use crate::backend::Told;
 use crate::domain::{ErrorCode, OperationId, Subdomain};
@@ -477,7 +476,7 @@ pub(super) fn describe(route: &Route, schemas: &mut Schemas) -> Operation {
                         Shape::text("text/plain", "web-1 | listening on port 80\n"),
                         Shape::lines(
                             "application/x-ndjson",
-                            vec![schemas.of::<JsonLine<'_>>(), schemas.of::<JsonGap<'_>>(), schemas.of::<ErrorBody<'_>>()],
+                            vec![schemas.of::<JsonLine<'_>>(), schemas.of::<JsonGap<'_>>(), schemas.of::<JsonError<'_>>()],
                             "{\"time\":\"2026-11-21T08:00:01Z\",\"service\":\"web\",\"container\":\"q8-acme-web-1\",\
                              \"stream\":\"stdout\",\"line\":\"listening on port 80\",\"cursor\":\"ARi9yGNu\"}\n",
                         ),

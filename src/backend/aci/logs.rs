@@ -199,8 +199,9 @@ impl Follower {
             if wanted && !sources.contains(&mark.source) {
                 let (service, number, from) = (mark.service.clone(), mark.number, time_of(mark.position));
                 let reason = GapReason::Removed;
-                events.push(LogEvent::Gap(LogGap { service, number, container: None, from, to: None, reason }));
+                // In this order: who goes on from the gap does not hear of it again.
                 events.push(LogEvent::Left(mark.source));
+                events.push(LogEvent::Gap(LogGap { service, number, container: None, from, to: None, reason }));
             }
         }
         let cursor = self.query.cursor.clone();
@@ -218,17 +219,15 @@ impl Follower {
             let wanted = read.iter().skip(from).position(|piece| self.in_time(piece)).map(|at| from + at);
             let begins = wanted.filter(|_| tail != Some(0)).unwrap_or(read.len());
             let (from, position, gap) = match marked {
-                None if cursor.is_some() => (0, Position::Beginning, false),
-                None => (begins, before(&read, begins), false),
+                None if cursor.is_some() => (0, Position::Beginning, None),
+                None => (begins, before(&read, begins), None),
                 Some(position) => match after(&read, position) {
-                    Some(from) => (from, position, false),
-                    None => (0, position, true),
+                    Some(from) => (from, position, None),
+                    None => (0, before(&read, 0), Some(rotated(&origin, position, &read))),
                 },
             };
             events.push(LogEvent::Joined(origin.at(position)));
-            if gap {
-                events.push(rotated(&origin, position, &read));
-            }
+            events.extend(gap);
             let last = self.tell(&origin, &read[from..], &mut lines);
             let position = last.or_else(|| read.last().map(|piece| piece.mark(piece.nth))).unwrap_or(position);
             self.told.insert(origin.source, self.reader(origin, position));
@@ -295,6 +294,7 @@ impl Follower {
                 (read, _) = self.read(container, None).await?;
                 from = after(&read, position);
                 if from.is_none() {
+                    events.push(LogEvent::Joined(origin.at(before(&read, 0))));
                     events.push(rotated(&origin, position, &read));
                 }
             }

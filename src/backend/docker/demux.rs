@@ -1,9 +1,13 @@
 //! Splits the engine's log stream into lines, holding at most one piece of a line in memory.
 //!
 //! The engine sends either frames (`stream, 0, 0, 0, length`, then the payload: one log message) or, for a container
-//! with a terminal, plain bytes. Every message begins with a timestamp (it was asked for), and the engine itself cuts
-//! messages at 16 KiB, each piece with a timestamp of its own. A terminal that never sends a newline therefore costs no
-//! more memory here than anything else. (Engine API, `ContainerLogs` and `ContainerAttach`, "Stream format".)
+//! with a terminal, plain bytes, a chunk of the answer for each message. Every message begins with a timestamp (it was asked
+//! for), and the engine itself cuts messages at 16 KiB, each piece with the timestamp of its line. A terminal that never
+//! sends a newline therefore costs no more memory here than anything else. What a program wrote last without a newline is a
+//! message, too. (Engine API, `ContainerLogs` and `ContainerAttach`, "Stream format".)
+//!
+//! When the engine cannot read a log any further it says so in the log, in a frame of its own kind or, to a terminal, in a
+//! message without a timestamp (moby `api/server/httputils/write_log_stream.go`).
 
 use bytes::{Bytes, BytesMut};
 
@@ -13,6 +17,12 @@ use crate::backend::{LogStreamKind, cursor};
 const PIECE: usize = 16 * 1024;
 /// The longest timestamp prefix: RFC 3339 with nanoseconds, a zone and a space.
 const STAMP: usize = 36;
+
+/// The kind of a frame that holds the engine's own word (moby `pkg/stdcopy`, `Systemerr`), and how that begins.
+const SYSTEM: u8 = 3;
+const FAULT: &[u8] = b"Error grabbing logs: ";
+/// So much of it is kept.
+const FAULT_KEPT: usize = 512;
 
 /// Lines that come together are parts of one allocation of this size.
 const TOGETHER: usize = 16 * 1024;
@@ -46,12 +56,16 @@ pub(super) struct Demux {
     /// Payload bytes of the current frame that are still to come.
     remaining: usize,
     stream: LogStreamKind,
+    /// The current frame holds the engine's own word.
+    system: bool,
+    /// What the engine said when it could not read on.
+    fault: Vec<u8>,
     /// The current piece, its timestamp included.
     piece: BytesMut,
     /// How long that timestamp is, once enough bytes have come to tell.
     stamp: Option<(Option<jiff::Timestamp>, usize)>,
-    /// The previous piece of this line was partial, for each of the two streams: their pieces may alternate.
-    continued: [bool; 2],
+    /// The time of a line whose last piece was partial, for each of the two streams: their pieces may alternate.
+    continued: [Option<jiff::Timestamp>; 2],
 }
 
 impl Demux {
@@ -61,9 +75,11 @@ impl Demux {
             header: Vec::with_capacity(8),
             remaining: 0,
             stream: LogStreamKind::Stdout,
+            system: false,
+            fault: Vec::new(),
             piece: BytesMut::new(),
             stamp: None,
-            continued: [false; 2],
+            continued: [None; 2],
         }
     }
 
@@ -75,6 +91,7 @@ impl Demux {
                 self.header.extend_from_slice(&chunk[..take]);
                 chunk = &chunk[take..];
                 if let Ok([stream, _, _, _, length @ ..]) = <[u8; 8]>::try_from(self.header.as_slice()) {
+                    self.system = stream == SYSTEM;
                     let stream = if stream == 2 { LogStreamKind::Stderr } else { LogStreamKind::Stdout };
                     if stream != self.stream {
                         self.flush(true, out);
@@ -86,6 +103,12 @@ impl Demux {
                 continue;
             }
             let available = if self.framed { chunk.len().min(self.remaining) } else { chunk.len() };
+            if self.system {
+                let (said, rest) = chunk.split_at(available);
+                self.keep_fault(said);
+                (chunk, self.remaining) = (rest, self.remaining - available);
+                continue;
+            }
             let taken = self.text(&chunk[..available], out);
             chunk = &chunk[taken..];
             if self.framed {
@@ -98,9 +121,23 @@ impl Demux {
         }
     }
 
-    /// The stream has ended: what is left is a line without an end.
-    pub(super) fn finish(mut self, out: &mut Vec<Piece>) {
+    /// A chunk of the answer ends here, and with it a terminal's message.
+    pub(super) fn end_chunk(&mut self, out: &mut Vec<Piece>) {
+        if !self.framed {
+            self.flush(true, out);
+        }
+    }
+
+    /// The stream has ended: what is left is a line without an end. Gives what the engine said if it could not read on.
+    pub(super) fn finish(mut self, out: &mut Vec<Piece>) -> Option<String> {
         self.flush(false, out);
+        let said = String::from_utf8_lossy(&self.fault);
+        (!said.is_empty()).then(|| said.trim_end().to_owned())
+    }
+
+    fn keep_fault(&mut self, said: &[u8]) {
+        let room = FAULT_KEPT - self.fault.len();
+        self.fault.extend_from_slice(&said[..said.len().min(room)]);
     }
 
     /// Takes text up to a line end or a full piece; gives how many bytes it took.
@@ -131,17 +168,21 @@ impl Demux {
             return;
         }
         let mut line = self.piece.split().freeze().slice(length..);
+        if !self.framed && time.is_none() && line.starts_with(FAULT) {
+            return self.keep_fault(&line);
+        }
         if !partial {
             let end =
                 line.strip_suffix(b"\n").map_or(line.len(), |rest| rest.strip_suffix(b"\r").unwrap_or(rest).len());
             line.truncate(end);
         }
-        // The end of a line that was cut exactly at its last byte is no line of its own.
+        // The end of a line that was cut exactly at its last byte is no line of its own. All pieces of a line have one time:
+        // an empty line of another time comes after a last line without an end.
         let continued = &mut self.continued[usize::from(self.stream == LogStreamKind::Stderr)];
-        if !(*continued && line.is_empty() && !partial) {
+        if !(continued.is_some() && *continued == time && line.is_empty() && !partial) {
             out.push(Piece { time, stream: self.stream, line, partial });
         }
-        *continued = partial;
+        *continued = time.filter(|_| partial);
     }
 }
 
@@ -169,6 +210,18 @@ mod tests {
         frame.extend(u32::try_from(text.len()).expect("short").to_be_bytes());
         frame.extend(text);
         frame
+    }
+
+    /// What comes of a terminal's messages, a chunk for each of them, and of the last one what the engine said of itself.
+    fn run_chunks(messages: &[&str]) -> (Vec<(String, bool)>, Option<String>) {
+        let (mut demux, mut out) = (Demux::new(true), Vec::new());
+        for message in messages {
+            demux.feed(message.as_bytes(), &mut out);
+            demux.end_chunk(&mut out);
+        }
+        let said = demux.finish(&mut out);
+        let shown = |piece: Piece| (String::from_utf8_lossy(&piece.line).into_owned(), piece.partial);
+        (out.into_iter().map(shown).collect(), said)
     }
 
     fn run(tty: bool, input: &[u8], chunk: usize) -> Vec<(LogStreamKind, String, bool, bool)> {
@@ -250,6 +303,32 @@ mod tests {
             let texts: Vec<(usize, bool)> = lines.iter().map(|line| (line.1.len(), line.2)).collect();
             assert_eq!(texts, [(PIECE, true), (4, false), (4, false)], "chunks of {chunk}");
         }
+    }
+
+    #[test]
+    fn a_terminal_that_ended_without_a_newline_begins_anew() {
+        let (lines, _) = run_chunks(&[&format!("{TIME} foo"), "2026-11-21T10:00:01Z Starting\r\n"]);
+        assert_eq!(lines, [("foo".to_owned(), true), ("Starting".to_owned(), false)]);
+        let (lines, _) = run_chunks(&[&format!("{TIME} foo"), "2026-11-21T10:00:01Z \r\n"]);
+        assert_eq!(lines, [("foo".to_owned(), true), (String::new(), false)], "an empty line of another time");
+    }
+
+    #[test]
+    fn what_the_engine_says_of_itself_is_no_line() {
+        let mut input = frame(1, format!("{TIME} one\n").as_bytes());
+        input.extend(frame(3, b"Error grabbing logs: unexpected EOF\n"));
+        for chunk in [1, 9, 4096] {
+            let (mut demux, mut out) = (Demux::new(false), Vec::new());
+            input.chunks(chunk).for_each(|part| demux.feed(part, &mut out));
+            let said = demux.finish(&mut out);
+            assert_eq!((out.len(), said.as_deref()), (1, Some("Error grabbing logs: unexpected EOF")), "{chunk}");
+        }
+        let said = "Error grabbing logs: unexpected EOF\n";
+        let (lines, fault) = run_chunks(&[&format!("{TIME} one\r\n"), &format!("{TIME} {said}"), said]);
+        assert_eq!((lines.len(), fault.as_deref()), (2, Some(said.trim_end())), "a program may say the same");
+        let mut demux = Demux::new(false);
+        demux.feed(&frame(3, &b"x".repeat(100_000)), &mut Vec::new());
+        assert_eq!(demux.finish(&mut Vec::new()).map(|said| said.len()), Some(FAULT_KEPT));
     }
 
     #[test]

@@ -13,17 +13,18 @@ mod source;
 
 pub(super) use connection::Reading;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bollard::models::EventMessage;
 use futures::future::join_all;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::merge::{Head, News, broken, feed, merge};
-use self::source::{Batch, Source, Start};
+use self::source::{Source, Start};
 use super::engine::{Engine, EngineError};
 use super::observe::{self, Container};
 use super::{BackendError, LogQuery, LogStream, TenantRef, labels};
@@ -117,6 +118,7 @@ pub(super) async fn stream(
         services: query.services.clone(),
         known,
         reads,
+        started: BTreeMap::new(),
         news: sender.clone(),
         since,
         watched: false,
@@ -136,27 +138,19 @@ fn gone(query: &LogQuery, known: &BTreeSet<ContainerId>) -> Option<Head> {
     let is_gone = |mark: &&Mark| {
         !there.contains(&mark.source) && (query.services.is_empty() || query.services.contains(&mark.service))
     };
-    let events: Vec<LogEvent> = marks
-        .filter(is_gone)
-        .flat_map(|mark| {
-            let from = match mark.position {
-                Position::Line(line) => jiff::Timestamp::from_nanosecond(line.time.into()).ok(),
-                _ => None,
-            };
-            let (service, number, reason) = (mark.service.clone(), mark.number, GapReason::Removed);
-            let gap = LogGap { service, number, container: None, from, to: None, reason };
-            [LogEvent::Gap(gap), LogEvent::Left(mark.source)]
-        })
-        .collect();
-    if events.is_empty() {
-        return None;
-    }
-    let (sender, batches) = mpsc::channel(1);
-    let told = tokio::spawn(async move {
-        // Nobody left to read it is no failure.
-        let _ = sender.send(Ok(Batch::Events(events))).await;
-    });
-    Some(Head::new(batches, told))
+    let events: Vec<LogEvent> = marks.filter(is_gone).flat_map(removed).collect();
+    (!events.is_empty()).then(|| Head::of(events))
+}
+
+/// What is told of a container that is gone, in this order: who goes on from the gap does not hear of it again.
+fn removed(mark: &Mark) -> [LogEvent; 2] {
+    let from = match mark.position {
+        Position::Line(line) => jiff::Timestamp::from_nanosecond(line.time.into()).ok(),
+        _ => None,
+    };
+    let (service, number, reason) = (mark.service.clone(), mark.number, GapReason::Removed);
+    let gap = LogGap { service, number, container: None, from, to: None, reason };
+    [LogEvent::Left(mark.source), LogEvent::Gap(gap)]
 }
 
 /// Starts sources.
@@ -168,20 +162,26 @@ struct Reader {
 }
 
 impl Reader {
-    /// A source for each of these containers that is still there.
+    /// A source for each of these containers. Of one that has gone meanwhile it tells that.
     async fn heads(&self, containers: Vec<(Container, Start)>) -> Result<Vec<Head>, EngineError> {
         let inspected = join_all(containers.iter().map(|(container, _)| self.engine.inspect(&container.id))).await;
         let mut heads = Vec::new();
         for ((container, start), inspected) in containers.into_iter().zip(inspected) {
             let tty = match inspected {
-                Ok(details) => details.config.and_then(|config| config.tty).unwrap_or(false),
-                Err(EngineError::NotFound(_)) => continue,
+                Ok(details) => Some(details.config.and_then(|config| config.tty).unwrap_or(false)),
+                Err(EngineError::NotFound(_)) => None,
                 Err(error) => return Err(error),
             };
             let source = LogSource::of(&container.id);
             // One that is set aside is told of by the name that it had when it wrote.
             let name = crate::domain::ContainerName::parse(container.final_name()).unwrap_or(container.name);
             let origin = LogOrigin { source, container: name, service: container.service, number: container.number };
+            let Some(tty) = tty else {
+                if let Start::After(position) = start {
+                    heads.push(Head::of(removed(&origin.at(position)).into()));
+                }
+                continue;
+            };
             let (sender, batches) = mpsc::channel(WAITING_BATCHES);
             let source = Source::new(&self.engine, (container.id, tty, Arc::new(origin)), self.until, sender.clone());
             let changes = self.changes.as_ref().map(watch::Sender::subscribe);
@@ -200,6 +200,8 @@ struct Discovery {
     known: BTreeSet<ContainerId>,
     /// Containers that have a source.
     reads: BTreeSet<ContainerId>,
+    /// Containers that have been started and not been seen yet.
+    started: BTreeMap<ContainerId, (ServiceName, u32)>,
     news: mpsc::Sender<News>,
     /// Before the first look.
     since: jiff::Timestamp,
@@ -239,10 +241,12 @@ impl Discovery {
             }
             tokio::select! {
                 event = events.next() => {
-                    let Some(Ok(_)) = event else { return Ok(true) };
+                    let Some(Ok(event)) = event else { return Ok(true) };
+                    self.hear(event);
                     tokio::time::sleep(TOGETHER).await;
                     while let Some(event) = events.next().now_or_never() {
-                        let Some(Ok(_)) = event else { return Ok(true) };
+                        let Some(Ok(event)) = event else { return Ok(true) };
+                        self.hear(event);
                     }
                 }
                 () = tokio::time::sleep(LOOK) => {}
@@ -250,11 +254,42 @@ impl Discovery {
         }
     }
 
+    /// Notes what has been started: it may have gone again before it is looked at.
+    fn hear(&mut self, event: EventMessage) {
+        let Some(actor) = event.actor.filter(|_| event.action.as_deref() == Some("start")) else { return };
+        let Some(id) = actor.id.and_then(|id| ContainerId::parse(&id).ok()) else { return };
+        let attributes = actor.attributes.unwrap_or_default();
+        let service = attributes.get(labels::SERVICE).and_then(|name| ServiceName::parse(name).ok());
+        let number = attributes.get(labels::NUMBER).and_then(|number| number.parse().ok());
+        let before = event.time_nano.is_some_and(|time| i128::from(time) < self.since.as_nanosecond());
+        if let (Some(service), Some(number), false) = (service, number, before || self.known.contains(&id)) {
+            self.started.insert(id, (service, number));
+        }
+    }
+
+    /// Of what has come and gone nobody has seen what it wrote.
+    fn missed(&mut self, there: &[Container]) -> Option<Head> {
+        let started = std::mem::take(&mut self.started);
+        let is_there = |id: &ContainerId| there.iter().any(|container| container.id == *id);
+        let gone = started.into_iter().filter(|(id, (service, _))| {
+            !is_there(id) && !self.reads.contains(id) && (self.services.is_empty() || self.services.contains(service))
+        });
+        let told = gone.flat_map(|(id, (service, number))| {
+            removed(&Mark { source: LogSource::of(&id), service, number, position: Position::Beginning })
+        });
+        let events: Vec<LogEvent> = told.collect();
+        (!events.is_empty()).then(|| Head::of(events))
+    }
+
     /// Starts what has joined; false when the tenant has no container left.
     async fn look(&mut self) -> Result<bool, EngineError> {
         let containers = observe::containers(&self.reader.engine, &labels::filter(&self.tenant)).await?;
         if let Some(changes) = &self.reader.changes {
             changes.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        if let Some(missed) = self.missed(&containers) {
+            // A reader that has gone takes this task with it.
+            let _ = self.news.send(News::Source(missed)).await;
         }
         if containers.is_empty() {
             return Ok(false);
@@ -277,3 +312,6 @@ impl Discovery {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -193,8 +193,9 @@ impl Follower {
             if wanted && !sources.contains_key(&mark.source) {
                 let (service, number, from) = (mark.service.clone(), mark.number, time_of(mark.position));
                 let reason = GapReason::Removed;
-                events.push(LogEvent::Gap(LogGap { service, number, container: None, from, to: None, reason }));
+                // In this order: who goes on from the gap does not hear of it again.
                 events.push(LogEvent::Left(mark.source));
+                events.push(LogEvent::Gap(LogGap { service, number, container: None, from, to: None, reason }));
             }
         }
         for (source, container) in sources {
@@ -209,12 +210,13 @@ impl Follower {
                 (Some(_), Some(mark)) => container.logs.find(mark.position),
             };
             let from = after.unwrap_or(0);
-            let position = mark.map_or_else(|| container.logs.position_after(from), |mark| mark.position);
+            let known = mark.filter(|_| after.is_ok()).map(|mark| mark.position);
+            let position = known.unwrap_or_else(|| container.logs.position_after(from));
             events.push(LogEvent::Joined(origin.at(position)));
-            if let Err(Rotated) = after {
+            if let (Err(Rotated), Some(mark)) = (after, mark) {
                 let to = container.logs.after(0).next().map(|written| written.time);
                 let (service, number) = (origin.service.clone(), origin.number);
-                let (container, from) = (Some(origin.container.clone()), time_of(position));
+                let (container, from) = (Some(origin.container.clone()), time_of(mark.position));
                 events.push(LogEvent::Gap(LogGap { service, number, container, from, to, reason: GapReason::Rotated }));
             }
             let new = container.logs.after(from).filter(|written| self.in_time(written));

@@ -26,6 +26,8 @@ pub(in crate::backend::docker) struct Reading {
     connection: Connection<UnixStream>,
     /// None when there is no more.
     demux: Option<Demux>,
+    /// What the engine said at the end when it could not read on.
+    said: Option<String>,
 }
 
 impl Reading {
@@ -44,7 +46,12 @@ impl Reading {
             Connection::of(socket).await
         };
         let connection = timeout(PATIENCE, open).await.map_err(|_| EngineError::Timeout)??;
-        Ok(Self { connection, demux: Some(Demux::new(tty)) })
+        Ok(Self { connection, demux: Some(Demux::new(tty)), said: None })
+    }
+
+    /// Why the log could not be read to its end, once `next` has given all.
+    pub(in crate::backend::docker) fn fault(&mut self) -> Option<String> {
+        self.said.take()
     }
 
     /// The next pieces; none after the last, or after an error. Cancelling it loses nothing.
@@ -52,11 +59,17 @@ impl Reading {
         loop {
             let demux = self.demux.as_mut()?;
             let mut pieces = Vec::new();
-            match self.connection.read(|bytes| demux.feed(bytes, &mut pieces)).await {
+            let feed = |bytes: &[u8], ends_chunk: bool| {
+                demux.feed(bytes, &mut pieces);
+                if ends_chunk {
+                    demux.end_chunk(&mut pieces);
+                }
+            };
+            match self.connection.read(feed).await {
                 Ok(true) if pieces.is_empty() => {}
                 Ok(true) => return Some(Ok(pieces)),
                 Ok(false) => {
-                    self.demux.take()?.finish(&mut pieces);
+                    self.said = self.demux.take()?.finish(&mut pieces);
                     return Some(Ok(pieces));
                 }
                 Err(error) => {
@@ -128,8 +141,9 @@ impl<S: tokio::io::AsyncRead + Unpin> Connection<S> {
         self.socket.read_buf(&mut room).await.map(|count| count > 0).map_err(|error| broken(&error))
     }
 
-    /// Gives what has come of the body to `take`; false when it is complete. A body that breaks off is an error.
-    async fn read(&mut self, mut take: impl FnMut(&[u8])) -> Result<bool, EngineError> {
+    /// Gives what has come of the body to `take`, and whether a chunk ends with it; false when the body is complete. One that
+    /// breaks off is an error.
+    async fn read(&mut self, mut take: impl FnMut(&[u8], bool)) -> Result<bool, EngineError> {
         let mut taken = self.decode(&mut take)?;
         while !taken && self.next != Next::Nothing {
             if !self.more().await? {
@@ -141,7 +155,7 @@ impl<S: tokio::io::AsyncRead + Unpin> Connection<S> {
     }
 
     /// Decodes what is buffered; whether there was anything for `take`.
-    fn decode(&mut self, take: &mut impl FnMut(&[u8])) -> Result<bool, EngineError> {
+    fn decode(&mut self, take: &mut impl FnMut(&[u8], bool)) -> Result<bool, EngineError> {
         let mut taken = false;
         while !self.buffer.is_empty() {
             match self.next {
@@ -155,7 +169,7 @@ impl<S: tokio::io::AsyncRead + Unpin> Connection<S> {
                 },
                 Next::Data(left) => {
                     let here = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
-                    take(&self.buffer[..here]);
+                    take(&self.buffer[..here], left == here as u64);
                     taken = true;
                     self.buffer.advance(here);
                     self.next = match left - here as u64 {
@@ -172,7 +186,7 @@ impl<S: tokio::io::AsyncRead + Unpin> Connection<S> {
                     self.next = Next::Size;
                 }
                 Next::UntilClosed => {
-                    take(&self.buffer);
+                    take(&self.buffer, false);
                     taken = true;
                     self.buffer.clear();
                 }
@@ -194,7 +208,7 @@ mod tests {
         tokio::spawn(async move { engine.write_all(&bytes).await });
         let mut connection = Connection::of(socket).await.map_err(|error| error.to_string())?;
         let mut all = Vec::new();
-        while connection.read(|part| all.extend_from_slice(part)).await.map_err(|error| error.to_string())? {}
+        while connection.read(|part, _| all.extend_from_slice(part)).await.map_err(|error| error.to_string())? {}
         Ok(all)
     }
 
@@ -208,6 +222,24 @@ mod tests {
         }
         let plain = b"HTTP/1.1 200 OK\r\n\r\nabc";
         assert_eq!(body(plain, 7).await.as_deref(), Ok(&b"abc"[..]));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_chunk_is_told_however_it_comes() {
+        let text = format!("{HEAD}3\r\nabc\r\n5\r\n01234\r\n0\r\n\r\n");
+        for piece in [1, 2, 5, 64, 4096] {
+            let (mut engine, socket) = tokio::io::duplex(piece);
+            let bytes = text.clone().into_bytes();
+            tokio::spawn(async move { engine.write_all(&bytes).await });
+            let mut connection = Connection::of(socket).await.unwrap();
+            let (mut length, mut ends) = (0, Vec::new());
+            let mut take = |part: &[u8], ends_chunk: bool| {
+                length += part.len();
+                ends.extend(ends_chunk.then_some(length));
+            };
+            while connection.read(&mut take).await.unwrap() {}
+            assert_eq!(ends, [3, 8], "{piece}");
+        }
     }
 
     #[tokio::test]

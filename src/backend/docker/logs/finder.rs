@@ -36,6 +36,10 @@ impl Runs {
 pub(super) struct Finder {
     mark: LineMark,
     runs: Runs,
+    /// What it looks at may begin anywhere in the log.
+    windowed: bool,
+    /// Pieces of each stream that it has looked at.
+    of_stream: [u32; 2],
     /// Pieces that it has looked at.
     pub(super) seen: usize,
     /// Where the line was, if the log has lost the first lines of its time since.
@@ -43,20 +47,27 @@ pub(super) struct Finder {
 }
 
 impl Finder {
-    pub(super) fn new(mark: LineMark) -> Self {
-        Self { mark, runs: Runs::default(), seen: 0, early: None }
+    pub(super) fn new(mark: LineMark, windowed: bool) -> Self {
+        Self { mark, runs: Runs::default(), windowed, of_stream: [0; 2], seen: 0, early: None }
     }
 
     /// Whether reading goes on with this piece (`Some(true)`), after it (`Some(false)`) or further on.
     ///
     /// What is read may begin in the middle of lines of one time, then a line is further to the front than it was. It may
-    /// also have been told from there, then it is further to the back. So its text decides.
+    /// also have been told from there, then it is further to the back. So its text decides, except within a long line: its
+    /// pieces may all be alike, and how manyeth one is cannot be told where a window begins in the middle of them.
     pub(super) fn look(&mut self, piece: &Piece) -> Option<bool> {
         self.seen += 1;
         let time = piece.nanoseconds();
         let nth = self.runs.count(piece.stream, time);
+        let of_stream = &mut self.of_stream[usize::from(piece.stream == LogStreamKind::Stderr)];
+        *of_stream = of_stream.saturating_add(1);
+        let uncounted = self.windowed && piece.partial && nth == *of_stream;
         let mark = &self.mark;
         if time != Some(mark.time) || piece.stream != mark.stream || piece.check() != mark.check {
+            return None;
+        }
+        if uncounted && mark.nth > 0 {
             return None;
         }
         if nth >= mark.nth {
@@ -111,7 +122,7 @@ mod tests {
 
     /// Where reading goes on.
     fn find(log: &[Piece], mark: LineMark) -> Option<usize> {
-        let mut finder = Finder::new(mark);
+        let mut finder = Finder::new(mark, true);
         log.iter().enumerate().find_map(|(at, piece)| finder.look(piece).map(|with| at + usize::from(!with)))
     }
 
@@ -132,8 +143,21 @@ mod tests {
         // Told from the middle: "c" was the first of its time then, and is the third in the whole log.
         assert_eq!(find(&log, LineMark { nth: 1, ..marks[4] }), Some(5));
         // Rotated away from the middle: only `early` knows.
-        let mut finder = Finder::new(marks[4]);
+        let mut finder = Finder::new(marks[4], false);
         assert!(log[4..].iter().all(|piece| finder.look(piece).is_none()));
         assert_eq!(finder.early, Some(1));
+    }
+
+    #[test]
+    fn pieces_that_are_alike_are_counted_from_their_line_s_beginning() {
+        let mut log = vec![piece(1, OUT, "a"), piece(2, ERR, "e")];
+        log.extend((0..10).map(|_| Piece { partial: true, ..piece(3, OUT, "yyy") }));
+        let mark = LineMark { nth: 4, ..marks(&log)[5] };
+        assert_eq!(find(&log, mark), Some(6));
+        assert_eq!(find(&log[4..], mark), None, "which is the fourth?");
+        assert_eq!(find(&log[4..], LineMark { nth: 0, ..mark }), Some(0), "the first that is there");
+        let whole = &log[2..];
+        let mut finder = Finder::new(mark, false);
+        assert_eq!(whole.iter().position(|piece| finder.look(piece).is_some()), Some(3), "nothing was before it");
     }
 }

@@ -21,8 +21,6 @@ use crate::backend::{BackendError, LogEvent, LogStream};
 const REORDER: Duration = Duration::from_millis(20);
 /// Events that go on at once.
 const TOGETHER: usize = 512;
-/// How long lines that were written before `until` may take to come.
-const GRACE: Duration = Duration::from_millis(500);
 
 /// What happens to the sources while they are merged.
 pub(super) enum News {
@@ -34,7 +32,7 @@ pub(super) enum News {
     Failed(BackendError),
 }
 
-/// Merges sources until all have ended and, where there is `news`, no more will come; or until this time has passed.
+/// Merges sources until all have ended and, where there is `news`, no more will come: none does when this time has passed.
 pub(super) fn merge(
     sources: Vec<Head>,
     news: Option<mpsc::Receiver<News>>,
@@ -44,7 +42,7 @@ pub(super) fn merge(
     let (sender, mut receiver) = mpsc::channel(1);
     let end = until.filter(|_| news.is_some()).map(|until| {
         let left = until.duration_since(jiff::Timestamp::now());
-        Instant::now() + Duration::try_from(left).unwrap_or_default() + GRACE
+        Instant::now() + Duration::try_from(left).unwrap_or_default()
     });
     let merge = Merge { heads: sources, news, end };
     let merging = AbortOnDropHandle::new(feed(sender.clone(), Err(broken()), merge.run(sender)));
@@ -101,7 +99,7 @@ impl Merge {
                 return;
             }
             let over = self.end.is_some_and(|end| Instant::now() >= end);
-            if idle && over || self.heads.is_empty() && self.news.is_none() {
+            if idle && self.heads.is_empty() && (over || self.news.is_none()) {
                 return;
             }
             if idle && let Some(error) = self.wait().await {
@@ -156,7 +154,7 @@ impl Merge {
     /// Waits for something to do.
     async fn wait(&mut self) -> Option<BackendError> {
         let reorder = self.heads.iter().any(|head| head.next.is_some());
-        let end = self.end;
+        let end = self.end.filter(|_| self.heads.is_empty());
         let missing: Vec<_> =
             self.heads.iter_mut().filter(|head| head.next.is_none()).map(|head| Box::pin(head.fill())).collect();
         let filled = async {
@@ -210,6 +208,16 @@ impl Head {
         }
     }
 
+    /// Of these events, which are all.
+    pub(super) fn of(events: Vec<LogEvent>) -> Self {
+        let (sender, batches) = mpsc::channel(1);
+        let told = tokio::spawn(async move {
+            // Nobody left to read it is no failure.
+            let _ = sender.send(Ok(Batch::Events(events))).await;
+        });
+        Self::new(batches, told)
+    }
+
     /// What has no time comes at once.
     fn time(&self) -> Option<jiff::Timestamp> {
         match &self.next {
@@ -222,7 +230,8 @@ impl Head {
     /// Whether this source's next line need not wait any longer for one that is silent: an earlier one would have come.
     fn may_overtake(&self) -> bool {
         let age = self.time().map(|time| jiff::Timestamp::now().duration_since(time));
-        age.is_none_or(|age| Duration::try_from(age).is_ok_and(|age| age >= REORDER))
+        // What comes from the future was written by a clock that has been set back since.
+        age.is_none_or(|age| Duration::try_from(age).map_or(true, |age| age >= REORDER))
     }
 
     /// Takes the next event if it has already come.

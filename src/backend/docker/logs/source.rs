@@ -35,6 +35,11 @@ const SLOW: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(5);
 /// The least time between two times of following a container.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long lines that were written before `until` may take to come.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The engine's status for a log driver that keeps nothing which could be read.
+const NO_LOG: u16 = 501;
 
 /// What a source has to tell.
 #[derive(Debug)]
@@ -58,6 +63,8 @@ pub(super) enum Start {
 enum Halt {
     /// Nobody reads any more.
     Unread,
+    /// The engine says that it cannot read the log any further.
+    Fault(String),
     Engine(EngineError),
 }
 
@@ -65,6 +72,17 @@ impl From<EngineError> for Halt {
     fn from(error: EngineError) -> Self {
         Self::Engine(error)
     }
+}
+
+/// How following a log ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Followed {
+    /// The engine ended it, so the container writes no more; or the time is over.
+    ToItsEnd,
+    /// The place to go on at is not among the last lines, or was not a moment ago.
+    NotFromThere,
+    /// Whoever reads it could not follow.
+    TooSlowly,
 }
 
 /// How a search ended.
@@ -81,6 +99,8 @@ pub(super) struct Source {
     tty: bool,
     origin: Arc<LogOrigin>,
     until: Option<jiff::Timestamp>,
+    /// When following ends; never without `until`.
+    end: Option<Instant>,
     out: mpsc::Sender<Result<Batch, BackendError>>,
     /// Up to where it has been told.
     position: Position,
@@ -99,7 +119,11 @@ impl Source {
         out: mpsc::Sender<Result<Batch, BackendError>>,
     ) -> Self {
         let (engine, position, runs) = (Arc::clone(engine), Position::Beginning, Runs::default());
-        Self { engine, id, tty, origin, until, out, position, runs, slow: false, behind: true }
+        let end = until.map(|until| {
+            let left = until.duration_since(jiff::Timestamp::now());
+            Instant::now() + Duration::try_from(left).unwrap_or_default() + GRACE
+        });
+        Self { engine, id, tty, origin, until, end, out, position, runs, slow: false, behind: true }
     }
 
     /// Tells everything from `start` on. `changes` ticks when something has happened to one of the tenant's containers;
@@ -109,9 +133,14 @@ impl Source {
         let last = match halt {
             Halt::Unread => return,
             Halt::Engine(EngineError::NotFound(_)) => {
+                // In this order: who goes on from the gap does not hear of it again.
                 let gap = self.behind.then(|| self.gap(GapReason::Removed, None));
-                Ok(Batch::Events(gap.into_iter().chain([LogEvent::Left(self.origin.source)]).collect()))
+                Ok(Batch::Events([LogEvent::Left(self.origin.source)].into_iter().chain(gap).collect()))
             }
+            Halt::Engine(EngineError::Refused { status: NO_LOG, .. }) => {
+                Ok(Batch::Events(vec![LogEvent::Joined(self.origin.at(self.position))]))
+            }
+            Halt::Fault(message) => Err(EngineError::Refused { status: 500, message }.into_backend("reading logs")),
             Halt::Engine(error) => Err(error.into_backend("reading logs")),
         };
         // Nobody left to read it is no failure.
@@ -119,50 +148,79 @@ impl Source {
     }
 
     async fn work(&mut self, start: Start, changes: Option<watch::Receiver<u64>>) -> Result<(), Halt> {
-        match start {
-            Start::Window(window) => self.begin(&window).await?,
+        let told = match start {
+            Start::Window(window) => self.begin(&window).await,
             Start::After(position) => {
                 self.position = position;
                 self.send(vec![LogEvent::Joined(self.origin.at(position))]).await?;
-                self.catch_up().await?;
+                self.catch_up().await
             }
+        };
+        match told {
+            Err(Halt::Fault(said)) => self.pass_over(&said).await?,
+            told => told?,
         }
         self.behind = false;
         let Some(mut changes) = changes else { return Ok(()) };
         self.hand_over(Batch::Live).await?;
         let mut among = LADDER[0];
-        loop {
+        while !self.is_over() {
             changes.mark_unchanged();
             let began = Instant::now();
-            self.behind = true;
-            let followed = self.follow(among).await?;
-            // The engine has ended it, so there is no more.
-            self.behind = !followed;
-            self.catch_up().await?;
-            self.behind = false;
-            if followed {
-                among = LADDER[0];
-                tokio::time::sleep_until(began + PAUSE).await;
-                self.until_started(&mut changes).await?;
-            } else {
-                // More was written than was looked at while the follower was set up.
-                among = among.saturating_mul(8).min(LADDER[2]);
+            match self.follow_once(among).await {
+                Ok(Followed::ToItsEnd) => {
+                    among = LADDER[0];
+                    tokio::time::sleep_until(began + PAUSE).await;
+                    self.until_started(&mut changes).await?;
+                }
+                Ok(Followed::NotFromThere) => {
+                    // More was written than was looked at while the follower was set up.
+                    among = among.saturating_mul(8).min(LADDER[2]);
+                    tokio::time::sleep_until(began + PAUSE).await;
+                }
+                Ok(Followed::TooSlowly) => {}
+                Err(Halt::Fault(said)) => {
+                    self.pass_over(&said).await?;
+                    self.behind = false;
+                    tokio::time::sleep_until(began + LOOK).await;
+                }
+                Err(halt) => return Err(halt),
             }
         }
+        Ok(())
     }
 
-    /// Waits until the container runs.
+    /// Tells new lines as they are written, and then what came too late for that.
+    async fn follow_once(&mut self, among: u32) -> Result<Followed, Halt> {
+        self.behind = true;
+        let followed = self.follow(among).await?;
+        // When the engine has ended it, there is no more.
+        self.behind = followed != Followed::ToItsEnd;
+        self.catch_up().await?;
+        self.behind = false;
+        Ok(followed)
+    }
+
+    /// Whether the time is over until which lines are wanted.
+    fn is_over(&self) -> bool {
+        self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Waits until the container runs, or the time is over. Between two attempts of the engine to restart it, it runs and has
+    /// nobody who writes.
     async fn until_started(&self, changes: &mut watch::Receiver<u64>) -> Result<(), Halt> {
-        loop {
-            let details = self.engine.inspect(&self.id).await?;
-            if details.state.and_then(|state| state.running) == Some(true) {
+        while !self.is_over() {
+            let state = self.engine.inspect(&self.id).await?.state.unwrap_or_default();
+            if state.running == Some(true) && state.restarting != Some(true) {
                 return Ok(());
             }
+            let look = Instant::now() + LOOK;
             tokio::select! {
                 ticked = changes.changed() => ticked.map_err(|_| Halt::Unread)?,
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep_until(self.end.map_or(look, |end| look.min(end))) => {}
             }
         }
+        Ok(())
     }
 
     /// Tells a part of the log, where nothing has been told before.
@@ -175,11 +233,10 @@ impl Source {
             return if lines > 0 { self.catch_up().await } else { Ok(()) };
         }
         let mut reading = self.open(window).await?;
-        let since = window.since.max(window.until).and_then(cursor::nanoseconds);
+        let since = window.since.and_then(cursor::nanoseconds);
         self.position = since.map_or(Position::Beginning, Position::Since);
         let mut joined = false;
-        while let Some(pieces) = reading.next().await {
-            let pieces = pieces?;
+        while let Some(pieces) = self.read(&mut reading, false).await? {
             if let Some(first) = pieces.first().filter(|_| !joined) {
                 let place = Runs::default().mark(first).map(|mark| LineMark { nth: 0, ..mark });
                 self.position = place.map_or(self.position, Position::Line);
@@ -202,8 +259,8 @@ impl Source {
         let mut reading = self.open(&Window { tail, ..Window::all(false) }).await?;
         let (mut runs, mut marks, most) = (Runs::default(), VecDeque::new(), lines as usize);
         let mut before = None;
-        while let Some(pieces) = reading.next().await {
-            for mark in pieces?.iter().filter_map(|piece| runs.mark(piece)) {
+        while let Some(pieces) = self.read(&mut reading, false).await? {
+            for mark in pieces.iter().filter_map(|piece| runs.mark(piece)) {
                 marks.push_back(mark);
                 if marks.len() > most {
                     before = marks.pop_front();
@@ -237,33 +294,59 @@ impl Source {
         }
         let mut reading = self.open(&Window::all(false)).await?;
         let mut told = false;
-        while let Some(pieces) = reading.next().await {
-            let pieces = pieces?;
+        while let Some(pieces) = self.read(&mut reading, false).await? {
             if let Some(first) = pieces.first().filter(|_| !told) {
                 told = true;
-                let gap = self.gap(GapReason::Rotated, first.time);
-                self.send(vec![gap]).await?;
-                self.runs = Runs::default();
+                self.begin_anew(Some(first)).await?;
             }
             self.tell(pieces).await?;
         }
-        if !told {
-            let gap = self.gap(GapReason::Rotated, None);
-            self.position = Position::Beginning;
-            self.send(vec![gap]).await?;
-        }
-        Ok(())
+        if told { Ok(()) } else { self.begin_anew(None).await }
     }
 
-    /// Tells new lines as they are written, until the engine ends it (true) or the place to go on at is not among the last
-    /// lines, or was not a moment ago (false).
-    async fn follow(&mut self, among: u32) -> Result<bool, Halt> {
+    /// What was told last is gone; the log begins with this piece now. Who goes on from the gap does not hear of it again.
+    async fn begin_anew(&mut self, first: Option<&Piece>) -> Result<(), Halt> {
+        let gap = self.gap(GapReason::Rotated, first.and_then(|first| first.time));
+        let mark = first.and_then(|first| Runs::default().mark(first));
+        self.position = mark.map_or(Position::Beginning, |mark| Position::Line(LineMark { nth: 0, ..mark }));
+        self.runs = Runs::default();
+        self.send(vec![LogEvent::Joined(self.origin.at(self.position)), gap]).await
+    }
+
+    /// The engine cannot read on: what has been written so far is left out.
+    async fn pass_over(&mut self, said: &str) -> Result<(), Halt> {
+        tracing::warn!(container = %self.origin.container, said, "the engine cannot read a log any further");
+        let gap = self.gap(GapReason::Unreadable, None);
+        self.position = match self.place_before(0, None).await {
+            Err(Halt::Fault(_)) => Position::Since(cursor::nanoseconds(jiff::Timestamp::now()).unwrap_or(0)),
+            place => place?,
+        };
+        self.send(vec![LogEvent::Joined(self.origin.at(self.position)), gap]).await
+    }
+
+    /// Tells new lines as they are written, as long as that goes.
+    async fn follow(&mut self, among: u32) -> Result<Followed, Halt> {
         self.slow = false;
-        match self.position {
-            Position::Line(mark) => {
-                Ok(matches!(self.search(mark, Tail::Lines(among), true).await?, Search::Told) && !self.slow)
-            }
-            _ => self.tell_from_position(true).await.map(|()| !self.slow),
+        let found = match self.position {
+            Position::Line(mark) => matches!(self.search(mark, Tail::Lines(among), true).await?, Search::Told),
+            _ => self.tell_from_position(true).await.map(|()| true)?,
+        };
+        Ok(match found {
+            _ if self.slow => Followed::TooSlowly,
+            true => Followed::ToItsEnd,
+            false => Followed::NotFromThere,
+        })
+    }
+
+    /// The next pieces; none after the last, and none when the time is over until which a log is followed.
+    async fn read(&self, reading: &mut Reading, follow: bool) -> Result<Option<Vec<Piece>>, Halt> {
+        let next = match self.end.filter(|_| follow) {
+            Some(end) => tokio::time::timeout_at(end, reading.next()).await.unwrap_or(None),
+            None => reading.next().await,
+        };
+        match next {
+            Some(pieces) => Ok(Some(pieces?)),
+            None => reading.fault().map_or(Ok(None), |said| Err(Halt::Fault(said))),
         }
     }
 
@@ -273,8 +356,7 @@ impl Source {
             _ => None,
         };
         let mut reading = self.open(&Window { since, ..Window::all(follow) }).await?;
-        while let Some(pieces) = reading.next().await {
-            let mut pieces = pieces?;
+        while let Some(mut pieces) = self.read(&mut reading, follow).await? {
             // The engine leaves out what is older; newer ones only what comes before the first that is not.
             pieces.retain(|piece| since.is_none_or(|since| piece.time.is_none_or(|time| time >= since)));
             self.tell(pieces).await?;
@@ -290,16 +372,18 @@ impl Source {
         let window = Window { tail, ..Window::all(follow) };
         let most = if let Tail::Lines(lines) = tail { usize::try_from(lines).ok() } else { None };
         let mut reading = self.open(&window).await?;
-        let mut finder = Finder::new(mark);
+        // A follower has just caught up.
+        let mut finder = Finder::new(mark, most.is_some() && !follow);
         let mut found = false;
-        while let Some(pieces) = reading.next().await {
-            let mut pieces = pieces?;
+        // A clock that was set back since: then it is a matter of looking at all of them, and no use to come back.
+        let by_time = most.is_some() && !(follow && tail == Tail::Lines(LADDER[2]));
+        while let Some(mut pieces) = self.read(&mut reading, follow).await? {
             if !found {
                 let mut rest = None;
                 for (at, piece) in pieces.iter().enumerate() {
                     let newer = piece.nanoseconds().is_some_and(|time| time > mark.time);
                     let looked_at_all = follow && most.is_some_and(|most| finder.seen >= most);
-                    if finder.seen == 0 && newer && most.is_some() || looked_at_all {
+                    if finder.seen == 0 && newer && by_time || looked_at_all {
                         return Ok(Search::Missing { early: None });
                     }
                     if let Some(with) = finder.look(piece) {

@@ -1,0 +1,329 @@
+//! Sources and their merge on an engine that is made up, where a log can be as no real one is at will.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures::TryStreamExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
+
+use super::super::gate::Ground;
+use super::super::networks::Subnet;
+use super::source::Batch;
+use super::*;
+use crate::backend::{GapReason, LineMark, LogLine, LogStreamKind, cursor};
+use crate::domain::ContainerName;
+
+/// The log of its only container.
+#[derive(Default)]
+struct Log {
+    messages: Vec<Message>,
+    tty: bool,
+    /// Whether it ends, as that of a container does which does not run.
+    ended: bool,
+    restarting: bool,
+    /// Refused with this.
+    status: Option<u16>,
+    /// How long the engine takes for a hundred lines.
+    pause: Duration,
+    /// How often it has been asked for.
+    asked: usize,
+}
+
+#[derive(Clone)]
+struct Message {
+    /// Nanoseconds since 1970; none for the engine's own word.
+    time: Option<i64>,
+    text: String,
+}
+
+#[derive(Clone)]
+struct FakeEngine {
+    engine: Arc<Engine>,
+    log: Arc<Mutex<Log>>,
+    bell: Arc<Notify>,
+    _place: Arc<(tempfile::TempDir, AbortOnDropHandle<()>)>,
+}
+
+impl FakeEngine {
+    fn with(messages: impl IntoIterator<Item = Message>) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let socket = place.path().join("docker.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let log = Arc::new(Mutex::new(Log { messages: messages.into_iter().collect(), ..Log::default() }));
+        let bell = Arc::new(Notify::new());
+        let (shared, ring) = (Arc::clone(&log), Arc::clone(&bell));
+        let serving = tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                tokio::spawn(answer(connection, Arc::clone(&shared), Arc::clone(&ring)));
+            }
+        });
+        let ground = Ground { publish: None, pool: Subnet::parse("10.0.0.0/16").unwrap() };
+        let engine = Arc::new(Engine::at(socket, ground));
+        Self { engine, log, bell, _place: Arc::new((place, AbortOnDropHandle::new(serving))) }
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writes(&self, message: Message) {
+        self.log().messages.push(message);
+        self.bell.notify_waiters();
+    }
+
+    /// The container's log from here on, merged with nobody else's; followed with `changes`.
+    fn read(&self, start: Start, until: Option<jiff::Timestamp>, follow: bool) -> LogStream {
+        let (sender, batches) = mpsc::channel(WAITING_BATCHES);
+        let tty = self.log().tty;
+        let source = Source::new(&self.engine, (id(), tty, origin()), until, sender.clone());
+        let changes = follow.then(|| watch::Sender::new(0));
+        let reading = source.run(start, changes.as_ref().map(watch::Sender::subscribe));
+        let head = Head::new(batches, feed(sender, Err(broken()), reading));
+        let (news, hears) = mpsc::channel(1);
+        merge(vec![head], follow.then_some(hears), until, (news, changes))
+    }
+}
+
+async fn answer(mut connection: UnixStream, log: Arc<Mutex<Log>>, bell: Arc<Notify>) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(connection.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let target = head.split(' ').nth(1).unwrap_or_default();
+    let Some((_, query)) = target.split_once("/logs?") else {
+        let (running, restarting) = {
+            let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            (!log.ended || log.restarting, log.restarting)
+        };
+        let body = serde_json::json!({"State": {"Running": running, "Restarting": restarting}}).to_string();
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+        return connection.write_all(format!("{head}{body}").as_bytes()).await;
+    };
+    let parameter = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let (mut next, tty, status, pause) = {
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.asked += 1;
+        let tail = parameter("tail").map_or(usize::MAX, |tail| tail.parse().unwrap());
+        (log.messages.len().saturating_sub(tail), log.tty, log.status.unwrap_or(200), log.pause)
+    };
+    let head = format!("HTTP/1.1 {status} X\r\nTransfer-Encoding: chunked\r\n\r\n");
+    connection.write_all(head.as_bytes()).await?;
+    loop {
+        let rings = bell.notified();
+        let (messages, ended) = {
+            let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            (log.messages[next..].to_vec(), log.ended)
+        };
+        for message in &messages {
+            next += 1;
+            if next % 100 == 0 {
+                tokio::time::sleep(pause).await;
+            }
+            let time = message.time.map(|time| jiff::Timestamp::from_nanosecond(time.into()).unwrap());
+            let text = time.map_or_else(String::new, |time| format!("{time} ")) + &message.text;
+            let kind = if time.is_some() { 1 } else { 3 };
+            let frame = [kind, 0, 0, 0].into_iter().chain(u32::try_from(text.len()).unwrap().to_be_bytes());
+            let body: Vec<u8> = frame.take(if tty { 0 } else { 8 }).chain(text.into_bytes()).collect();
+            connection.write_all(format!("{:x}\r\n", body.len()).as_bytes()).await?;
+            connection.write_all(&body).await?;
+            connection.write_all(b"\r\n").await?;
+            if time.is_none() {
+                return connection.write_all(b"0\r\n\r\n").await;
+            }
+        }
+        if ended || parameter("follow") != Some("true") {
+            return connection.write_all(b"0\r\n\r\n").await;
+        }
+        if messages.is_empty() {
+            rings.await;
+        }
+    }
+}
+
+const SECOND: i64 = 1_000_000_000;
+const NOW: i64 = 1_790_000_000 * SECOND;
+
+fn id() -> ContainerId {
+    ContainerId::parse(&"a".repeat(64)).unwrap()
+}
+
+fn origin() -> Arc<LogOrigin> {
+    Arc::new(LogOrigin {
+        source: LogSource::of(&id()),
+        container: ContainerName::parse("q8-acme-web-1").unwrap(),
+        service: ServiceName::parse("web").unwrap(),
+        number: 1,
+    })
+}
+
+fn at(time: i64, text: &str) -> Message {
+    Message { time: Some(time), text: text.to_owned() }
+}
+
+fn lines(count: i64) -> impl Iterator<Item = Message> {
+    (0..count).map(|number| at(NOW + number * SECOND, &format!("{number}\n")))
+}
+
+fn all(until: Option<jiff::Timestamp>) -> Start {
+    Start::Window(Window { until, ..Window::all(false) })
+}
+
+fn mark(time: i64, text: &str) -> Start {
+    let check = cursor::check(text.as_bytes());
+    Start::After(Position::Line(LineMark { time, stream: LogStreamKind::Stdout, nth: 1, check }))
+}
+
+async fn told(stream: LogStream) -> Vec<LogEvent> {
+    stream.try_concat().await.unwrap()
+}
+
+fn texts(events: &[LogEvent]) -> Vec<String> {
+    let text = |line: &LogLine| String::from_utf8_lossy(&line.line).into_owned();
+    events.iter().filter_map(|event| if let LogEvent::Line(line) = event { Some(text(line)) } else { None }).collect()
+}
+
+fn gaps(events: &[LogEvent]) -> Vec<GapReason> {
+    events.iter().filter_map(|event| if let LogEvent::Gap(gap) = event { Some(gap.reason) } else { None }).collect()
+}
+
+/// Events until there have been so many lines.
+async fn until_lines(stream: &mut LogStream, count: usize) -> Vec<LogEvent> {
+    let mut events = Vec::new();
+    while texts(&events).len() < count {
+        events.extend(stream.next().await.expect("it goes on").unwrap());
+    }
+    events
+}
+
+#[tokio::test]
+async fn a_log_that_takes_long_to_read_is_told_to_the_end_although_the_time_is_over() {
+    let engine = FakeEngine::with(lines(2000));
+    engine.log().pause = Duration::from_millis(50);
+    let now = jiff::Timestamp::now();
+    let events = told(engine.read(all(Some(now)), Some(now), true)).await;
+    assert_eq!(texts(&events).len(), texts_until(2000, now));
+}
+
+/// How many of those lines were written by then.
+fn texts_until(count: i64, until: jiff::Timestamp) -> usize {
+    lines(count).filter(|line| i128::from(line.time.unwrap()) <= until.as_nanosecond()).count()
+}
+
+#[tokio::test]
+async fn a_container_that_was_silent_is_told_until_the_time_is_over() {
+    let engine = FakeEngine::with([]);
+    let until = jiff::Timestamp::now() + Duration::from_secs(1);
+    let mut stream = engine.read(all(Some(until)), Some(until), true);
+    assert!(matches!(&stream.next().await.unwrap().unwrap()[..], [LogEvent::Joined(_)]));
+    let nanoseconds = |time: jiff::Timestamp| cursor::nanoseconds(time).unwrap();
+    engine.writes(at(nanoseconds(jiff::Timestamp::now()), "in time\n"));
+    engine.writes(at(nanoseconds(until) + 1, "too late\n"));
+    assert_eq!(texts(&told(stream).await), ["in time"]);
+}
+
+#[tokio::test]
+async fn a_terminal_that_ended_without_a_newline_is_found_again() {
+    let first = [at(NOW, "one\r\n"), at(NOW + SECOND, "foo")];
+    let engine = FakeEngine::with(first.clone());
+    (engine.log().tty, engine.log().ended) = (true, true);
+    let mut stream = engine.read(all(None), None, true);
+    assert_eq!(texts(&until_lines(&mut stream, 2).await), ["one", "foo"]);
+    engine.log().ended = false;
+    engine.writes(at(NOW + 2 * SECOND, "Starting\r\n"));
+    let resumed = engine.read(mark(NOW + SECOND, "foo"), None, false);
+    let events = told(resumed).await;
+    assert_eq!((texts(&events), gaps(&events)), (vec!["Starting".to_owned()], vec![]));
+}
+
+#[tokio::test]
+async fn what_the_engine_cannot_read_is_a_gap_and_no_line() {
+    let fault = Message { time: None, text: "Error grabbing logs: unexpected EOF\n".to_owned() };
+    for tty in [false, true] {
+        let engine = FakeEngine::with(lines(3).chain([fault.clone()]).chain(lines(2)));
+        engine.log().tty = tty;
+        let events = told(engine.read(all(None), None, false)).await;
+        assert_eq!((texts(&events).len(), gaps(&events)), (3, vec![GapReason::Unreadable]), "{tty}");
+        // Where it goes on is told before the gap, so that nobody hears of it twice.
+        let gap = events.iter().position(|event| matches!(event, LogEvent::Gap(_))).unwrap();
+        let LogEvent::Joined(joined) = &events[gap - 1] else { panic!("{events:?}") };
+        let again = told(engine.read(Start::After(joined.position), None, true).take(1).boxed()).await;
+        assert_eq!(gaps(&again), []);
+    }
+}
+
+#[tokio::test]
+async fn who_follows_a_log_that_cannot_be_read_goes_on_behind_it() {
+    let fault = Message { time: None, text: "Error grabbing logs: unexpected EOF\n".to_owned() };
+    let engine = FakeEngine::with([fault].into_iter().chain(lines(20_000)));
+    let mut stream = engine.read(all(None), None, true);
+    while gaps(&stream.next().await.unwrap().unwrap()).is_empty() {}
+    engine.writes(at(NOW + 30_000 * SECOND, "new\n"));
+    let events = until_lines(&mut stream, 1).await;
+    assert_eq!((texts(&events), gaps(&events)), (vec!["new".to_owned()], vec![]));
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_costs_no_more_than_any_other() {
+    let ahead = (0..300).map(|number| at(2 * NOW + number, "ahead\n"));
+    let engine = FakeEngine::with(ahead.chain([at(NOW, "back\n"), at(NOW + 1, "on\n")]));
+    let mut stream = engine.read(mark(NOW, "back"), None, true);
+    assert_eq!(texts(&until_lines(&mut stream, 1).await), ["on"]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    engine.writes(at(NOW + 2, "and on\n"));
+    assert_eq!(texts(&until_lines(&mut stream, 1).await), ["and on"]);
+    assert!(engine.log().asked < 30, "it was read {} times", engine.log().asked);
+}
+
+#[tokio::test]
+async fn a_container_without_a_log_says_nothing() {
+    let engine = FakeEngine::with([]);
+    engine.log().status = Some(501);
+    for follow in [false, true] {
+        let events = engine.read(all(None), None, follow).take(1).boxed();
+        assert!(matches!(&told(events).await[..], [LogEvent::Joined(_)]));
+    }
+}
+
+#[tokio::test]
+async fn a_container_in_a_loop_is_not_read_while_it_waits() {
+    let engine = FakeEngine::with(lines(3));
+    (engine.log().ended, engine.log().restarting) = (true, true);
+    let mut stream = engine.read(all(None), None, true);
+    until_lines(&mut stream, 3).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(engine.log().asked < 12, "it was read {} times", engine.log().asked);
+}
+
+#[tokio::test]
+async fn lines_from_the_future_do_not_wait_for_it() {
+    let ahead = jiff::Timestamp::now() + Duration::from_secs(3600);
+    let line = LogLine {
+        time: Some(ahead),
+        origin: origin(),
+        nth: 1,
+        stream: LogStreamKind::Stdout,
+        line: bytes::Bytes::from_static(b"ahead"),
+        partial: false,
+    };
+    let silent = || {
+        let (sender, batches) = mpsc::channel(1);
+        let silent = tokio::spawn(async move {
+            let _ = sender.send(Ok(Batch::Live)).await;
+            std::future::pending::<()>().await;
+        });
+        Head::new(batches, silent)
+    };
+    let (sender, batches) = mpsc::channel(2);
+    sender.send(Ok(Batch::Live)).await.unwrap();
+    sender.send(Ok(Batch::Events(vec![LogEvent::Line(line)]))).await.unwrap();
+    let keeps = tokio::spawn(async move {
+        let _sender = sender;
+        std::future::pending::<()>().await;
+    });
+    let (_news, hears) = mpsc::channel(1);
+    let mut stream = merge(vec![silent(), Head::new(batches, keeps)], Some(hears), None, ());
+    assert_eq!(texts(&until_lines(&mut stream, 1).await), ["ahead"]);
+}
