@@ -6,7 +6,7 @@
 //!
 //! A status is written once after each change and kept as bytes; only its age is put in for each answer.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::deaths::Deaths;
 use super::feed::Happening;
+use super::standing::Link;
 use super::strays::Strays;
 use super::summary::{self, Shape};
 use super::{TenantLine, TenantStatus};
@@ -80,70 +80,6 @@ impl Damaged {
             stale: false,
         };
         serde_json::to_vec(&line).ok().map(Bytes::from)
-    }
-}
-
-/// How it stands with one backend.
-pub(super) struct Link {
-    pub(super) standing: watch::Sender<Standing>,
-    /// Somebody wants to know now: no pause before the next attempt.
-    pub(super) wanted: Notify,
-    /// What is known as of so long ago counts as known now.
-    pub(super) fresh_for: Duration,
-    /// Held while a tenant is looked at again of which something is in doubt.
-    pub(super) looking: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// How long a lag is told of.
-const RECENT: Duration = Duration::from_secs(60);
-
-/// As of when the mirror is true.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Standing {
-    /// None while the backend is not being watched.
-    pub(super) in_step: Option<Instant>,
-    /// Tenants of whom something has changed since an earlier moment that is not known yet.
-    behind: HashMap<Subdomain, Instant>,
-    /// Attempts to watch that have failed so far.
-    pub(super) failures: u64,
-    /// When the backend was last found away: what was known before then counts no more.
-    doubted: Option<Instant>,
-    /// When all was last known.
-    pub(super) last_in_step: Option<Instant>,
-    /// When news came last that tells its own time, and how late it was.
-    late: Option<(Instant, Duration)>,
-}
-
-impl Standing {
-    /// All was as it was known to be at this moment, but for those that are behind.
-    pub(super) fn step(&mut self, in_step: Instant, behind: HashMap<Subdomain, Instant>) {
-        if self.doubted.is_none_or(|doubted| in_step > doubted) {
-            (self.in_step, self.behind) = (Some(in_step), behind);
-            self.last_in_step = self.in_step;
-        }
-    }
-
-    /// News has come, so long after it happened.
-    pub(super) fn heard(&mut self, lag: Duration) {
-        self.late = Some((Instant::now(), lag));
-    }
-
-    /// How late news is: that of the last minute, and what has not been looked at yet.
-    pub(super) fn lag(&self) -> Duration {
-        let told = self.late.filter(|(at, _)| at.elapsed() < RECENT).map(|(_, lag)| lag);
-        let waiting = self.behind.values().min().map(Instant::elapsed);
-        told.max(waiting).unwrap_or_default()
-    }
-
-    /// Somebody has found the backend away. If it is not, the watch says so within a second.
-    pub(super) fn doubt(&mut self) {
-        (self.in_step, self.doubted) = (None, Some(Instant::now()));
-    }
-
-    /// An attempt to watch has failed, or a watch has ended.
-    pub(super) fn fail(&mut self) {
-        let (doubted, last_in_step) = (Some(Instant::now()), self.last_in_step);
-        *self = Self { failures: self.failures + 1, doubted, last_in_step, ..Self::default() };
     }
 }
 
@@ -217,15 +153,11 @@ pub(super) fn tag<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 16] {
 impl Mirror {
     /// Of these backends, with how long each is known for.
     pub(super) fn new(backends: impl IntoIterator<Item = (BackendName, Duration)>) -> Self {
-        let link = |(name, fresh_for)| {
-            let standing = watch::Sender::new(Standing::default());
-            (name, Link { standing, wanted: Notify::new(), fresh_for, looking: Arc::default() })
-        };
         Self {
             tenants: DashMap::new(),
             strays: Strays::default(),
             damaged: DashMap::new(),
-            links: backends.into_iter().map(link).collect(),
+            links: backends.into_iter().map(|(name, fresh_for)| (name, Link::new(fresh_for))).collect(),
         }
     }
 
@@ -240,13 +172,7 @@ impl Mirror {
             return None;
         }
         let standing = self.links.get(&entry.record.backend)?.standing.borrow();
-        // Nothing of a tenant is known before all of it was looked at once.
-        let in_step = standing
-            .in_step
-            .filter(|_| entry.looked.is_some())
-            .map(|in_step| standing.behind.get(&entry.record.subdomain).map_or(in_step, |since| in_step.min(*since)));
-        let looked = entry.looked.filter(|at| standing.doubted.is_none_or(|doubted| *at > doubted));
-        in_step.max(looked)
+        standing.as_of(&entry.record.subdomain, entry.looked)
     }
 }
 

@@ -38,6 +38,7 @@ mod prune;
 mod recover;
 mod requests;
 mod room;
+mod standing;
 mod stats;
 mod strays;
 mod submit;

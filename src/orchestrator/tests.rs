@@ -145,6 +145,22 @@ async fn a_panic_about_one_tenant_hides_nobody() {
 }
 
 #[tokio::test]
+async fn what_is_in_doubt_is_looked_at_although_nobody_asks() {
+    let house = House::new().await;
+    house.provision(&web("x:1", 1000)).await;
+    let is_doubted = || house.orchestrator.inner.mirror.tenants.get(&acme()).unwrap().doubted;
+    assert!(!is_doubted());
+    assert!(house.orchestrator.with(&acme(), |_| panic!("a test asked for this")));
+    for _ in 0..1000 {
+        if !is_doubted() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("it stays in doubt");
+}
+
+#[tokio::test]
 async fn a_restarted_tenant_is_meant_to_run() {
     let house = House::new().await;
     house.provision(&web("x:1", 1000)).await;

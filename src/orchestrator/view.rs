@@ -7,7 +7,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::Stream;
 use tokio::time::Instant;
 
-use super::mirror::{self, Entry, Link};
+use super::mirror::{self, Entry};
+use super::standing::Link;
 use super::watching::ANSWER;
 use super::{BackendSeen, Error, FeedEvent, Orchestrator, Readiness, SystemInfo, TenantStatus, Verified};
 use crate::backend::{BackendError, FRESH_FOR, LogQuery, LogStream};
