@@ -27,7 +27,7 @@ pub struct ContainerUsage {
 /// The numbers of one container at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Used {
-    /// When they were taken; none for a container that does not run.
+    /// When they were taken; none for a container that does not run, or of which the backend tells none.
     pub at: Option<jiff::Timestamp>,
     /// CPU time used since its start.
     pub cpu: Duration,

@@ -201,3 +201,40 @@ impl Orchestrator {
         snapshot
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_answer_is_asked_once() {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let mut question = Begun::default();
+        let asked = Instant::now();
+        let begin = || tokio::spawn(async { answered.await.unwrap() });
+        assert_eq!(question.wait(begin).await, None);
+        assert_eq!(asked.elapsed(), PATIENCE);
+        let again = || panic!("it is being asked already");
+        assert_eq!(question.wait(again).await, None);
+        answer.send(7).unwrap();
+        assert_eq!(question.wait(again).await, Some((asked, 7)));
+        assert_eq!(question.wait(|| tokio::spawn(async { 8 })).await.map(|(_, answer)| answer), Some(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_waited_for_is_old() {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let mut question = Begun::default();
+        assert_eq!(question.wait_anew(|| tokio::spawn(async { answered.await.unwrap() })).await, None);
+        answer.send(7).unwrap();
+        tokio::time::sleep(PATIENCE).await;
+        assert_eq!(question.wait_anew(|| tokio::spawn(async { 8 })).await, Some(8));
+    }
+
+    #[tokio::test]
+    async fn a_question_that_panicked_is_asked_anew() {
+        let mut question = Begun::default();
+        assert_eq!(question.wait(|| tokio::spawn(async { panic!("a test asked for this") })).await, None::<(_, u8)>);
+        assert_eq!(question.wait_anew(|| tokio::spawn(async { 8 })).await, Some(8));
+    }
+}

@@ -146,7 +146,8 @@ impl Orchestrator {
     async fn take_usage(&self) -> Result<(), Error> {
         let mut tenants: BTreeMap<Subdomain, Vec<Numbers>> = BTreeMap::new();
         for (usage, cores) in self.measured(self.inner.settings.default_backend, None).await? {
-            tenants.entry(usage.tenant).or_default().push(Numbers::of(&usage.used, cores));
+            let numbers = Numbers::of(&usage, cores);
+            tenants.entry(usage.tenant).or_default().push(numbers);
         }
         let sums = tenants.into_iter().map(|(tenant, all)| (tenant, Numbers::sum(all.iter()))).collect();
         let mut kept = self.inner.stats.scraped.usage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,7 +163,7 @@ impl Orchestrator {
         for (tenant, used) in usage.iter().flatten() {
             let labels = &[("subdomain", tenant.as_str())];
             present.say_of(Fact::TenantCores, labels, used.cpu_used_cores);
-            present.say_of(Fact::TenantMemory, labels, Some(number(used.memory_bytes)));
+            present.say_of(Fact::TenantMemory, labels, used.memory_bytes.map(number));
             present.say_of(Fact::TenantPids, labels, used.pids.map(number));
             present.say_of(Fact::TenantReceived, labels, used.network_received_bytes.map(number));
             present.say_of(Fact::TenantSent, labels, used.network_sent_bytes.map(number));

@@ -48,11 +48,11 @@ pub struct ContainerStats {
 pub struct Numbers {
     /// CPUs that were busy between two looks.
     pub cpu_used_cores: Option<f64>,
-    pub cpu_seconds: f64,
+    pub cpu_seconds: Option<f64>,
     /// Time in which it was not let run because its CPU limit was used up.
     pub cpu_throttled_seconds: Option<f64>,
     /// As `docker stats` counts: without the file cache that can go at once.
-    pub memory_bytes: u64,
+    pub memory_bytes: Option<u64>,
     /// The host's memory for a container without a limit.
     pub memory_limit_bytes: Option<u64>,
     pub pids: Option<u64>,
@@ -147,13 +147,10 @@ impl Orchestrator {
         self.measure_sizes(tenant);
         let containers: Vec<ContainerStats> = measured
             .into_iter()
-            .map(|(usage, cores)| ContainerStats {
-                service: usage.service,
-                number: usage.number,
-                name: usage.name,
-                id: usage.id,
-                running: usage.running,
-                numbers: Numbers::of(&usage.used, cores),
+            .map(|(usage, cores)| {
+                let numbers = Numbers::of(&usage, cores);
+                let ContainerUsage { service, number, name, id, running, .. } = usage;
+                ContainerStats { service, number, name, id, running, numbers }
             })
             .collect();
         Ok(TenantStats {
@@ -174,7 +171,7 @@ impl Orchestrator {
     ) -> Result<Vec<(ContainerUsage, Option<f64>)>, Error> {
         let backend = self.backend(backend)?;
         let first = self.rates(backend.usage(tenant).await?);
-        if first.iter().all(|(usage, cores)| cores.is_some() || !usage.running) {
+        if first.iter().all(|(usage, cores)| cores.is_some() || usage.used.at.is_none()) {
             return Ok(first);
         }
         tokio::time::sleep(APART + Duration::from_millis(100)).await;
@@ -236,13 +233,19 @@ fn rate(looks: &mut HashMap<ContainerId, Look>, usage: &ContainerUsage) -> Optio
 }
 
 impl Numbers {
-    pub(super) fn of(used: &Used, cores: Option<f64>) -> Self {
+    pub(super) fn of(ContainerUsage { used, running, .. }: &ContainerUsage, cores: Option<f64>) -> Self {
+        if used.at.is_none() && *running {
+            // Its backend tells nothing.
+            return Self::default();
+        }
         if used.at.is_none() {
             // What does not run uses nothing.
             let none = Some(0);
             return Self {
                 cpu_used_cores: Some(0.0),
+                cpu_seconds: Some(0.0),
                 cpu_throttled_seconds: Some(0.0),
+                memory_bytes: none,
                 pids: none,
                 network_received_bytes: none,
                 network_sent_bytes: none,
@@ -253,9 +256,9 @@ impl Numbers {
         }
         Self {
             cpu_used_cores: cores,
-            cpu_seconds: used.cpu.as_secs_f64(),
+            cpu_seconds: Some(used.cpu.as_secs_f64()),
             cpu_throttled_seconds: used.throttled.map(|time| time.as_secs_f64()),
-            memory_bytes: used.memory,
+            memory_bytes: Some(used.memory),
             memory_limit_bytes: used.memory_limit,
             pids: used.pids,
             network_received_bytes: used.received,
@@ -267,13 +270,14 @@ impl Numbers {
 
     /// All together, as far as it is known; what is known of none is not known.
     pub(super) fn sum<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
-        let mut sum = Self { cpu_used_cores: Some(0.0), ..Self::default() };
+        let mut sum =
+            Self { cpu_used_cores: Some(0.0), cpu_seconds: Some(0.0), memory_bytes: Some(0), ..Self::default() };
         for numbers in all {
-            // A rate that leaves one out would be wrong.
+            // What every container has: a sum that leaves one out would be wrong.
             sum.cpu_used_cores = sum.cpu_used_cores.zip(numbers.cpu_used_cores).map(|(a, b)| a + b);
-            sum.cpu_seconds += numbers.cpu_seconds;
+            sum.cpu_seconds = sum.cpu_seconds.zip(numbers.cpu_seconds).map(|(a, b)| a + b);
+            sum.memory_bytes = sum.memory_bytes.zip(numbers.memory_bytes).map(|(a, b)| a.saturating_add(b));
             sum.cpu_throttled_seconds = add(sum.cpu_throttled_seconds, numbers.cpu_throttled_seconds, |a, b| a + b);
-            sum.memory_bytes = sum.memory_bytes.saturating_add(numbers.memory_bytes);
             for (part, more) in [
                 (&mut sum.memory_limit_bytes, numbers.memory_limit_bytes),
                 (&mut sum.pids, numbers.pids),
@@ -341,14 +345,27 @@ mod tests {
     fn sums_say_what_is_known() {
         let of = |cores, received| Numbers {
             cpu_used_cores: cores,
-            memory_bytes: 10,
+            memory_bytes: Some(10),
             network_received_bytes: received,
             ..Numbers::default()
         };
         let sum = Numbers::sum([of(Some(0.5), Some(3)), of(Some(0.25), None)].iter());
-        assert_eq!((sum.cpu_used_cores, sum.memory_bytes, sum.network_received_bytes), (Some(0.75), 20, Some(3)));
+        assert_eq!((sum.cpu_used_cores, sum.memory_bytes, sum.network_received_bytes), (Some(0.75), Some(20), Some(3)));
         assert_eq!(Numbers::sum([of(None, None), of(Some(1.0), None)].iter()).cpu_used_cores, None);
         let nothing = Numbers::sum([].iter());
         assert_eq!((nothing.cpu_used_cores, nothing.pids), (Some(0.0), None));
+    }
+
+    #[test]
+    fn what_is_not_told_is_not_nothing() {
+        let mut unseen = usage(0, 0);
+        unseen.used = Used::default();
+        let numbers = Numbers::of(&unseen, None);
+        assert_eq!(numbers, Numbers::default());
+        let sum = Numbers::sum([Numbers::of(&usage(0, 5000), None), numbers].iter());
+        assert_eq!((sum.cpu_seconds, sum.memory_bytes), (None, None), "of one of two");
+        unseen.running = false;
+        let stopped = Numbers::of(&unseen, None);
+        assert_eq!((stopped.cpu_seconds, stopped.memory_bytes, stopped.pids), (Some(0.0), Some(0), Some(0)));
     }
 }
