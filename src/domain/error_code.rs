@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[allow(missing_docs, reason = "each name is its own description; the README has the table")]
+#[allow(missing_docs, reason = "each name is its own description; docs/api.md has the table")]
 pub enum ErrorCode {
     InvalidRequest,
     InvalidSubdomain,
@@ -61,5 +61,10 @@ impl ErrorCode {
                 | Self::RateLimited
                 | Self::ShuttingDown
         )
+    }
+
+    /// Whether it says how the host is, and not what the request is: that changes with others.
+    pub fn is_of_the_host(self) -> bool {
+        matches!(self, Self::HostFull | Self::HostCordoned | Self::PortTaken | Self::NoSpace)
     }
 }

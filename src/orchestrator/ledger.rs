@@ -138,7 +138,7 @@ impl Drop for Claim {
 }
 
 /// Whether an ended operation answers a repeat of its request. One that failed and was undone is tried again if the failure
-/// was of the kind that passes: nothing of it stands, so nothing is done twice. One that would fail the same way again is
+/// was of the kind that passes, or the host's: nothing of it stands, so nothing is done twice. One that would fail the same way again is
 /// answered from memory, so that a client that missed the answer learns it. What is not known to have been done is done.
 pub(super) fn answers_repeats(record: &OperationRecord) -> bool {
     match record.state {
@@ -147,10 +147,9 @@ pub(super) fn answers_repeats(record: &OperationRecord) -> bool {
         OperationState::Interrupted => record.outcome == Some(Outcome::Finished),
         OperationState::Failed => match record.outcome {
             Some(Outcome::Finished) => true,
-            Some(Outcome::Undone) => record.error.as_ref().is_some_and(|error| {
-                // Room comes and goes with others, too.
-                !error.code.is_retryable() && error.code != ErrorCode::HostFull
-            }),
+            Some(Outcome::Undone) => {
+                record.error.as_ref().is_some_and(|error| !error.code.is_retryable() && !error.code.is_of_the_host())
+            }
             Some(Outcome::Unknown) | None => false,
         },
     }

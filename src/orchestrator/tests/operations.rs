@@ -211,6 +211,27 @@ async fn a_refused_request_does_not_use_its_key_up() {
     assert!(matches!(done, Submitted::Done { answer: Ok(_), .. }), "{done:?}");
 }
 
+#[tokio::test]
+async fn what_the_host_refused_after_it_was_promised_is_done_anew() {
+    let house = House::new().await;
+    let cordon = HostMutation::Cordon { reason: None };
+    house.orchestrator.submit(cordon, Ask::default()).await.unwrap();
+    let key = house.key("k", "/provision");
+    let ask = || Ask { respond_async: true, repeat: Some(key.clone()), ..Ask::default() };
+    let request = || Mutation::Provision(Box::new(provision(&web("x:1", 1000))));
+    let Submitted::Accepted { operation, .. } = house.orchestrator.submit(request(), ask()).await.unwrap() else {
+        panic!("the host is looked at later")
+    };
+    let refused = house.ended(operation.operation.id).await;
+    assert_eq!(refused.error.unwrap().code, ErrorCode::HostCordoned);
+    house.orchestrator.submit(HostMutation::Uncordon, Ask::default()).await.unwrap();
+    let Submitted::Accepted { operation, replayed: false } = house.orchestrator.submit(request(), ask()).await.unwrap()
+    else {
+        panic!("it is another operation")
+    };
+    assert_eq!(house.ended(operation.operation.id).await.state, OperationState::Succeeded);
+}
+
 /// The agent dies after the commit and before anybody was told: the repeat learns it, and nothing is done twice.
 #[tokio::test]
 async fn done_but_not_told_with_the_journal_open() {
@@ -409,6 +430,36 @@ async fn an_operation_that_only_the_journal_knows_is_on_record_after_the_crash()
     assert_eq!(record.result.unwrap().body["status"], "restarted");
     let house = house.crash().await;
     assert_eq!(house.ended(id).await.outcome, Some(Outcome::Finished));
+}
+
+#[tokio::test]
+async fn an_end_that_could_not_be_written_is_written_later() {
+    let house = House::new().await;
+    let orchestrator = house.orchestrator.clone();
+    let never = "services: {web: {image: 'x:1', command: [sleep, '1000'], healthcheck: {test: [CMD, 'false'], \
+                 start_period: 1h}}, after: {image: 'x:1', depends_on: {web: {condition: service_healthy}}}}";
+    let provisioning = tokio::spawn(async move { orchestrator.provision(provision(never)).await });
+    let id = loop {
+        let waits = |operation: &Operation| operation.step.contains("waiting");
+        if let Some(operation) = house.orchestrator.inner.operations.current(&acme()).filter(waits) {
+            break operation.id;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    // No file can take the place of a directory.
+    let in_its_place = house.root.path().join(format!("tenants/.agent/operations/{id}.json"));
+    std::fs::create_dir(&in_its_place).unwrap();
+    house.orchestrator.cancel(id).await.unwrap();
+    assert_eq!(provisioning.await.unwrap().unwrap_err().code(), ErrorCode::Cancelled);
+    let ended = house.ended(id).await;
+    let ledger = &house.orchestrator.inner.operations.ledger;
+    house.orchestrator.write_what_could_not_be_written().await;
+    assert_eq!(ledger.unwritten(), [id], "there is still no place for it");
+    std::fs::remove_dir(&in_its_place).unwrap();
+    house.orchestrator.write_what_could_not_be_written().await;
+    assert_eq!(ledger.unwritten(), []);
+    let house = house.crash().await;
+    assert_eq!(house.orchestrator.operation(id).await.unwrap(), ended);
 }
 
 #[tokio::test]
