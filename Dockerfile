@@ -1,7 +1,7 @@
 # The agent's image: one static binary on scratch.
 #
 #   docker build -t q8-agent .                              builds the binary, too
-#   docker build -t q8-agent --target prebuilt CONTEXT      takes CONTEXT/q8-agent; needs no registry
+#   docker build -t q8-agent --target prebuilt CONTEXT      takes CONTEXT/q8-agent (and CONTEXT/Dockerfile); needs no registry
 #
 # It runs as it would without a container: on the host's network, with the engine's socket, and with the tenants root under the
 # same path inside and outside, because the engine resolves bind mounts outside.
@@ -9,7 +9,7 @@
 #   docker run -d --name q8-agent --restart unless-stopped --network host --read-only \
 #     --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER --security-opt no-new-privileges \
 #     -v /var/run/docker.sock:/var/run/docker.sock -v /opt/tenants:/opt/tenants \
-#     -v /etc/q8-agent/token:/run/secrets/token:ro -e Q8_AGENT_ADMIN_TOKEN_FILE=/run/secrets/token q8-agent
+#     -v /etc/q8-agent:/etc/q8-agent:ro -e Q8_AGENT_ADMIN_TOKEN_FILE=/etc/q8-agent/token q8-agent
 
 FROM scratch AS base
 ENV PATH=/
@@ -19,9 +19,10 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/q8
 ENTRYPOINT ["/q8-agent"]
 CMD ["serve"]
 
-# Stands before the build stage: the classic builder runs every stage up to the wanted one.
+# The classic builder runs every stage up to the wanted one. So this one stands before the build, and takes what is there: the
+# binary, or in a context to build from, where a COPY that finds nothing would fail, a file that nobody needs.
 FROM base AS prebuilt
-COPY q8-agent /q8-agent
+COPY q8-agen[t] Cargo.tom[l] /
 
 FROM rust:1.95 AS build
 WORKDIR /src
