@@ -54,7 +54,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("Q8_AGENT_LOG", "info", "log filter, such as info or q8_agent=debug"),
     setting("Q8_AGENT_LOG_FORMAT", "json", "log format: json or text"),
     setting("DOCKER_HOST", "unix:///var/run/docker.sock", "the Docker Engine's socket, unix:// only"),
-    setting("DOCKER_REGISTRY", "", "host of the registry that the next two are for"),
+    setting("DOCKER_REGISTRY", "", "host of the registry that the next three are for"),
     setting("DOCKER_REGISTRY_USERNAME", "", "user name there"),
     setting("DOCKER_REGISTRY_PASSWORD", "", "password or token there"),
     setting("DOCKER_REGISTRY_PASSWORD_FILE", "", "file with it"),
