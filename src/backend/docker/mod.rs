@@ -400,8 +400,12 @@ impl Backend for DockerBackend {
     }
 
     async fn volume_sizes(&self) -> Result<Option<Vec<VolumeSize>>, BackendError> {
-        let body = self.engine.volume_usage().await.map_err(|error| error.into_backend("measuring volumes"))?;
-        Ok(usage::volume_sizes(&body, &self.agent))
+        let measured = async {
+            let body = self.engine.volume_usage().await?;
+            let containers = self.engine.containers(&labels::filter_agent(&self.agent)).await?;
+            Ok::<_, EngineError>(usage::volume_sizes(&body, &self.agent, &usage::users(containers)))
+        };
+        measured.await.map_err(|error| error.into_backend("measuring volumes"))
     }
 
     fn is_tenant_address(&self, address: IpAddr) -> bool {

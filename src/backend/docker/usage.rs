@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bollard::models::{ContainerBlkioStatEntry, ContainerMemoryStats, ContainerStatsResponse};
+use bollard::models::{ContainerBlkioStatEntry, ContainerMemoryStats, ContainerStatsResponse, ContainerSummary};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -119,9 +119,25 @@ struct UsageData {
     size: i64,
 }
 
-/// The volumes of the answer that the agent may own: those with its label, and those without any agent's, which a tenant
-/// may have adopted. None when the answer says nothing about volumes.
-pub(super) fn volume_sizes(body: &[u8], agent: &AgentId) -> Option<Vec<VolumeSize>> {
+/// Whose containers, among these of the agent's, have which anonymous volumes: those bear no label, and the engine names them
+/// with 64 hexadecimal digits.
+pub(super) fn users(containers: Vec<ContainerSummary>) -> HashMap<String, Subdomain> {
+    let of = |container: ContainerSummary| {
+        let tenant = Subdomain::parse(container.labels?.get(labels::TENANT)?).ok()?;
+        let is_anonymous = |name: &String| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let names = container.mounts?.into_iter().filter_map(|mount| mount.name).filter(is_anonymous);
+        Some(names.map(|name| (name, tenant.clone())).collect::<Vec<_>>())
+    };
+    containers.into_iter().filter_map(of).flatten().collect()
+}
+
+/// The volumes of the answer that the agent may own: those with its label, those that only its containers tell of, and those
+/// without any agent's label, which a tenant may have adopted. None when the answer says nothing about volumes.
+pub(super) fn volume_sizes(
+    body: &[u8],
+    agent: &AgentId,
+    users: &HashMap<String, Subdomain>,
+) -> Option<Vec<VolumeSize>> {
     let usage: DiskUsage = serde_json::from_slice(body).ok()?;
     let volumes = usage.volumes.or_else(|| usage.volume_usage?.items)?;
     let measured = volumes.into_iter().filter_map(|volume| {
@@ -130,7 +146,10 @@ pub(super) fn volume_sizes(body: &[u8], agent: &AgentId) -> Option<Vec<VolumeSiz
             return None;
         }
         Some(VolumeSize {
-            owner: labels.get(labels::TENANT).and_then(|name| Subdomain::parse(name).ok()),
+            owner: match labels.get(labels::TENANT) {
+                Some(name) => Subdomain::parse(name).ok(),
+                None => users.get(&volume.name).cloned(),
+            },
             name: ObjectName::parse(&volume.name).ok()?,
             bytes: u64::try_from(volume.usage_data?.size).ok()?,
         })
@@ -203,10 +222,12 @@ mod tests {
     #[test]
     fn volumes_of_old_and_new_engines() {
         let agent = AgentId::parse(&"a".repeat(32)).expect("an id");
+        let nameless = "e".repeat(64);
         let items = format!(
             r#"[{{"Name": "q8-acme_data", "Labels": {{"dev.q8.agent": "{agent}", "dev.q8.tenant": "acme"}},
                 "UsageData": {{"Size": 12, "RefCount": 1}}}},
             {{"Name": "other", "Labels": null, "UsageData": {{"Size": 1, "RefCount": 0}}}},
+            {{"Name": "{nameless}", "Labels": null, "UsageData": {{"Size": 7, "RefCount": 1}}}},
             {{"Name": "foreign", "Labels": {{"dev.q8.agent": "b"}}, "UsageData": {{"Size": 1, "RefCount": 0}}}},
             {{"Name": "remote", "Labels": {{"dev.q8.agent": "{agent}"}}, "UsageData": {{"Size": -1, "RefCount": -1}}}},
             {{"Name": "unseen", "Labels": {{"dev.q8.agent": "{agent}"}}, "UsageData": null}}]"#
@@ -216,14 +237,27 @@ mod tests {
             name: ObjectName::parse(name).expect("a name"),
             bytes,
         };
-        let expected = Some(vec![size(Some("acme"), "q8-acme_data", 12), size(None, "other", 1)]);
+        let summary = |tenant: &str, volume: &str| ContainerSummary {
+            labels: Some(HashMap::from([(labels::TENANT.to_owned(), tenant.to_owned())])),
+            mounts: Some(vec![
+                bollard::models::MountPoint { name: Some(volume.to_owned()), ..Default::default() },
+                Default::default(),
+            ]),
+            ..Default::default()
+        };
+        let users = users(vec![summary("shop", &nameless), summary("shop", "q8-acme_data"), Default::default()]);
+        let expected = Some(vec![
+            size(Some("acme"), "q8-acme_data", 12),
+            size(None, "other", 1),
+            size(Some("shop"), &nameless, 7),
+        ]);
         for text in [
             format!(r#"{{"LayersSize": 5, "Images": [], "Volumes": {items}}}"#),
             format!(r#"{{"VolumeUsage": {{"ActiveCount": 1, "Items": {items}}}}}"#),
         ] {
-            assert_eq!(volume_sizes(text.as_bytes(), &agent), expected, "{text}");
+            assert_eq!(volume_sizes(text.as_bytes(), &agent, &users), expected, "{text}");
         }
-        assert_eq!(volume_sizes(b"{\"Images\": []}", &agent), None);
-        assert_eq!(volume_sizes(b"nonsense", &agent), None);
+        assert_eq!(volume_sizes(b"{\"Images\": []}", &agent, &users), None);
+        assert_eq!(volume_sizes(b"nonsense", &agent, &users), None);
     }
 }
