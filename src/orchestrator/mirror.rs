@@ -38,6 +38,9 @@ const EARLY: usize = 32;
 /// Why a tenant is not as it should be of which there is no record.
 const LOST: &str = "its record on this host is lost; provision it again under its id, or tear it down";
 
+/// What is told of a tenant with an operation that could not be finished or undone so far.
+const OPEN: &str = "an interrupted operation is still open; it is tried again, and the agent's log says why it fails";
+
 /// Why a tenant is not as it should be whose record is damaged.
 const DAMAGED: &str = "its record cannot be read";
 
@@ -100,6 +103,8 @@ pub(super) struct Entry {
     looked: Option<Instant>,
     /// What is held may be wrong, whatever the link says.
     pub(super) doubted: bool,
+    /// An interrupted operation could not be finished or undone so far.
+    pub(super) has_open: bool,
     written: Option<Arc<Written>>,
     /// What the feed was last told.
     told: Option<Told>,
@@ -187,6 +192,7 @@ impl Entry {
             early: Vec::new(),
             looked: None,
             doubted: false,
+            has_open: false,
             written: None,
             told: None,
             is_stray: false,
@@ -380,7 +386,8 @@ impl Entry {
         } else {
             (state(&self.record, operation, &services), None)
         };
-        let reasons = lost.into_iter().chain(of_services).collect();
+        let open = self.has_open.then(|| OPEN.to_owned());
+        let reasons = lost.into_iter().chain(open).chain(of_services).collect();
         Some(View { state, services, reasons })
     }
 
