@@ -372,6 +372,50 @@ async fn a_terminal_without_line_ends_comes_in_pieces() {
 }
 
 #[tokio::test]
+async fn a_terminal_that_ended_without_a_newline_is_told_once() {
+    let engine = Engine::shared().with_busybox().await;
+    let agent = Options::docker(engine).start().await;
+    let name = unique("tty");
+    let says = says("echo one; printf foo");
+    let lines: [&str; 4] = [&says, "stop_signal: SIGKILL", LITTLE, "tty: true"];
+    agent.post(PROVISION, &request(&name, &stack(&[("term", &[&lines])], ""))).await.expect(201);
+    let follow = format!("/v1/tenants/logs/{name}?follow=true&tail=all");
+    let mut following = agent.stream(&follow, NDJSON).await;
+    let mut told = Vec::new();
+    for run in 0..3 {
+        if run > 0 {
+            agent.post(&format!("/v1/tenants/restart/{name}"), &Value::Null).await.expect(200);
+        }
+        for _ in 0..2 {
+            let line = following.next(LONG).await.expect("it goes on");
+            told.push(serde_json::from_str::<Value>(&line).expect("JSON"));
+        }
+    }
+    let texts: Vec<&Value> = told.iter().map(|line| &line["line"]).collect();
+    assert_eq!(texts, ["one", "foo", "one", "foo", "one", "foo"], "no gap, nothing twice, nothing run together");
+    let rest = after(&agent, &name, &told[1]["cursor"]).await;
+    assert_eq!(rest[..], told[2..]);
+    purge(&agent, engine, &name).await;
+}
+
+#[tokio::test]
+async fn a_service_that_keeps_no_log_does_not_hide_the_others() {
+    let engine = Engine::shared().with_busybox().await;
+    let agent = Options::docker(engine).env("Q8_AGENT_POLICY", "trusted").start().await;
+    let name = unique("none");
+    let (quiet, web) = (says("echo unheard"), says("echo heard"));
+    let quiet: [&str; 3] = [&quiet, "stop_signal: SIGKILL", "logging: {driver: none}"];
+    let web: [&str; 3] = [&web, "stop_signal: SIGKILL", LITTLE];
+    let compose = stack(&[("quiet", &[&quiet]), ("web", &[&web])], "");
+    agent.post(PROVISION, &request(&name, &compose)).await.expect(201);
+    let mut following = agent.stream(&format!("/v1/tenants/logs/{name}?follow=true"), &[]).await;
+    assert_eq!(following.next(LONG).await.as_deref(), Some("web-1 | heard"));
+    assert_eq!(lines(&agent, &name, "").await, ["web-1 | heard"]);
+    assert_eq!(lines(&agent, &name, "service=quiet").await, Vec::<String>::new());
+    purge(&agent, engine, &name).await;
+}
+
+#[tokio::test]
 async fn following_ends_with_the_tenant() {
     let engine = Engine::shared().with_busybox().await;
     let agent = Options::docker(engine).start().await;
