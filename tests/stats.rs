@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper::Method;
+use q8_agent::domain::{ErrorCode, TenantState};
 use q8_agent::telemetry::{FamilyKind, Metrics};
 use serde_json::{Value, json};
 use support::agent::{Agent, Options};
@@ -188,6 +189,96 @@ fn file(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// Every query of the dashboard and of the alerts.
+fn queries() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(&file("deploy/grafana-dashboard.json")).expect("the dashboard is JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    assert!(panels.len() > 10);
+    let mut queries: Vec<String> = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default())
+        .filter_map(|target| target["expr"].as_str().map(str::to_owned))
+        .collect();
+    queries.extend(rules().iter().map(|rule| rule["expr"].as_str().expect("an expression").to_owned()));
+    queries
+}
+
+fn rules() -> Vec<Value> {
+    let alerts: Value = serde_yaml::from_str(&file("deploy/alerts.yaml")).expect("the alerts are YAML");
+    let groups = alerts["groups"].as_array().expect("groups").iter();
+    groups.filter_map(|group| group["rules"].as_array().cloned()).flatten().collect()
+}
+
+/// The selectors of a query: the metric, the label, and each value that the label is compared with.
+fn selected(query: &str) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    let mut parts = query.split('{');
+    let mut before = parts.next().unwrap_or_default();
+    for part in parts {
+        let name = before.rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or_default();
+        let (selectors, after) = part.split_once('}').unwrap_or_else(|| panic!("a brace is open: {query}"));
+        for selector in selectors.split(',') {
+            let (label, compared) = selector.split_once(['=', '!']).unwrap_or_else(|| panic!("{selector}: {query}"));
+            let values = compared.trim_start_matches(['=', '~']).trim_matches('"');
+            found.extend(values.split('|').map(|value| (name.to_owned(), label.to_owned(), value.to_owned())));
+        }
+        before = after;
+    }
+    found
+}
+
+/// Whether the agent gives a label this value. Those that no type of the library has are looked for where they are given.
+fn is_given(metric: &str, label: &str, value: &str) -> bool {
+    let says = |path: &str, before: &str| {
+        let source: String = file(path).split_whitespace().collect();
+        source.contains(&format!("{before}\"{value}\""))
+    };
+    let word = json!(value);
+    match (metric, label) {
+        ("q8_agent_operations_total", "outcome") => {
+            ["ok", "interrupted"].contains(&value) || serde_json::from_value::<ErrorCode>(word).is_ok()
+        }
+        ("q8_agent_image_pulls_total", "outcome") => value == "ok" || says("src/backend/docker/pulls.rs", "=>"),
+        ("q8_agent_engine_call_duration_seconds_bucket" | "q8_agent_engine_call_errors_total", "call") => {
+            ["within(", "changing(", "count("].iter().any(|call| says("src/backend/docker/engine.rs", call))
+        }
+        ("q8_agent_engine_call_errors_total", "reason") => says("src/backend/docker/engine.rs", "Some("),
+        ("q8_agent_http_requests_total", "status") => says("src/telemetry/metrics/mod.rs", "=>"),
+        ("q8_agent_tenants", "state") => serde_json::from_value::<TenantState>(word).is_ok(),
+        ("q8_agent_containers", "state") => {
+            ["created", "running", "paused", "restarting", "exited", "dead"].contains(&value)
+        }
+        ("q8_agent_host_pressure_ratio", "resource" | "share") => says("src/orchestrator/stats/scrape.rs", "("),
+        // Whoever scrapes gives these.
+        (_, "instance" | "job") => true,
+        _ => panic!("what {label} of {metric} can be is not known here"),
+    }
+}
+
+#[test]
+fn dashboards_and_alerts_select_values_that_there_are() {
+    let of = |query| selected(query).into_iter().map(|(name, label, value)| format!("{name} {label} {value}"));
+    let query = "sum by (le) (rate(a_b{call=~\"x|y\",z!=\"1\"}[5m])) / c{s!~\"2\"}";
+    assert_eq!(of(query).collect::<Vec<_>>(), ["a_b call x", "a_b call y", "a_b z 1", "c s 2"]);
+    let all: BTreeSet<_> = queries().iter().flat_map(|query| selected(query)).collect();
+    for label in ["call", "outcome", "reason", "status", "state"] {
+        assert!(all.iter().any(|(_, given, _)| given == label), "nothing is selected by {label}");
+    }
+    let unknown: Vec<_> = all.iter().filter(|(metric, label, value)| !is_given(metric, label, value)).collect();
+    assert!(unknown.is_empty(), "no such values: {unknown:?}");
+    for (metric, label) in [
+        ("q8_agent_operations_total", "outcome"),
+        ("q8_agent_image_pulls_total", "outcome"),
+        ("q8_agent_engine_call_errors_total", "call"),
+        ("q8_agent_engine_call_errors_total", "reason"),
+        ("q8_agent_http_requests_total", "status"),
+        ("q8_agent_tenants", "state"),
+        ("q8_agent_host_pressure_ratio", "share"),
+    ] {
+        assert!(!is_given(metric, label, "none_such"), "{metric} {label}");
+    }
+}
+
 #[test]
 fn dashboards_and_alerts_use_names_that_there_are() {
     let metrics = Metrics::default();
@@ -202,25 +293,13 @@ fn dashboards_and_alerts_use_names_that_there_are() {
             }
         }
     }
-    let dashboard: Value = serde_json::from_str(&file("deploy/grafana-dashboard.json")).expect("the dashboard is JSON");
-    let panels = dashboard["panels"].as_array().expect("panels");
-    assert!(panels.len() > 10);
-    let mut queries: Vec<String> = panels
-        .iter()
-        .flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default())
-        .filter_map(|target| target["expr"].as_str().map(str::to_owned))
-        .collect();
-    let alerts: Value = serde_yaml::from_str(&file("deploy/alerts.yaml")).expect("the alerts are YAML");
-    let rules =
-        alerts["groups"].as_array().expect("groups").iter().filter_map(|group| group["rules"].as_array().cloned());
-    for rule in rules.flatten() {
-        queries.push(rule["expr"].as_str().expect("an expression").to_owned());
+    for rule in rules() {
         for part in ["alert", "for"] {
             assert!(rule[part].is_string(), "{rule}");
         }
         assert!(rule["labels"]["severity"].is_string() && rule["annotations"]["summary"].is_string(), "{rule}");
     }
-    let used: BTreeSet<String> = queries.iter().flat_map(|query| names_in(query)).collect();
+    let used: BTreeSet<String> = queries().iter().flat_map(|query| names_in(query)).collect();
     assert!(used.len() > 20, "{used:?}");
     let unknown: Vec<&String> = used.difference(&series).collect();
     assert!(unknown.is_empty(), "no such metrics: {unknown:?}");
