@@ -31,10 +31,24 @@ impl Host {
     async fn with(settings: &[(&str, &str)]) -> Self {
         let root = tempfile::tempdir().expect("a directory");
         let fs = TenantFs::open(root.path()).expect("the root is usable");
+        Self::on(root, fs, settings).await
+    }
+
+    /// An agent on a root, with a new engine.
+    async fn on(root: tempfile::TempDir, fs: TenantFs, settings: &[(&str, &str)]) -> Self {
         let backend = Arc::new(MemoryBackend::new(fs.agent_id().clone(), HostKey::new(fs.host_key())));
         let agent = Orchestrator::with_backend(&config(root.path(), settings), fs, backend.clone(), Arc::default());
         agent.take_stock().await.expect("it takes stock");
         Self { root, backend, agent }
+    }
+
+    /// Ends the agent and the engine. What of the agent still works on the disk is waited for.
+    async fn end(self) -> (tempfile::TempDir, TenantFs) {
+        let Self { root, backend, agent } = self;
+        agent.shutdown(Duration::from_secs(5)).await;
+        drop((agent, backend));
+        let fs = until("the old agent lets go of the root", async || TenantFs::open(root.path()).ok()).await;
+        (root, fs)
     }
 
     fn file(&self, path: &str) -> Option<String> {
@@ -360,16 +374,39 @@ async fn a_stopped_tenant_stays_stopped() {
 async fn what_a_backend_forgets_is_applied_again_at_start() {
     let host = Host::new().await;
     host.agent.provision(provision(1)).await.expect("it comes up");
-    let Host { root, backend, agent } = host;
-    agent.shutdown(Duration::from_secs(5)).await;
-    drop((agent, backend));
-    let fs = until("the old agent lets go of the root", async || TenantFs::open(root.path()).ok()).await;
-    let backend = Arc::new(MemoryBackend::new(fs.agent_id().clone(), HostKey::new(fs.host_key())));
-    let agent = Orchestrator::with_backend(&config(root.path(), &[]), fs, backend.clone(), Arc::default());
-    agent.take_stock().await.expect("it takes stock");
-    let host = Host { root, backend, agent };
+    let (root, fs) = host.end().await;
+    let host = Host::on(root, fs, &[]).await;
     let running = || host.containers().iter().filter(|(_, _, running)| *running).count();
     until("the tenant comes back", async || (running() == 2).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_was_archived_too_long_ago_is_gone_after_a_start() {
+    let host = Host::new().await;
+    host.agent.provision(provision(1)).await.expect("it comes up");
+    let torn_down = host.agent.teardown(&acme(), false).await.expect("it goes");
+    let young = torn_down.kept.archive.expect("its files are archived");
+    let (root, fs) = host.end().await;
+    let archived = |hours: i64| {
+        let at = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(hours);
+        let name = format!("acme-{}", at.strftime("%Y%m%dT%H%M%SZ"));
+        let place = root.path().join(".archive").join(&name);
+        std::fs::create_dir(&place).expect("an archive");
+        std::fs::write(place.join("compose.yaml"), stack(1)).expect("a file in it");
+        (name, place)
+    };
+    let ((old, old_place), (younger, _)) = (archived(49), archived(47));
+    let mut all = vec![old, younger.clone(), young.clone()];
+    all.sort();
+    let names = |fs: &TenantFs| -> Vec<String> {
+        fs.archives_of(|_| true).expect("archives are listed").into_iter().map(|(name, _)| name).collect()
+    };
+    assert_eq!(names(&fs), all);
+    let host = Host::on(root, fs, &[("Q8_AGENT_ARCHIVE_RETENTION", "48h")]).await;
+    until("the old one is gone", async || (!old_place.exists()).then_some(())).await;
+    // A sweep that goes on holds the root.
+    let (_root, fs) = host.end().await;
+    assert_eq!(names(&fs), [younger, young]);
 }
 
 #[tokio::test]
