@@ -5,11 +5,12 @@ mod support;
 use std::time::Duration;
 
 use hyper::Method;
+use q8_agent::api::Limits;
 use serde_json::{Value, json};
 
 use support::agent::{Agent, Options};
 use support::eventually;
-use support::http::{Answer, Lines};
+use support::http::{self, Answer, Lines};
 use support::sse::{self, Event};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -278,4 +279,31 @@ async fn a_plan_is_expected_or_refused() {
     // Repeated by a client that has not heard the answer.
     let again = agent.post("/v1/tenants/provision", &with(web(1), &plan["plan_hash"])).await.expect(200);
     assert_eq!(again["changed"], false);
+}
+
+#[tokio::test]
+async fn one_reader_of_the_feed_too_many_is_told_to_come_later() {
+    let agent = Options::memory().start().await;
+    let mut readers = Vec::new();
+    for _ in 0..Limits::default().feed_readers {
+        readers.push(agent.stream("/v1/events", &[]).await);
+    }
+    let full = agent.get("/v1/events").await;
+    assert_eq!(full.refused(429, "RATE_LIMITED")["retryable"], true);
+    assert!(full.headers.contains_key("retry-after"), "{:?}", full.headers);
+    // That is for the feed only, and those who have a place read on.
+    let id = accept(&agent, "/v1/tenants/provision", &body(&web(1))).await;
+    assert_eq!(events(&agent, &id, &[]).await.last().expect("an end").1, "end");
+    for reader in &mut readers {
+        while sse::next(reader, LIMIT).await.expect("the feed goes on").name != "operation_ended" {}
+    }
+    // Whoever leaves makes room.
+    readers.pop();
+    let authorization = format!("Bearer {}", agent.token());
+    eventually("there is a place again", LIMIT, async || {
+        let headers = [("authorization", authorization.as_str())];
+        let answer = http::send(agent.address(), Method::GET, "/v1/events", &headers, "").await.expect("an answer");
+        (answer.status() == 200).then_some(())
+    })
+    .await;
 }
