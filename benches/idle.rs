@@ -1,7 +1,7 @@
 //! What an agent with 200 tenants costs while nothing happens, and how fast it is there: its resident memory, its share of a
-//! core over a minute, and the time from its start to its first 200 from `/ready`, on a real engine.
+//! core over a minute, and the time from its start to its first 200 from `/ready`, on a real engine. And how large it is.
 //!
-//! Budgets: 10 MB resident, 0.5 % of a core, 1 s. `Q8_BENCH_TENANTS` sets another number of tenants.
+//! Budgets: 10 MB resident, 0.5 % of a core, 1 s, a binary of 8 MB. `Q8_BENCH_TENANTS` sets another number of tenants.
 #![allow(clippy::print_stdout, reason = "a table on standard output is what a benchmark is for")]
 
 mod common;
@@ -12,7 +12,7 @@ use futures::{StreamExt as _, stream};
 use rustix::param::clock_ticks_per_second;
 use serde_json::json;
 
-use common::support::agent::{Agent, Options};
+use common::support::agent::{Agent, Options, binary};
 use common::support::engine::Engine;
 use common::support::images::BUSYBOX;
 
@@ -40,6 +40,8 @@ async fn measure() {
         .env("Q8_AGENT_SUBNET_POOL", "10.213.0.0/16")
         .start()
         .await;
+    let size = std::fs::metadata(binary()).expect("it has just been started").len();
+    println!("{:>44} {size:>8} B   budget 8000000", "the binary");
     println!("{tenants} tenants of one service on a real engine");
     let before = resident(&agent);
     stream::iter(0..tenants).for_each_concurrent(AT_ONCE, |number| bring_up(&agent, number)).await;

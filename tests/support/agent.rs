@@ -20,6 +20,12 @@ use super::traces::canaries_in;
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_q8-agent");
 
+/// The binary that is run. The benchmarks are given the agent as it is shipped; beside tests Cargo builds one with more features
+/// of its crates.
+pub(crate) fn binary() -> String {
+    std::env::var("Q8_AGENT_BINARY").unwrap_or_else(|_| BINARY.to_owned())
+}
+
 /// Longest wait for an answer that is not a stream.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -118,8 +124,7 @@ pub(crate) struct Agent<'e> {
 impl Agent<'_> {
     fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).expect("the agent's log");
-        // The benchmarks are given the agent as it is shipped; beside tests Cargo builds one with more features of its crates.
-        let binary = std::env::var("Q8_AGENT_BINARY").unwrap_or_else(|_| BINARY.to_owned());
+        let binary = binary();
         let mut command = match self.files {
             None => Command::new(&binary),
             Some(files) => {
