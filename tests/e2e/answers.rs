@@ -373,3 +373,24 @@ async fn a_request_is_found_under_its_id() {
     }
     assert!(agent.log().contains("\"request_id\":\"main-42.a_b\""), "the log has it");
 }
+
+#[tokio::test]
+async fn the_description_is_served_as_it_was_made() {
+    let agent = agent().await;
+    let path = "/openapi.json";
+    let told = agent.get(path).await;
+    assert_eq!(told.status, 200);
+    assert!(told.text() == include_str!("../../src/api/openapi/openapi.json"), "it is another one");
+    assert_eq!(told.headers["content-type"], "application/json");
+    let head = agent.request(Method::HEAD, path, &[], "").await;
+    assert_eq!((head.status.as_u16(), head.bytes.len()), (200, 0));
+    for name in ["content-type", "content-length"] {
+        assert_eq!(head.headers[name], told.headers[name], "{name}");
+    }
+    // Whoever may read may read it, and nobody else.
+    let reader = format!("Bearer {READ_TOKEN}");
+    let read = agent.request(Method::GET, path, &[("authorization", &reader)], "").await;
+    assert_eq!((read.status.as_u16(), read.bytes == told.bytes), (200, true));
+    agent.request(Method::GET, path, &[("authorization", "")], "").await.refused(401, "UNAUTHORIZED");
+    agent.get("/openapi.json?pretty=1").await.refused(400, "INVALID_REQUEST");
+}
