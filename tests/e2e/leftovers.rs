@@ -213,6 +213,43 @@ async fn of_images_that_the_agent_has_pulled() {
     removed.expect("nobody uses it");
 }
 
+/// What the other agent's rollbacks need is in no container: nobody but its operator can say what of that is left over.
+#[tokio::test]
+async fn but_no_image_of_what_another_agent_runs() {
+    let registry = Registry::public().await;
+    let engine = Engine::shared();
+    for (tag, version) in [("web:1", "one"), ("web:2", "two"), ("web:3", "three"), ("db:1", "four")] {
+        registry.publish(tag, &unique(version)).await;
+    }
+    let policy = format!("registries = ['docker.io', '{}']", registry.address());
+    let agent = Options::docker(engine).policy(&policy).start().await;
+    let other = Options::docker(engine).policy(&policy).start().await;
+    let (tenant, theirs) = (Tenant::new(&agent, "ours"), Tenant::new(&other, "theirs"));
+    let stack = |tag: &str| {
+        let image = registry.image(tag);
+        format!("services:\n  web:\n    image: {image}\n    command: sleep 3600\n    stop_signal: SIGKILL\n")
+    };
+    let images = async || told(&prune(&agent, json!({"kinds": ["image"]})).await);
+    let line = |tag: &str, removed| ("image".to_owned(), registry.image(tag), removed);
+    for tag in ["db:1", "web:1", "web:2", "web:3"] {
+        bring(&agent, &tenant, &stack(tag)).await;
+    }
+    assert_eq!(images().await, [line("db:1", false), line("web:1", false)]);
+    // They run another tag of that repository, or have stopped what ran.
+    bring(&other, &theirs, &stack("web:3")).await;
+    assert_eq!(images().await, [line("db:1", false)]);
+    theirs.act("stop", "").await.expect(200);
+    let answer = prune(&agent, json!({"dry_run": false})).await;
+    assert_eq!(told(&answer), [line("db:1", true)], "{answer}");
+    assert_eq!(told(&prune(&other, json!({"dry_run": false})).await), [], "it has pulled nothing");
+    engine.docker().inspect_image(&registry.image("web:1")).await.expect("it is still there");
+    // Without them it is the agent's alone.
+    theirs.purge().await;
+    let answer = prune(&agent, json!({"dry_run": false})).await;
+    assert_eq!(told(&answer), [line("web:1", true)], "{answer}");
+    tenant.purge().await;
+}
+
 #[tokio::test]
 async fn a_cordoned_host_takes_no_new_tenant() {
     let engine = Engine::shared().with_busybox().await;
