@@ -3,14 +3,16 @@
 
 use std::time::Duration;
 
+use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, Options};
 use crate::support::engine::Engine;
-use crate::support::eventually;
 use crate::support::http::Answer;
 use crate::support::registry::{PASSWORD, Registry, USER, refusing};
+use crate::support::sse::{self, Event};
 use crate::support::traces::{forms, tree};
+use crate::support::{eventually, unique};
 use crate::tenant::{PATIENCE, Tenant, inspect};
 
 /// A stack of services, each with its image and further attributes; each says its image's version and then waits.
@@ -396,4 +398,50 @@ async fn the_hosts_own_address_is_no_registry_without_a_grant() {
     assert_eq!(refused["field"], "services.web.image", "{refused}");
     assert_eq!(registry.pulls("web:1"), 0, "nobody has asked it");
     is_nowhere(&agent, &tenant).await;
+}
+
+#[tokio::test]
+async fn a_pull_is_followed_in_layers_and_bytes() {
+    let registry = Registry::public().await;
+    // What no other image of the engine has: its layer has to be downloaded.
+    registry.publish("web:1", &unique("told")).await;
+    let agent = pulling_from(&registry.address()).start().await;
+    let tenant = Tenant::new(&agent, "told");
+    let image = registry.image("web:1");
+    let body = tenant.body(&stack(&[("web", &image, "")]), &json!({})).to_string();
+    // So that it is followed before it can be over.
+    registry.freeze();
+    let headers = [("content-type", "application/json"), ("prefer", "respond-async")];
+    let accepted = agent.request(Method::POST, "/v1/tenants/provision", &headers, body).await.expect(202);
+    assert_eq!(accepted["progress"]["images"], 0, "{accepted}");
+    let path = format!("/v1/operations/{}", accepted["id"].as_str().expect("an id"));
+    let mut lines = agent.stream(&format!("{path}/events"), &[]).await;
+    let first = sse::next(&mut lines, PATIENCE).await.expect("it goes on");
+    assert_ne!(first.name, "end", "{first:?}");
+    registry.thaw();
+    let mut pulled = Vec::new();
+    let end = loop {
+        let Event { name, data, .. } = sse::next(&mut lines, PATIENCE).await.expect("it goes on to its end");
+        match name.as_str() {
+            "pull" => pulled.push(data),
+            "end" => break data,
+            _ => {}
+        }
+    };
+    assert!(pulled.iter().all(|told| told["image"] == image.as_str()), "{pulled:?}");
+    let number = |told: &Value, part: &str| told[part].as_u64().expect("a number");
+    for told in &pulled {
+        assert!(number(told, "layers_done") <= number(told, "layers"), "{told}");
+        assert!(number(told, "bytes_done") <= number(told, "bytes"), "{told}");
+    }
+    let last = pulled.last().expect("the pull was told");
+    assert_eq!((&last["layers"], &last["layers_done"]), (&json!(1), &json!(1)), "{last}");
+    let bytes = number(last, "bytes");
+    assert!(bytes > 100_000 && number(last, "bytes_done") == bytes, "{last}");
+    assert_eq!(end["state"], "succeeded", "{end}");
+    let record = agent.get(&path).await.expect(200);
+    let progress = &record["progress"];
+    assert_eq!((&progress["images"], &progress["bytes"]), (&json!(1), &json!(bytes)), "{record}");
+    assert_eq!(progress["bytes_done"], json!(bytes), "{record}");
+    tenant.purge().await;
 }
