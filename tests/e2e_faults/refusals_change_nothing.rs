@@ -223,3 +223,55 @@ async fn of_a_tenant_that_runs() {
     assert_eq!(agent.post(PROVISION, &first).await.expect(200)["changed"], false);
     purge(&agent, engine, &name).await;
 }
+
+#[tokio::test]
+async fn nor_does_a_plan_or_a_request_that_expects_another_one() {
+    const PLAN: &str = "/v1/tenants/plan";
+    let engine = Engine::shared().with_busybox().await;
+    let agent = Options::docker(engine).start().await;
+    let name = unique("planned");
+    let volume = ("volumes: ['store:/store', './page:/page:ro']", "volumes: {store: {}, more: {}}\n");
+    let body = |version: &str| {
+        let variable = format!("environment: {{VERSION: '{version}'}}");
+        let services: [(&str, &[&[&str]]); 2] = [("web", &[SLEEPS, &[volume.0, &variable]]), ("idle", &[SLEEPS])];
+        let mut body = request(&name, &stack(&services, volume.1));
+        body["files"] = json!({"page": format!("{version}\n")});
+        body
+    };
+    let expecting = |version: &str, plan: &Value| {
+        let mut body = body(version);
+        body["expect_plan"] = plan["plan_hash"].clone();
+        body
+    };
+    agent.post(PROVISION, &body("one")).await.expect(201);
+    let (first, before) = (containers(&status(&agent, &name).await), picture(engine, &agent).await);
+
+    let same = agent.post(PLAN, &body("one")).await.expect(200);
+    assert_eq!((&same["changed"], &same["generation"]), (&json!(false), &json!(1)), "{same}");
+    let two = agent.post(PLAN, &body("two")).await.expect(200);
+    assert_eq!((&two["changed"], &two["generation"]), (&json!(true), &json!(2)), "{two}");
+    let action = |object: &str| {
+        let steps = two["steps"].as_array().expect("a list of steps");
+        steps.iter().find(|step| step["object"] == object).map(|step| step["action"].clone())
+    };
+    assert_eq!(action("container web-1"), Some(json!("recreate")), "{two}");
+    assert_eq!(action("container idle-1"), Some(json!("keep")), "{two}");
+    let three = agent.post(PLAN, &body("three")).await.expect(200);
+    agent.post(PLAN, &request(&name, "services: [")).await.refused(422, "COMPOSE_INVALID");
+    assert_as_before(engine, &agent, &before, "plans").await;
+
+    for other in [&three, &same] {
+        let refused = agent.post(PROVISION, &expecting("two", other)).await.refused(409, "PLAN_CHANGED");
+        assert_eq!(refused["field"], "expect_plan", "{refused}");
+        assert_eq!(refused["details"]["plan_hash"], two["plan_hash"], "{refused}");
+        assert_as_before(engine, &agent, &before, "another plan").await;
+    }
+    assert_eq!(containers(&status(&agent, &name).await), first);
+
+    let done = agent.post(PROVISION, &expecting("two", &two)).await.expect(200);
+    assert_eq!((&done["changed"], &done["generation"]), (&json!(true), &json!(2)), "{done}");
+    let second = containers(&status(&agent, &name).await);
+    assert_ne!(second["web-1"].id, first["web-1"].id);
+    assert_eq!(second["idle-1"], first["idle-1"]);
+    purge(&agent, engine, &name).await;
+}
