@@ -1,7 +1,9 @@
 //! The engine is killed, frozen or not there yet: the agent says so, answers in time, and goes on by itself when it is back.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -11,8 +13,9 @@ use crate::scene::{
 };
 use crate::support::agent::{Agent, Options};
 use crate::support::engine::Engine;
+use crate::support::fault_proxy::FaultProxy;
 use crate::support::http::Answer;
-use crate::support::{eventually, unique};
+use crate::support::{eventually, sse, unique};
 
 /// "Within 5 seconds", and something for a busy machine.
 const SOON: Duration = Duration::from_secs(9);
@@ -236,4 +239,69 @@ async fn and_takes_calls_without_answering_them() {
     assert_eq!(containers(&until_state(&agent, &name, "running").await), before);
     agent.post(UPDATE, &update).await.expect(200);
     purge(&agent, &engine, &name).await;
+}
+
+/// Only the way to it is broken: what happens there meanwhile is seen by a look at everything afterwards.
+#[tokio::test]
+async fn and_changes_while_nobody_sees_it() {
+    let engine = Engine::shared().with_busybox().await;
+    let mut proxy = FaultProxy::before(engine.socket());
+    let agent = Options::docker(engine).env("DOCKER_HOST", proxy.host()).start().await;
+    let name = unique("unseen");
+    let mut feed = agent.stream(&format!("/v1/events?subdomain={name}"), &[]).await;
+    let services: [(&str, &[&[&str]]); 3] = [("ends", &[SLEEPS]), ("goes", &[SLEEPS]), ("stays", &[SLEEPS])];
+    let body = request(&name, &stack(&services, ""));
+    agent.post(PROVISION, &body).await.expect(201);
+    let before = containers(&status(&agent, &name).await);
+    while sse::next(&mut feed, LONG).await.expect("the feed goes on").name != "operation_ended" {}
+
+    proxy.cut_off().await;
+    assert_says_so(&agent).await;
+    agent.get(&format!("/v1/tenants/status/{name}")).await.refused(503, "BACKEND_UNAVAILABLE");
+    let docker = engine.docker();
+    docker.stop_container(&before["ends-1"].id, None).await.expect("it stops");
+    let force = RemoveContainerOptionsBuilder::new().force(true).build();
+    docker.remove_container(&before["goes-1"].id, Some(force)).await.expect("it goes");
+    proxy.put_back();
+
+    until_ready(&agent).await;
+    let told = until_state(&agent, &name, "degraded").await;
+    let services = told["services"].as_array().expect("a list");
+    let found: Vec<_> =
+        services.iter().map(|service| (&service["name"], &service["state"], &service["reason"])).collect();
+    let none = Value::Null;
+    assert_eq!(
+        found,
+        [
+            (&json!("ends"), &json!("exited"), &json!("exited with code 137")),
+            (&json!("goes"), &json!("pending"), &json!("has 0 of 1 containers")),
+            (&json!("stays"), &json!("running"), &none),
+        ],
+        "{told}"
+    );
+    assert_eq!(containers(&told)["stays-1"], before["stays-1"]);
+    // The feed goes on where it was: the agent has told of all changes itself.
+    let (mut changed, mut state) = (BTreeMap::new(), json!("running"));
+    while changed.len() < 2 || state != "degraded" {
+        let event = sse::next(&mut feed, LONG).await.expect("the feed goes on");
+        match event.name.as_str() {
+            "service_state" => {
+                let service = event.data["service"].as_str().expect("a name").to_owned();
+                assert_eq!(event.data["from"], "running", "{}", event.data);
+                assert!(changed.insert(service, event.data["to"].clone()).is_none(), "told twice: {}", event.data);
+            }
+            "tenant_state" => {
+                assert_eq!(event.data["from"], state, "{}", event.data);
+                state = event.data["to"].clone();
+            }
+            other => panic!("{other}: {}", event.data),
+        }
+    }
+    assert_eq!(
+        changed,
+        [("ends", "exited"), ("goes", "pending")].map(|(name, to)| (name.to_owned(), json!(to))).into()
+    );
+    assert_eq!(agent.post(PROVISION, &body).await.expect(200)["changed"], true);
+    assert_eq!(status(&agent, &name).await["state"], "running");
+    purge(&agent, engine, &name).await;
 }

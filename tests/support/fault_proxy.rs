@@ -50,6 +50,7 @@ struct State {
 
 /// A running proxy. Dropping it ends it and all calls through it.
 pub(crate) struct FaultProxy {
+    engine: PathBuf,
     place: tempfile::TempDir,
     state: Arc<Mutex<State>>,
     task: tokio::task::JoinHandle<()>,
@@ -59,22 +60,31 @@ impl FaultProxy {
     /// A proxy in front of the engine at this socket.
     pub(crate) fn before(engine: &Path) -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
-        let listener = UnixListener::bind(place.path().join("docker.sock")).expect("a socket");
         let state = Arc::new(Mutex::new(State::default()));
-        let (engine, shared) = (engine.to_owned(), Arc::clone(&state));
-        let task = tokio::spawn(async move {
-            let mut calls = tokio::task::JoinSet::new();
-            while let Ok((agent, _)) = listener.accept().await {
-                calls.spawn(call(agent, engine.clone(), Arc::clone(&shared)));
-                while calls.try_join_next().is_some() {}
-            }
-        });
-        Self { place, state, task }
+        let task = listen(&place.path().join("docker.sock"), engine.to_owned(), Arc::clone(&state));
+        Self { engine: engine.to_owned(), place, state, task }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.place.path().join("docker.sock")
+    }
+
+    /// Ends all calls, streams too. Nobody listens any more, as if the engine had ended, until [`FaultProxy::put_back`].
+    pub(crate) async fn cut_off(&mut self) {
+        self.task.abort();
+        // It has been aborted, which is an error of its own.
+        drop((&mut self.task).await);
+    }
+
+    /// Lets calls through again after [`FaultProxy::cut_off`].
+    pub(crate) fn put_back(&mut self) {
+        std::fs::remove_file(self.socket()).expect("the old socket");
+        self.task = listen(&self.socket(), self.engine.clone(), Arc::clone(&self.state));
     }
 
     /// The value of `DOCKER_HOST` that leads through it.
     pub(crate) fn host(&self) -> String {
-        format!("unix://{}", self.place.path().join("docker.sock").display())
+        format!("unix://{}", self.socket().display())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -106,6 +116,17 @@ impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+fn listen(socket: &Path, engine: PathBuf, state: Arc<Mutex<State>>) -> tokio::task::JoinHandle<()> {
+    let listener = UnixListener::bind(socket).expect("a socket");
+    tokio::spawn(async move {
+        let mut calls = tokio::task::JoinSet::new();
+        while let Ok((agent, _)) = listener.accept().await {
+            calls.spawn(call(agent, engine.clone(), Arc::clone(&state)));
+            while calls.try_join_next().is_some() {}
+        }
+    })
 }
 
 /// `POST /containers/4711/start?t=1` as `POST /containers/*/start`; none for what only reads.
