@@ -238,3 +238,41 @@ fn say_host(present: &mut Present, stats: &SystemStats) {
 fn number(count: u64) -> f64 {
     count as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn using(memory: impl IntoIterator<Item = Option<u64>>) -> Vec<(Subdomain, Numbers)> {
+        let tenant = |(number, memory_bytes)| {
+            let name = Subdomain::parse(&format!("t{number}")).unwrap();
+            (name, Numbers { memory_bytes, ..Numbers::default() })
+        };
+        memory.into_iter().enumerate().map(tenant).collect()
+    }
+
+    fn memory(tenants: &[(Subdomain, Numbers)]) -> Vec<Option<u64>> {
+        let mut all: Vec<_> = tenants.iter().map(|(_, numbers)| numbers.memory_bytes).collect();
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn of_too_many_tenants_those_that_use_most_memory_are_told() {
+        let most = MOST_TENANTS as u64;
+        let all: Vec<_> = (0..most).map(Some).collect();
+        let fit = using(all.iter().copied());
+        assert_eq!(largest(fit.clone()), fit, "as many as there may be are left as they are");
+        // One of which nothing is known, then one that uses as little as any: both of the beginning.
+        let more = using([None, Some(0)].into_iter().chain(all.iter().copied().rev()));
+        assert_eq!(memory(&largest(more)), all, "what uses least goes, and what nobody knows about before that");
+        let larger = using(all.iter().copied().chain([Some(most), Some(most + 1)]));
+        let kept = largest(larger);
+        assert_eq!(memory(&kept), (2..most + 2).map(Some).collect::<Vec<_>>());
+        let last = Subdomain::parse(&format!("t{}", most + 1)).unwrap();
+        assert!(
+            kept.iter().any(|(tenant, used)| *tenant == last && used.memory_bytes == Some(most + 1)),
+            "each has its own"
+        );
+    }
+}
