@@ -145,3 +145,61 @@ impl Orchestrator {
         Ok(Some(futures::stream::unfold(follower, |mut follower| async { Some((follower.next().await?, follower)) })))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than are kept.
+    const MANY: u64 = 1000;
+
+    fn follower(progress: &Progress) -> (watch::Sender<Option<Arc<OperationRecord>>>, Follower) {
+        let (end, ended) = watch::channel(None);
+        let follower = Follower {
+            more: progress.subscribe(),
+            progress: progress.clone(),
+            ended,
+            seen: 0,
+            taken: VecDeque::new(),
+            gap: None,
+            first: true,
+            over: false,
+        };
+        (end, follower)
+    }
+
+    fn tell_many(progress: &Progress) {
+        (0..MANY).for_each(|number| progress.report(format!("step {number}")));
+    }
+
+    #[tokio::test]
+    async fn who_is_too_slow_is_told_so_and_then_nothing_more() {
+        let progress = Progress::new();
+        let (_end, mut follower) = follower(&progress);
+        progress.report("first");
+        assert!(matches!(follower.next().await, Some(Followed::Told(told)) if told.number == 1));
+        tell_many(&progress);
+        let gone = progress.after(1, 1).missed;
+        assert!(gone > 0, "not all of them are kept");
+        let told = follower.next().await;
+        assert!(matches!(told, Some(Followed::TooSlow { missed }) if missed == gone), "{told:?}");
+        assert!(follower.next().await.is_none());
+        progress.report("last");
+        assert!(follower.next().await.is_none(), "it stays over");
+    }
+
+    /// Who comes late has not been slow.
+    #[tokio::test]
+    async fn who_comes_late_is_told_of_the_gap_and_of_all_that_is_kept() {
+        let progress = Progress::new();
+        tell_many(&progress);
+        let gone = progress.after(0, 1).missed;
+        let (_end, mut follower) = follower(&progress);
+        let told = follower.next().await;
+        assert!(matches!(told, Some(Followed::Gap { missed }) if missed == Some(gone) && gone > 0), "{told:?}");
+        for number in gone + 1..=MANY {
+            let told = follower.next().await;
+            assert!(matches!(&told, Some(Followed::Told(told)) if told.number == number), "{number}: {told:?}");
+        }
+    }
+}
