@@ -6,6 +6,9 @@ use crate::orchestrator::ledger::{Ledger, Repeat};
 use crate::orchestrator::operations::Origin;
 use crate::tenant_fs::Durability;
 
+/// No journal.
+const JUNK: &[u8] = b"{\"content\":{}";
+
 impl House {
     fn key(&self, key: &str, what: &str) -> RepeatKey {
         self.orchestrator.repeat_key(key, "POST", what, b"")
@@ -111,6 +114,33 @@ impl House {
             started_at: jiff::Timestamp::now(),
         };
         self.orchestrator.disk(move |fs| fs.begin(&acme(), &journal)).await.unwrap();
+    }
+
+    /// An agent that has found the journal of one of its two tenants damaged. Gives the file, too, and what was in it: an
+    /// update that has not come to its commit.
+    async fn with_a_damaged_journal() -> (Self, std::path::PathBuf, Vec<u8>) {
+        let house = Self::updated().await;
+        let other = ProvisionRequest { subdomain: Subdomain::parse("other").unwrap(), ..provision(&web("x:1", 1)) };
+        house.orchestrator.provision(other).await.unwrap();
+        house.journal(OperationId::new(), OperationKind::Update, Some(Generation(3))).await;
+        let file = house.root.path().join("tenants/acme/.agent/operation.json");
+        let whole = std::fs::read(&file).unwrap();
+        std::fs::write(&file, JUNK).unwrap();
+        let house = house.crash().await;
+        house.until_degraded(&["tenant:acme"]).await;
+        (house, file, whole)
+    }
+
+    async fn until_degraded(&self, wanted: &[&str]) {
+        let mut degraded = Vec::new();
+        for _ in 0..4000 {
+            degraded = self.orchestrator.readiness().await.degraded;
+            if degraded == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{degraded:?} stays degraded, not {wanted:?}");
     }
 
     /// Two generations.
@@ -544,6 +574,53 @@ async fn a_tenant_whose_record_is_damaged_is_listed_and_can_be_purged() {
         assert!(house.provision(&web("x:1", 2000)).await.created);
         assert_eq!(house.lines().await[0]["state"], "running");
         assert!(house.orchestrator.readiness().await.degraded.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_journal_degrades_its_tenant_only_and_a_mended_one_is_taken_up() {
+    for removed in [false, true] {
+        let (house, file, whole) = House::with_a_damaged_journal().await;
+        for refused in [
+            house.orchestrator.stop(&acme(), None).await.map(drop),
+            house.orchestrator.start(&acme(), None).await.map(drop),
+            house.orchestrator.restart(&acme(), None).await.map(drop),
+            house.orchestrator.rollback(&acme(), None).await.map(drop),
+            house.orchestrator.provision(provision(&web("x:1", 3000))).await.map(drop),
+            house.orchestrator.update(UpdateRequest { compose: Some(web("x:1", 3000)), ..update() }).await.map(drop),
+        ] {
+            assert_eq!(refused.unwrap_err().code(), ErrorCode::TenantDamaged);
+        }
+        let readiness = house.orchestrator.readiness().await;
+        assert_eq!((readiness.ready, readiness.degraded), (true, vec!["tenant:acme".to_owned()]));
+        let other = Subdomain::parse("other").unwrap();
+        house.orchestrator.restart(&other, None).await.expect("the host serves the others");
+        assert_eq!(std::fs::read(&file).unwrap(), JUNK, "nobody has touched it");
+
+        if removed {
+            std::fs::remove_file(&file).unwrap();
+        } else {
+            std::fs::write(&file, whole).unwrap();
+        }
+        house.until_degraded(&[]).await;
+        assert_eq!(house.generation().await, Generation(2), "what was open was not committed");
+        assert!(!file.exists());
+        house.update(&web("x:1", 3000)).await;
+        assert_eq!(house.generation().await, Generation(3));
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_whose_journal_is_damaged_can_be_torn_down() {
+    for purge in [false, true] {
+        let (house, file, _) = House::with_a_damaged_journal().await;
+        assert!(house.orchestrator.teardown(&acme(), purge).await.unwrap().changed);
+        assert!(!file.exists());
+        house.until_degraded(&[]).await;
+        let left: Vec<_> = house.lines().await.iter().map(|line| line["subdomain"].clone()).collect();
+        assert!(left.contains(&"other".into()) && left.contains(&"acme".into()) != purge, "{left:?}");
+        assert_eq!(house.root.path().join("tenants/acme").exists(), !purge);
+        assert!(house.provision(&web("x:1", 3000)).await.created);
     }
 }
 
