@@ -1,5 +1,7 @@
 //! What the Main Server knows without asking the engine, and how it hears of changes.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Method;
@@ -10,7 +12,7 @@ use crate::support::engine::Engine;
 use crate::support::eventually;
 use crate::support::http::{Answer, Lines};
 use crate::support::sse::{self, Event};
-use crate::tenant::{PATIENCE, Tenant};
+use crate::tenant::{PATIENCE, Tenant, service};
 
 const STACK: &str = r#"
 services:
@@ -266,4 +268,153 @@ async fn a_status_has_the_form_of_docker_compose() {
     assert_eq!(agent.get(&format!("{path}&all=true")).await.expect(200)["State"], "exited");
     tenant.purge().await;
     agent.get(&path).await.refused(404, "NOT_FOUND");
+}
+
+/// A file that a tenant's containers see at `/d`.
+fn in_data(agent: &Agent<'_>, tenant: &Tenant<'_>, name: &str) -> PathBuf {
+    agent.root().join(&tenant.name).join("data").join(name)
+}
+
+#[tokio::test]
+async fn a_lack_of_memory_is_told_when_it_happens_and_as_the_reason_of_the_end() {
+    let agent = agent().await;
+    let tenant = Tenant::new(&agent, "eats");
+    let mut feed = agent.stream(&format!("/v1/events?subdomain={}", tenant.name), &[]).await;
+    next_event(&mut feed).await;
+    // It is a child that is killed; its parent goes on until it is told to end with the child's code.
+    let stack = r#"
+services:
+  eats:
+    image: "q8test/busybox:1"
+    mem_limit: 16m
+    stop_signal: SIGKILL
+    volumes: ["./data:/d"]
+    command:
+      - sh
+      - -c
+      - until [ -e /d/go ]; do sleep 0.1; done; tail /dev/zero; code=$$?; until [ -e /d/end ]; do sleep 0.1; done; exit $$code
+"#;
+    tenant.provision(stack, json!({})).await;
+    std::fs::write(in_data(&agent, &tenant, "go"), "").expect("a file");
+    let (before, (_, event)) = until_event(&mut feed, "out_of_memory").await;
+    assert!(before.contains(&"operation_ended".to_owned()), "not before it was told to: {before:?}");
+    assert_eq!(event["service"], "eats", "{event}");
+    assert_eq!(event["container"], format!("q8-{}-eats-1", tenant.name), "{event}");
+    let told = tenant.status().await;
+    assert_eq!(service(&told, "eats")["state"], "running", "{told}");
+    assert!(service(&told, "eats")["containers"][0].get("oom_killed").is_none(), "it has not ended: {told}");
+
+    std::fs::write(in_data(&agent, &tenant, "end"), "").expect("a file");
+    let why = "was killed for lack of memory (exit code 137)";
+    let (_, (_, event)) = until_event(&mut feed, "service_state").await;
+    assert_eq!((&event["from"], &event["to"]), (&json!("running"), &json!("exited")), "{event}");
+    assert_eq!(event["reason"], why, "{event}");
+    let told = tenant.becomes("failed").await;
+    let eats = service(&told, "eats");
+    assert_eq!((&eats["state"], &eats["reason"]), (&json!("exited"), &json!(why)), "{told}");
+    assert_eq!(eats["containers"][0]["oom_killed"], true, "{told}");
+    assert_eq!(told["reasons"], json!([format!("service eats: {why}")]), "{told}");
+    // A new run has a new end.
+    for name in ["go", "end"] {
+        std::fs::remove_file(in_data(&agent, &tenant, name)).expect("it is there");
+    }
+    tenant.act("start", "").await.expect(200);
+    let told = tenant.status().await;
+    assert_eq!(told["state"], "running", "{told}");
+    assert!(service(&told, "eats")["containers"][0].get("oom_killed").is_none(), "{told}");
+    tenant.purge().await;
+}
+
+#[tokio::test]
+async fn what_a_healthcheck_finds_is_told_with_as_much_as_one_wants_to_read() {
+    let agent = agent().await;
+    let tenant = Tenant::new(&agent, "pulse");
+    let mut feed = agent.stream(&format!("/v1/events?subdomain={}", tenant.name), &[]).await;
+    next_event(&mut feed).await;
+    let stack = r#"
+services:
+  web:
+    image: "q8test/busybox:1"
+    stop_signal: SIGKILL
+    volumes: ["./data:/d"]
+    command: [sh, -c, "echo no pulse >/d/says; touch /d/well; exec sleep infinity"]
+    healthcheck: {test: "test -e /d/well || { cat /d/says; exit 1; }", interval: 1s, timeout: 30s, retries: 1}
+"#;
+    tenant.provision(stack, json!({})).await;
+    let told = tenant.status().await;
+    let web = service(&told, "web");
+    assert_eq!((&web["state"], &web["health"]), (&json!("healthy"), &json!("healthy")), "{told}");
+    assert!(web["containers"][0].get("health_output").is_none(), "{told}");
+    until_event(&mut feed, "operation_ended").await;
+
+    std::fs::remove_file(in_data(&agent, &tenant, "well")).expect("it is there");
+    let (_, (_, event)) = until_event(&mut feed, "service_health").await;
+    assert_eq!((&event["service"], &event["from"]), (&json!("web"), &json!("healthy")), "{event}");
+    assert_eq!(event["to"], "unhealthy", "{event}");
+    let told = tenant.status().await;
+    let web = service(&told, "web");
+    assert_eq!((&web["state"], &web["health"]), (&json!("unhealthy"), &json!("unhealthy")), "{told}");
+    assert_eq!(web["reason"], "its healthcheck fails", "{told}");
+    let container = &web["containers"][0];
+    assert_eq!((&container["health"], &container["health_output"]), (&json!("unhealthy"), &json!("no pulse")));
+
+    // The engine has no event for another text of the same health.
+    let long = in_data(&agent, &tenant, "long");
+    std::fs::write(&long, "x".repeat(10_000)).expect("a file");
+    std::fs::rename(long, in_data(&agent, &tenant, "says")).expect("it takes the other one's place");
+    let output = eventually("the longer text is told", PATIENCE, async || {
+        let told = tenant.status().await;
+        let output = service(&told, "web")["containers"][0]["health_output"].as_str().expect("a text").to_owned();
+        (output != "no pulse").then_some(output)
+    })
+    .await;
+    assert_eq!(output, "x".repeat(4096));
+
+    std::fs::write(in_data(&agent, &tenant, "well"), "").expect("a file");
+    let (_, (_, event)) = until_event(&mut feed, "service_health").await;
+    assert_eq!((&event["from"], &event["to"]), (&json!("unhealthy"), &json!("healthy")), "{event}");
+    let told = tenant.status().await;
+    assert_eq!(told["state"], "running", "{told}");
+    assert!(service(&told, "web")["containers"][0].get("health_output").is_none(), "{told}");
+    tenant.purge().await;
+}
+
+/// How often each call of the engine was made, as the metrics have it; pings left out, which come all the time.
+async fn calls(agent: &Agent<'_>) -> BTreeMap<String, u64> {
+    let text = agent.get("/metrics").await.text();
+    let counted = text.lines().filter_map(|line| {
+        let (call, count) =
+            line.strip_prefix("q8_agent_engine_call_duration_seconds_count{call=\"")?.split_once("\"} ")?;
+        Some((call.to_owned(), count.parse().expect("a number")))
+    });
+    counted.filter(|(call, _)| call != "ping").collect()
+}
+
+#[tokio::test]
+async fn a_status_costs_the_engine_nothing() {
+    let agent = agent().await;
+    let tenant = Tenant::new(&agent, "known");
+    tenant.provision(STACK, json!({})).await;
+    let path = format!("/v1/tenants/status/{}", tenant.name);
+    // Now and then the watch compares its list, and the scrapes themselves have the engine asked: most of the time nobody does.
+    let quiet = eventually("fifty statuses without a call of the engine", PATIENCE, async || {
+        let before = calls(&agent).await;
+        for _ in 0..50 {
+            assert_eq!(agent.get(&path).await.expect(200)["state"], "running");
+            assert_eq!(agent.get("/v1/tenants").await.expect(200)["tenants"][0]["state"], "running");
+        }
+        (calls(&agent).await == before).then_some(before)
+    })
+    .await;
+    for call in ["containers", "inspect"] {
+        assert!(quiet.get(call).is_some_and(|count| *count > 0), "{call} is counted under another name: {quiet:?}");
+    }
+    // Who asks for it has the engine asked.
+    for _ in 0..3 {
+        agent.get(&format!("{path}?fresh=1")).await.expect(200);
+    }
+    let asked = calls(&agent).await;
+    let more = |call: &str| asked[call] - quiet[call];
+    assert!(more("containers") >= 3 && more("inspect") >= 3, "{quiet:?} {asked:?}");
+    tenant.purge().await;
 }
