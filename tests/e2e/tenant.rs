@@ -78,10 +78,11 @@ impl<'a> Tenant<'a> {
         self.agent.get(&format!("/v1/tenants/status/{}", self.name)).await.expect(200)
     }
 
-    /// Its status, once it is in this state.
+    /// Its status, once it is in this state. An engine that does not answer for a moment may still come to it.
     pub(crate) async fn becomes(&self, state: &str) -> Value {
         eventually(&format!("{} is {state}", self.name), PATIENCE, async || {
-            Some(self.status().await).filter(|status| status["state"] == state)
+            let status = self.agent.get(&format!("/v1/tenants/status/{}", self.name)).await.unless_away()?;
+            (status["state"] == state).then_some(status)
         })
         .await
     }
@@ -99,19 +100,24 @@ impl<'a> Tenant<'a> {
 
     /// All that one service has said so far, without the prefixes.
     pub(crate) async fn said(&self, service: &str) -> Vec<String> {
-        let answer = self.agent.get(&format!("/v1/tenants/logs/{}?service={service}&tail=all", self.name)).await;
+        let answer = self.log_of(service).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let line = |line: &str| line.split_once(" | ").map(|(_, text)| text.to_owned());
-        answer.text().lines().filter_map(line).collect()
+        without_prefixes(&answer)
     }
 
     /// What one service has said, once the last line is there.
     pub(crate) async fn says(&self, service: &str, last: &str) -> Vec<String> {
         eventually(&format!("{service} says {last}"), PATIENCE, async || {
-            let said = self.said(service).await;
+            let answer = self.log_of(service).await;
+            assert!([200, 503].contains(&answer.status.as_u16()), "{}", answer.text());
+            let said = without_prefixes(&answer);
             said.iter().any(|line| line == last).then_some(said)
         })
         .await
+    }
+
+    async fn log_of(&self, service: &str) -> Answer {
+        self.agent.get(&format!("/v1/tenants/logs/{}?service={service}&tail=all", self.name)).await
     }
 
     /// Where a service's port is published.
@@ -123,6 +129,10 @@ impl<'a> Tenant<'a> {
         let address = format!("{}:{}", found["host"].as_str().expect("a host"), found["host_port"]);
         address.parse().unwrap_or_else(|error| panic!("{address}: {error}"))
     }
+}
+
+fn without_prefixes(log: &Answer) -> Vec<String> {
+    log.text().lines().filter_map(|line| Some(line.split_once(" | ")?.1.to_owned())).collect()
 }
 
 fn merge(body: &mut Value, more: &Value) {

@@ -40,6 +40,12 @@ impl Answer {
         self.json()
     }
 
+    /// The JSON body of an answer that must have status 200, for whoever asks again: none if it is 503, which passes.
+    #[track_caller]
+    pub(crate) fn unless_away(&self) -> Option<Value> {
+        (self.status != StatusCode::SERVICE_UNAVAILABLE).then(|| self.expect(200))
+    }
+
     /// The JSON body of a refusal that must have this status and code.
     #[track_caller]
     pub(crate) fn refused(&self, status: u16, code: &str) -> Value {
