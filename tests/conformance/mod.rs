@@ -416,11 +416,11 @@ impl<'a> Tenant<'a> {
     }
 }
 
-/// Looks until something is so, for at most 10 seconds.
+/// Looks until something is so.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + PATIENCE;
     while !look().await {
-        assert!(Instant::now() < end, "after 10 s it is still not so that {what}");
+        assert!(Instant::now() < end, "after {PATIENCE:?} it is still not so that {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
