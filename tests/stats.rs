@@ -77,16 +77,6 @@ async fn the_host_tells_what_is_used_and_what_is_promised() {
 }
 
 #[tokio::test]
-async fn many_who_ask_at_once_are_answered_from_one_look() {
-    let agent = Options::memory().start().await;
-    stats(&agent).await;
-    let asking = (0..50).map(|_| stats(&agent));
-    let ages: Vec<u64> =
-        futures::future::join_all(asking).await.iter().map(|stats| stats["age_ms"].as_u64().expect("an age")).collect();
-    assert!(ages.iter().all(|age| *age < 5000), "{ages:?}");
-}
-
-#[tokio::test]
 async fn a_tenant_tells_what_each_container_uses_and_all_together() {
     let agent = Options::memory().start().await;
     provision(&agent, "acme").await;
@@ -174,6 +164,35 @@ async fn prometheus_reads_what_has_happened() {
         scrape().await.contains("q8_agent_tenant_memory_bytes{subdomain=\"acme\"}").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn prometheus_reads_what_is_being_done() {
+    let agent = Options::memory().start().await;
+    let undecided = "services: {web: {image: 'q8test/busybox:1', command: [sleep, infinity],
+  healthcheck: {test: [CMD, 'true'], interval: 1h}}}\n";
+    let body = json!({ "id": "id-acme", "subdomain": "acme", "compose_content": undecided }).to_string();
+    let headers = [("content-type", "application/json"), ("prefer", "respond-async")];
+    let begun = agent.request(Method::POST, "/v1/tenants/provision", &headers, body).await.expect(202);
+    let counted = async |name: &str| -> f64 {
+        let text = agent.get("/metrics").await.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {name}\n{text}"))
+    };
+    let one = async |name: &str| ((counted(name).await - 1.0).abs() < f64::EPSILON).then_some(());
+    let none = async |name: &str| (counted(name).await < f64::EPSILON).then_some(());
+    let limit = Duration::from_secs(60);
+    eventually("its journal is open", limit, async || one("q8_agent_journals_open").await).await;
+    eventually("it runs", limit, async || one("q8_agent_operations_running").await).await;
+    eventually("it becomes older", limit, async || {
+        (counted("q8_agent_journal_oldest_seconds").await > 0.0).then_some(())
+    })
+    .await;
+    let id = begun["id"].as_str().expect("an id");
+    agent.post(&format!("/v1/operations/{id}/cancel"), &Value::Null).await.expect(202);
+    for name in ["q8_agent_journals_open", "q8_agent_journal_oldest_seconds", "q8_agent_operations_running"] {
+        eventually("it has ended", limit, async || none(name).await).await;
+    }
 }
 
 /// Every name of one of our metrics in a text.
