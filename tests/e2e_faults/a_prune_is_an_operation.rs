@@ -7,7 +7,9 @@ use std::time::Duration;
 use bollard::models::VolumeCreateRequest;
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
+use crate::scene::terminate;
 use crate::support::agent::{Agent, Options};
 use crate::support::engine::Engine;
 use crate::support::fault_proxy::{Fault, FaultProxy, Rule};
@@ -83,6 +85,12 @@ impl Place {
         eventually("it is at the volume", LIMIT, at).await;
     }
 
+    /// Lets the call go on that is held, once it has come so far.
+    async fn let_go(&self) {
+        eventually("the call is held", LIMIT, async || (self.proxy.hits() > 0).then_some(())).await;
+        self.proxy.calm();
+    }
+
     async fn left(&self) -> Vec<String> {
         let mut left = self.engine.labelled(&self.agent.label()).await;
         left.sort();
@@ -118,15 +126,15 @@ async fn it_is_followed_and_repeated() {
 #[tokio::test]
 async fn it_is_cancelled_between_two_objects() {
     let place = Place::with_volumes(3).await;
-    place.disturb(1, Fault::Slow);
+    place.disturb(1, Fault::Hold);
     let id = place.accept("k").await;
     place.at(&id, 0).await;
     place.agent.post(&format!("/v1/operations/{id}/cancel"), &Value::Null).await.expect(202);
+    place.let_go().await;
     let end = place.ended(&id).await;
     assert_eq!((&end["state"], &end["outcome"]), (&json!("cancelled"), &json!("unknown")), "{end}");
     assert_eq!(Place::removed(&end["error"]["details"]["pruned"]), place.volumes[..1], "{end}");
     assert_eq!(place.left().await, place.volumes[1..]);
-    place.proxy.calm();
     // The same request again is for the rest.
     assert_eq!(Place::removed(&place.ask("k", &[]).await.expect(200)), place.volumes[1..]);
     assert_eq!(place.left().await, Vec::<String>::new());
@@ -153,7 +161,7 @@ async fn its_agent_dies() {
 #[tokio::test]
 async fn another_one_is_told_of_it_and_the_agents_end_cuts_it_short() {
     let mut place = Place::with_volumes(3).await;
-    place.disturb(1, Fault::Slow);
+    place.disturb(1, Fault::Hold);
     let id = place.accept("k-1").await;
     place.at(&id, 0).await;
     // It waits for nothing, and says what is there.
@@ -161,8 +169,10 @@ async fn another_one_is_told_of_it_and_the_agents_end_cuts_it_short() {
     assert_eq!(dry["objects"].as_array().map(Vec::len), Some(3), "{dry}");
     let busy = place.ask("k-2", &[("prefer", "respond-async")]).await.refused(409, "TENANT_BUSY");
     assert_eq!(busy["details"]["operation"]["id"], id.as_str(), "{busy}");
-    assert!(place.agent.terminate(LIMIT).await.success());
-    place.proxy.calm();
+    terminate(place.agent.pid());
+    eventually("it stops", LIMIT, async || TcpStream::connect(place.agent.address()).await.err()).await;
+    place.let_go().await;
+    assert!(place.agent.wait_exit(LIMIT).await.success());
     place.agent.start_again().await;
     let end = place.operation(&id).await;
     assert_eq!((&end["state"], &end["error"]["code"]), (&json!("failed"), &json!("SHUTTING_DOWN")), "{end}");

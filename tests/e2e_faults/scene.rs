@@ -89,10 +89,16 @@ pub(crate) fn begin_under(
     })
 }
 
+/// Asks a process to end (SIGTERM) and does not wait for that.
+pub(crate) fn terminate(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be signalled");
+}
+
 /// Waits until the tenant's running operation is at a step that contains this text.
 pub(crate) async fn at_step(agent: &Agent<'_>, name: &str, step: &str) -> Value {
     eventually(&format!("an operation on {name} is at {step:?}"), LONG, async || {
-        let list = agent.get("/v1/tenants").await.expect(200);
+        let list = agent.get("/v1/tenants").await.unless_away()?;
         let line = list["tenants"].as_array()?.iter().find(|line| line["subdomain"] == name)?.clone();
         let at = line["operation"]["step"].as_str()?.to_owned();
         at.contains(step).then(|| line["operation"].clone())

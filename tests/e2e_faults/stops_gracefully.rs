@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::scene::{
-    LONG, PROVISION, SLEEPS, UNDECIDED, at_step, begin, containers, purge, request, stack, status, until_state,
+    LONG, PROVISION, SLEEPS, UNDECIDED, at_step, begin, containers, purge, request, stack, status, terminate,
+    until_state,
 };
 use crate::support::agent::Options;
 use crate::support::engine::Engine;
@@ -19,11 +20,6 @@ const SLOW: &[&str] = &[
     "stop_signal: SIGKILL",
     r#"healthcheck: {test: ["CMD", "test", "-e", "/tmp/up"], interval: 500ms, timeout: 5s, retries: 600}"#,
 ];
-
-fn terminate(pid: u32) {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be signalled");
-}
 
 #[tokio::test]
 async fn and_finishes_what_it_has_begun() {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 
 /// How a call goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) enum Fault {
     Truncated,
     /// It takes two seconds longer.
     Slow,
+    /// It waits until nothing is disturbed any more ([`FaultProxy::calm`]).
+    Hold,
     /// The engine hears nothing of it and the connection stays open without a word.
     Hang,
     /// The engine does it, and the connection stays open without a word.
@@ -46,6 +49,29 @@ struct State {
     hits: u32,
     /// A container that cannot be inspected.
     wedged: Option<(String, Fault)>,
+    /// Whoever waits for its end is held.
+    holding: watch::Sender<()>,
+}
+
+impl State {
+    fn fault_for(&mut self, head: &str) -> Option<Fault> {
+        if let Some((container, fault)) = &self.wedged
+            && head.starts_with("GET ")
+            && head.contains(&format!("/containers/{container}/json"))
+        {
+            return Some(*fault);
+        }
+        let name = name_of(head)?;
+        let count = self.counts.entry(name.clone()).or_default();
+        *count += 1;
+        let count = *count;
+        self.heard.push(name.clone());
+        let fault =
+            self.rule.as_ref().filter(|rule| rule.call == name && rule.number.is_none_or(|number| number == count));
+        let fault = fault.map(|rule| rule.fault);
+        self.hits += u32::from(fault.is_some());
+        fault
+    }
 }
 
 /// A running proxy. Dropping it ends it and all calls through it.
@@ -101,9 +127,14 @@ impl FaultProxy {
         self.state().wedged = Some((container.to_owned(), fault));
     }
 
-    /// Disturbs nothing any more; gives how many calls were disturbed.
+    /// Disturbs nothing any more, and lets go what is held; gives how many calls were disturbed.
     pub(crate) fn calm(&self) -> u32 {
         std::mem::take(&mut *self.state()).hits
+    }
+
+    /// How many calls have been disturbed.
+    pub(crate) fn hits(&self) -> u32 {
+        self.state().hits
     }
 
     /// The calls that change something, since the last look.
@@ -157,7 +188,7 @@ async fn call(mut agent: UnixStream, engine: PathBuf, state: Arc<Mutex<State>>) 
         }
         head.extend_from_slice(&buffer[..count]);
     }
-    let fault = fault_for(&head, &state);
+    let (fault, mut release) = fault_for(&head, &state);
     if let Some(Fault::Status(status)) = fault {
         let body = r#"{"message":"this was made up"}"#;
         let answer = format!(
@@ -177,11 +208,13 @@ async fn call(mut agent: UnixStream, engine: PathBuf, state: Arc<Mutex<State>>) 
             return Ok(());
         }
         Some(Fault::Slow) => tokio::time::sleep(Duration::from_secs(2)).await,
+        // It goes on when the sender goes, with the state that it is a part of.
+        Some(Fault::Hold) => drop(release.changed().await),
         _ => {}
     }
     let mut engine = UnixStream::connect(engine).await?;
     engine.write_all(&head).await?;
-    if matches!(fault, None | Some(Fault::Slow)) {
+    if matches!(fault, None | Some(Fault::Slow | Fault::Hold)) {
         tokio::io::copy_bidirectional(&mut agent, &mut engine).await?;
         return Ok(());
     }
@@ -210,23 +243,8 @@ async fn call(mut agent: UnixStream, engine: PathBuf, state: Arc<Mutex<State>>) 
     Ok(())
 }
 
-fn fault_for(head: &[u8], state: &Mutex<State>) -> Option<Fault> {
-    let head = String::from_utf8_lossy(head);
+/// What happens to a call, and what it waits for if it is held.
+fn fault_for(head: &[u8], state: &Mutex<State>) -> (Option<Fault>, watch::Receiver<()>) {
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((container, fault)) = &state.wedged
-        && head.starts_with("GET ")
-        && head.contains(&format!("/containers/{container}/json"))
-    {
-        return Some(*fault);
-    }
-    let name = name_of(&head)?;
-    let count = state.counts.entry(name.clone()).or_default();
-    *count += 1;
-    let count = *count;
-    state.heard.push(name.clone());
-    let fault =
-        state.rule.as_ref().filter(|rule| rule.call == name && rule.number.is_none_or(|number| number == count));
-    let fault = fault.map(|rule| rule.fault);
-    state.hits += u32::from(fault.is_some());
-    fault
+    (state.fault_for(&String::from_utf8_lossy(head)), state.holding.subscribe())
 }
