@@ -15,6 +15,7 @@ use hyper::body::Frame;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,8 @@ struct Scripted {
     limits: Limits,
     bodies: BodyBudget,
     abandoned: Arc<AtomicUsize>,
+    begun: Arc<Notify>,
+    go_on: Arc<Notify>,
 }
 
 struct Abandoned(Arc<AtomicUsize>);
@@ -66,7 +69,13 @@ impl Endpoints for Scripted {
             }
             Route::Status(_) => {
                 let _abandoned = Abandoned(Arc::clone(&self.abandoned));
+                self.begun.notify_one();
                 std::future::pending().await
+            }
+            Route::Images(_) => {
+                self.begun.notify_one();
+                self.go_on.notified().await;
+                Ok(respond::json(StatusCode::OK, &json!({ "held": true })))
             }
             Route::Logs(_) => {
                 let block = || Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 8 * 1024]))));
@@ -83,6 +92,10 @@ struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
     abandoned: Arc<AtomicUsize>,
+    /// A request that does not end by itself has begun.
+    begun: Arc<Notify>,
+    /// Lets a request for images be answered.
+    go_on: Arc<Notify>,
 }
 
 /// The usual limits, in a hurry.
@@ -103,11 +116,17 @@ async fn run(limits: Limits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, abandoned) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
-    let bodies = BodyBudget::new(&limits);
-    let endpoints = Scripted { limits: limits.clone(), bodies, abandoned: Arc::clone(&abandoned) };
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let endpoints = Scripted {
+        limits: limits.clone(),
+        bodies: BodyBudget::new(&limits),
+        abandoned: Arc::clone(&abandoned),
+        begun: Arc::clone(&begun),
+        go_on: Arc::clone(&go_on),
+    };
     let front = Arc::new(Front::new(LiveTokens::new(tokens(ADMIN)), endpoints));
     let task = tokio::spawn(server::run(listener, front, Arc::new(limits), stop.clone()));
-    Running { address, stop, task, abandoned }
+    Running { address, stop, task, abandoned, begun, go_on }
 }
 
 impl Running {
@@ -351,10 +370,10 @@ async fn a_client_that_goes_away_is_noticed() {
     let server = run(quick()).await;
     let mut stream = server.connect().await;
     stream.write_all(request("GET", "/v1/tenants/status/acme", ADMIN, "").as_bytes()).await.unwrap();
-    sleep(Duration::from_millis(200)).await;
+    server.begun.notified().await;
     assert_eq!(server.abandoned.load(Ordering::SeqCst), 0);
     drop(stream);
-    timeout(Duration::from_secs(2), async {
+    timeout(Duration::from_secs(20), async {
         while server.abandoned.load(Ordering::SeqCst) == 0 {
             sleep(Duration::from_millis(10)).await;
         }
@@ -386,14 +405,15 @@ async fn an_idle_connection_makes_room_for_a_new_one() {
 async fn connections_that_are_being_served_keep_their_place_and_others_are_told_to_wait() {
     let server = run(Limits { connections: 1, ..quick() }).await;
     let mut first = server.connect().await;
-    first.write_all(request("GET", "/v1/system/info", ADMIN, "").as_bytes()).await.unwrap();
-    sleep(Duration::from_millis(100)).await;
+    first.write_all(request("GET", "/v1/tenants/images/acme", ADMIN, "").as_bytes()).await.unwrap();
+    server.begun.notified().await;
     let mut second = server.connect().await;
     second.write_all(LIVE).await.unwrap();
     let (head, body) = read_answer(&mut second).await;
     assert_eq!((status(&head), &body["code"]), ("429", &json!("RATE_LIMITED")));
     assert!(head.contains("retry-after: ") && head.contains("connection: close"), "{head}");
     assert_eq!(read_to_end(&mut second).await, "");
+    server.go_on.notify_one();
     assert_eq!(status(&read_answer(&mut first).await.0), "200");
     assert!(server.is_well().await);
 }
@@ -403,7 +423,7 @@ async fn connections_that_are_being_served_keep_their_place_and_others_are_told_
 async fn slow_clients_cost_nothing() {
     let limits = Limits { connections: 60, head_time: Duration::from_secs(30), ..quick() };
     let server = run(limits).await;
-    let mut slow = Vec::new();
+    let (mut slow, mut waits) = (Vec::new(), Vec::new());
     for n in 0..600 {
         let mut stream = server.connect().await;
         // Some say nothing, some stop in the middle of a head.
@@ -415,9 +435,12 @@ async fn slow_clients_cost_nothing() {
         if n % 20 == 0 {
             let begun = Instant::now();
             assert!(server.is_well().await, "{n}");
-            assert!(begun.elapsed() < Duration::from_millis(100), "{:?} after {n}", begun.elapsed());
+            waits.push(begun.elapsed());
         }
     }
+    // Most of the time; a busy machine may halt once.
+    waits.sort();
+    assert!(waits[waits.len() / 2] < Duration::from_millis(100), "{waits:?}");
 }
 
 #[tokio::test]
@@ -458,27 +481,32 @@ async fn failed_logins_are_limited_and_good_ones_are_not() {
     assert!(refused.contains("RATE_LIMITED") && !refused.contains("www-authenticate"), "{refused}");
     let wait = refused.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
     assert!((1..=61).contains(&wait.parse::<u32>().unwrap()), "{refused}");
-    let begun = Instant::now();
-    let good = server.exchange(request("DELETE", "/live", ADMIN, "connection: close\r\n")).await;
-    assert_eq!(status(&good), "405");
-    let read = server.exchange(request("POST", "/v1/tenants/provision", READ, "connection: close\r\n")).await;
-    assert_eq!(status(&read), "403");
-    assert!(server.is_well().await && begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let good = server.exchange(request("DELETE", "/live", ADMIN, "connection: close\r\n")).await;
+        assert_eq!(status(&good), "405");
+        let read = server.exchange(request("POST", "/v1/tenants/provision", READ, "connection: close\r\n")).await;
+        assert_eq!(status(&read), "403");
+        assert!(server.is_well().await);
+        waits.push(begun.elapsed());
+    }
+    assert!(waits.iter().min() < Some(&Duration::from_millis(500)), "{waits:?}");
 }
 
 #[tokio::test]
 async fn a_stop_closes_idle_connections_and_answers_running_requests() {
-    let server = run(quick()).await;
+    let server = run(Limits { stop_time: Duration::from_secs(60), ..quick() }).await;
     let mut idle = server.connect().await;
     idle.write_all(b"GET /live HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     read_answer(&mut idle).await;
     let mut fresh = server.connect().await;
     let mut running = server.connect().await;
-    running.write_all(request("GET", "/v1/system/info", ADMIN, "").as_bytes()).await.unwrap();
-    sleep(Duration::from_millis(100)).await;
+    running.write_all(request("GET", "/v1/tenants/images/acme", ADMIN, "").as_bytes()).await.unwrap();
+    server.begun.notified().await;
     server.stop.cancel();
-    assert_eq!(read_to_end(&mut idle).await, "");
-    assert!(timeout(Duration::from_millis(1), running.readable()).await.is_err(), "the idle one did not wait");
+    assert_eq!(read_to_end(&mut idle).await, "", "it does not wait for the other one");
+    server.go_on.notify_one();
     assert_eq!(status(&read_to_end(&mut running).await), "200");
     assert_eq!(read_to_end(&mut fresh).await, "");
     timeout(Duration::from_secs(5), server.task).await.expect("the server ends").unwrap();
@@ -490,7 +518,7 @@ async fn a_request_that_never_ends_is_cut_off_at_a_stop() {
     let server = run(quick()).await;
     let mut stream = server.connect().await;
     stream.write_all(request("GET", "/v1/tenants/status/acme", ADMIN, "").as_bytes()).await.unwrap();
-    sleep(Duration::from_millis(100)).await;
+    server.begun.notified().await;
     let begun = Instant::now();
     server.stop.cancel();
     timeout(Duration::from_secs(5), server.task).await.expect("the server ends").unwrap();
