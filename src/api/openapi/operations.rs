@@ -7,7 +7,7 @@ use super::generate::{Schemas, Shape};
 use crate::api::handlers::Probe;
 use crate::api::handlers::operations::{ListView, View};
 use crate::api::logs::{JsonError, JsonGap, JsonLine};
-use crate::api::router::Route;
+use crate::api::router::{self, Route};
 use crate::backend::Told;
 use crate::domain::{ErrorCode, OperationId, Subdomain};
 use crate::orchestrator::{
@@ -87,38 +87,7 @@ pub(super) const ID: &str = "01a217a6-8dd5-77d7-9e69-c09e82148a7f";
 
 /// One route of each kind, in the order of the document.
 pub(super) fn routes() -> Vec<Route> {
-    let acme = || Subdomain::parse("acme").expect("valid");
-    let id = OperationId::parse(ID).expect("valid");
-    vec![
-        Route::Provision,
-        Route::Update,
-        Route::Rollback(acme()),
-        Route::Restart(acme()),
-        Route::Stop(acme()),
-        Route::Start(acme()),
-        Route::Teardown(acme()),
-        Route::Tenants,
-        Route::Status(acme()),
-        Route::Logs(acme()),
-        Route::Images(acme()),
-        Route::TenantStats(acme()),
-        Route::Plan,
-        Route::Operations,
-        Route::Operation(id),
-        Route::OperationEvents(id),
-        Route::CancelOperation(id),
-        Route::Info,
-        Route::SystemStats,
-        Route::Cordon,
-        Route::Uncordon,
-        Route::Prune,
-        Route::Events,
-        Route::Health,
-        Route::Live,
-        Route::Ready,
-        Route::OpenApi,
-        Route::Metrics,
-    ]
+    router::every(&Subdomain::parse("acme").expect("valid"), OperationId::parse(ID).expect("valid"))
 }
 
 /// What any change can end with.
