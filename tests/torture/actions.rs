@@ -46,8 +46,11 @@ pub(crate) struct Victim {
     specs: BTreeMap<usize, BTreeMap<String, String>>,
 }
 
-/// Variants 0 and 1 differ in everything that a stack has; 2 and 3 are replaced start-first.
-fn candidates(name: &str) -> Vec<Candidate> {
+/// Healthy two seconds after its start.
+const CHECKED: &[&str] = &[r#"healthcheck: {test: ["CMD", "sleep", "1"], interval: 1s, timeout: 30s}"#];
+
+/// Variants 0 and 1 differ in everything that a stack has; 2 and 3 are replaced start-first. `more` is of `web`.
+fn candidates(name: &str, more: &[&str]) -> Vec<Candidate> {
     let value = |number: usize| format!("environment: {{VARIANT: '{number}', FROM_ENV: \"${{VALUE}}\"}}");
     let page = "volumes: ['./page:/page:ro', 'store:/store']";
     let config = "configs: [{source: conf, target: /conf, mode: 0400}]";
@@ -63,16 +66,16 @@ fn candidates(name: &str) -> Vec<Candidate> {
         let value = value(number);
         let web: &[&str] = &[&value, page, config, "networks: [default, back]"];
         let text = match number {
-            0 => stack(&[("web", &[SLEEPS, web]), ("db", db)], &rest(0, "")),
+            0 => stack(&[("web", &[SLEEPS, web, more]), ("db", db)], &rest(0, "")),
             1 => stack(
                 &[
-                    ("web", &[SLEEPS, web, &["depends_on: [db]"]]),
+                    ("web", &[SLEEPS, web, more, &["depends_on: [db]"]]),
                     ("db", db),
                     ("more", &[SLEEPS, &["networks: [late]"]]),
                 ],
                 &rest(1, ", late: {}"),
             ),
-            _ => stack(&[("web", &[SLEEPS, web, &[first]]), ("db", db)], &rest(number, "")),
+            _ => stack(&[("web", &[SLEEPS, web, more, &[first]]), ("db", db)], &rest(number, "")),
         };
         let mut body = request(name, &text);
         body["env_content"] = json!(format!("VALUE={number}\n"));
@@ -90,7 +93,16 @@ fn candidates(name: &str) -> Vec<Candidate> {
 
 impl Victim {
     pub(crate) fn new(name: String) -> Self {
-        let candidates = candidates(&name);
+        Self::with(name, &[])
+    }
+
+    /// One whose `web` has to be healthy before it counts as up.
+    pub(crate) fn that_is_checked(name: String) -> Self {
+        Self::with(name, CHECKED)
+    }
+
+    fn with(name: String, more: &[&str]) -> Self {
+        let candidates = candidates(&name, more);
         Self { name, candidates, at: Found::Absent, previous: None, specs: BTreeMap::new() }
     }
 

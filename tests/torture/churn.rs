@@ -54,10 +54,17 @@ async fn sample(engine: &Engine, agent: &Agent<'_>) -> Sample {
     let volumes = docker.list_volumes(None::<bollard::query_parameters::ListVolumesOptions>).await;
     let images = docker.list_images(None::<bollard::query_parameters::ListImagesOptions>).await;
     let (bytes, inodes) = disk(&agent.root());
+    // Those of calls that are just being made come and go: the least of several looks is what stays.
+    let mut descriptors = u64::MAX;
+    for _ in 0..20 {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the agent runs").count() as u64;
+        descriptors = descriptors.min(open);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     BTreeMap::from([
         ("resident KiB", status_line(pid, "VmRSS")),
         ("threads", status_line(pid, "Threads")),
-        ("descriptors", std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the agent runs").count() as u64),
+        ("descriptors", descriptors),
         ("containers", containers as u64),
         ("networks", networks.expect("the engine lists networks").len() as u64),
         ("volumes", volumes.expect("the engine lists volumes").volumes.unwrap_or_default().len() as u64),
@@ -73,7 +80,8 @@ fn slack(what: &str, first: u64) -> u64 {
         "resident KiB" => first / 4 + 4096,
         // The runtime's threads for disk calls come and go with the work.
         "threads" => 16,
-        "descriptors" => 16,
+        // Less than the operations of one round: one that each leaves open shows in the short form, too.
+        "descriptors" => 5,
         // Numbers in a record become longer.
         "bytes on the disk" => 16 << 10,
         _ => 0,

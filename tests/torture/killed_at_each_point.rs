@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::actions::{Action, Bystander, Request, Victim, send};
 use crate::scene::LONG;
@@ -110,7 +110,7 @@ async fn torture(engine: Option<&Engine>, what: &str, prepare: &[Action], cycle:
             let story = format!("{what}: {action:?} killed at {point}");
             // Every third recovery dies as well, each time somewhat later.
             let again = (round % 3 == 0).then(|| 1 + (round / 3 * 5) % 31);
-            let begun = std::time::Instant::now();
+            let begun = Instant::now();
             let request = victim.request(*action, left[number].len().is_multiple_of(2));
             let kill = (*action, &request, point.as_str(), again);
             let (died, twice) = once(engine, &points, &mut agent, &mut victim, kill, &story).await;
@@ -124,7 +124,7 @@ async fn torture(engine: Option<&Engine>, what: &str, prepare: &[Action], cycle:
     }
     eprintln!("{what}: killed {killed} times at {all} points, and {killed_twice} times more in the recovery");
     // Which of two services comes first is chance, so now and then a point is not passed.
-    assert!(killed * 10 >= all * 8, "{what}: only {killed} of {all} points were reached");
+    assert!(killed + (all / 5).max(1) >= all, "{what}: only {killed} of {all} points were reached");
     if let (Some(bystander), Some(engine)) = (bystander, engine) {
         victim.act(Some(engine), &agent, Action::Purge, what).await;
         bystander.end(engine, &agent).await;
@@ -146,8 +146,14 @@ async fn once(
     let died = if let Ok(answer) = &answer {
         assert!(answer.status.is_success(), "{story}: {}", answer.text());
         // After the answer there may still be something to do, and to die of.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        agent.has_ended()
+        let end = Instant::now() + Duration::from_secs(3);
+        loop {
+            let ended = agent.has_ended();
+            if ended.is_some() || Instant::now() > end {
+                break ended;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     } else {
         let status = agent.wait_exit(LONG).await;
         assert_eq!(status.signal(), Some(9), "{story}: {status}");

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::auditor::{Dice, assert_no_litter, assert_orderly, audit, update_to, variant};
 use crate::scene::{PROVISION, UPDATE, begin_under};
@@ -13,6 +13,9 @@ use crate::support::unique;
 use crate::whole;
 
 const TENANTS: usize = 3;
+
+/// Why an operation is refused for what its tenant is: it is not there, it has nothing to go back to, or it is stopped.
+const REFUSALS: &[(u16, &str)] = &[(404, "NOT_FOUND"), (409, "GENERATION_MISMATCH"), (422, "UNSUPPORTED_ON_BACKEND")];
 
 /// One operation, some of which are refused because the tenant is not there or has nothing to go back to.
 fn operation(dice: &mut Dice, name: &str) -> (String, Value) {
@@ -43,7 +46,7 @@ async fn again_and_again() {
     let seed = std::env::var("Q8_TEST_SEED").map_or(0x5eed_0300, |text| text.parse().expect("a number"));
     let mut dice = Dice(seed);
     let names: Vec<String> = (0..TENANTS).map(|_| unique("chaos")).collect();
-    let kills = if whole() { 300 } else { 5 };
+    let (kills, mut cut_off) = (if whole() { 300 } else { 5 }, 0);
     for round in 0..kills {
         let operations: Vec<(String, Value)> = names.iter().map(|name| operation(&mut dice, name)).collect();
         let pause = Duration::from_millis(dice.roll(2500));
@@ -59,6 +62,7 @@ async fn again_and_again() {
         for answer in running {
             answers.push(answer.await.expect("no panic").map(|answer| answer.status.as_u16()).ok());
         }
+        cut_off += answers.iter().filter(|answer| answer.is_none()).count();
         // Every fourth time the recovery is killed as well.
         if round % 4 == 3 {
             agent.start_again_without_waiting();
@@ -81,12 +85,17 @@ async fn again_and_again() {
             if let Some(told @ 200..300) = answers[number] {
                 assert_eq!(again.status.as_u16(), told, "{story}: {}", again.text());
                 assert_eq!(generation(&agent, name).await, before, "{story}: it was done twice");
+            } else if !again.status.is_success() {
+                let word = (again.status.as_u16(), again.json()["code"].clone());
+                assert!(REFUSALS.iter().any(|(status, code)| word == (*status, json!(code))), "{story}: {word:?}");
             }
         }
         if round % 25 == 24 {
             eprintln!("{} of {kills} kills", round + 1);
         }
     }
+    eprintln!("{cut_off} operations were cut off by {kills} kills");
+    assert!(!whole() || cut_off * 10 >= kills, "seed {seed}: {cut_off} operations were cut off by {kills} kills");
     for name in &names {
         agent.post(&format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null).await.expect(200);
     }
