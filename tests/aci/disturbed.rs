@@ -47,7 +47,7 @@ async fn every_call_may_fail_once_in_every_way() {
         disturb("DELETE", "*containerGroups*");
         disturb("DELETE", "*shares*");
         tenant.act("teardown", "?purge=true").await.expect(200);
-        double.calm();
+        assert_eq!(double.calm(), 9, "round {number}: {fault:?} met each call that it was for");
         assert_eq!((double.groups().len(), double.shares().len()), (0, 0), "round {number}: {fault:?}");
     }
     double.assert_clean();

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::arm_double::{ArmDouble, Fault, Outcome, Rule, Work};
 use super::support::agent::Options;
-use super::{Tenant, options};
+use super::support::eventually;
+use super::{PATIENCE, Tenant, options};
 
 const STACK: &str = "services: {web: {image: example/web}}";
 
@@ -113,8 +114,11 @@ async fn an_agent_without_azure_says_so() {
 async fn wrong_credentials_show_and_touch_nobody_else() {
     let double = ArmDouble::start().await;
     let agent = options(&double).env("AZURE_CLIENT_SECRET", "wrong").start().await;
-    let ready = agent.get("/ready").await.expect(200);
-    assert!(ready.to_string().contains("degraded") || ready.to_string().contains("aci"), "{ready}");
+    eventually("it shows", PATIENCE, async || {
+        let ready = agent.get("/ready").await.expect(200);
+        (ready["degraded"] == json!(["backend:aci"])).then_some(())
+    })
+    .await;
     let here = json!({"id": "here", "subdomain": "here", "compose_content": "services: {a: {image: x}}"});
     agent.post("/v1/tenants/provision", &here).await.expect(201);
     let tenant = Tenant::new(&agent, "wrong");
