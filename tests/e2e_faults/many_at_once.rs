@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use bollard::query_parameters::InspectNetworkOptions;
 use futures::future::join_all;
-use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::scene::{
@@ -178,21 +177,32 @@ async fn a_client_that_hangs_up_neither_cancels_nor_doubles() {
 
     // The same for a request whose body never comes: nothing begins.
     let other = unique("half");
-    let text = request(&other, "services: {}").to_string();
+    let body = request(&other, &stack(&[("web", &[SLEEPS])], ""));
+    let text = body.to_string();
     {
         use tokio::io::AsyncWriteExt as _;
         let mut connection = tokio::net::TcpStream::connect(agent.address()).await.expect("it listens");
         let head = format!(
-            "POST {PROVISION} HTTP/1.1\r\nhost: agent\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n",
+            "POST {PROVISION} HTTP/1.1\r\nhost: agent\r\nauthorization: Bearer {}\r\nx-request-id: {other}\r\n\
+             content-length: {}\r\n\r\n",
             agent.token(),
             text.len()
         );
         connection.write_all(head.as_bytes()).await.expect("it reads");
         connection.write_all(&text.as_bytes()[..text.len() / 2]).await.expect("it reads");
     }
-    let begun = Instant::now();
-    eventually("the half request is over", LONG, async || (begun.elapsed() > Duration::from_millis(500)).then_some(()))
-        .await;
-    agent.request(Method::GET, &format!("/v1/tenants/status/{other}"), &[], "").await.refused(404, "NOT_FOUND");
+    let (access, request_id) = (r#""target":"q8_agent::access""#, format!(r#""request_id":"{other}""#));
+    eventually("the half request is over", LONG, async || {
+        let log = agent.log();
+        log.lines().any(|line| line.contains(access) && line.contains(&request_id)).then_some(())
+    })
+    .await;
+    // The whole one makes it, and is the first that was begun.
+    let made = agent.post(PROVISION, &body).await;
+    made.expect(201);
+    let operations = agent.get(&format!("/v1/operations?subdomain={other}")).await.expect(200);
+    let ids: Vec<&Value> = operations["operations"].as_array().expect("a list").iter().map(|one| &one["id"]).collect();
+    assert_eq!(ids, [made.headers["x-operation-id"].to_str().expect("text")], "{operations}");
+    agent.post(&format!("/v1/tenants/teardown/{other}?purge=true"), &Value::Null).await.expect(200);
     purge(&agent, engine, &name).await;
 }
