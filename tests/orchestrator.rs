@@ -11,7 +11,7 @@ use q8_agent::backend::{Backend, HostKey};
 use q8_agent::config::Config;
 use q8_agent::domain::{
     BackendName, DesiredState, ErrorCode, FileContent, Generation, OperationKind, OperationState, Placement,
-    ProjectPath, Subdomain, TenantId, TenantState,
+    ProjectPath, ServiceName, Subdomain, TenantId, TenantState,
 };
 use q8_agent::orchestrator::{EngineState, Error, Orchestrator, ProvisionRequest, Provisioned, Reason, UpdateRequest};
 use q8_agent::tenant_fs::TenantFs;
@@ -640,17 +640,30 @@ async fn one_tenants_storm_is_its_own() {
     let mut feed = Box::pin(host.agent.events(None, None));
     feed.next().await.expect("a place in the feed");
     let storm = Subdomain::parse("storm").expect("a name");
-    let dies = "command: [sh, -c, 'sleep 0.3; exit 3'], restart: always, image: 'q8test/busybox:1'";
-    let text =
-        format!("services:\n  bad: {{{dies}}}\n  good: {{image: 'q8test/busybox:1', command: [sleep, infinity]}}\n");
+    // One lives until the other is restarted.
+    let text = "services:
+  bad:
+    image: q8test/busybox:1
+    command: [sh, -c, 'while [ ! -e /data/end ]; do sleep 0.1; done; exit 3']
+    restart: always
+    volumes: ['store:/data']
+  good:
+    image: q8test/busybox:1
+    command: [sleep, infinity]
+    volumes: ['store:/data']
+    pre_stop: [{command: [sh, -c, 'touch /data/end']}]
+volumes: {store: }
+";
     let request = ProvisionRequest {
         subdomain: storm.clone(),
         id: TenantId::parse("t-2").expect("an id"),
-        compose: text,
+        compose: text.to_owned(),
         files: BTreeMap::new(),
         ..provision(1)
     };
-    host.agent.provision(request).await.expect("it is up for a moment");
+    host.agent.provision(request).await.expect("it comes up");
+    let good = ServiceName::parse("good").expect("a name");
+    host.agent.restart(&storm, Some(good)).await.expect("it restarts");
     let looping = until("it is called a crash loop", async || {
         let status = host.agent.status(&storm).await.expect("a status");
         status.services[0].containers.first().is_some_and(|one| one.crash_loop).then_some(status)

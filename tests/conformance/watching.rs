@@ -8,7 +8,7 @@ use q8_agent::backend::{Backend, Ended, Sighting, Sightings};
 use q8_agent::domain::Health;
 use tokio::time::Instant;
 
-use super::{HEALTHY, SLEEPS, Tenant, World, stack};
+use super::{HEALTHY, SLEEPS, Tenant, World, service, stack};
 
 /// What a watch has told so far of one tenant.
 struct Picture<'a> {
@@ -109,17 +109,28 @@ pub(crate) async fn a_watch_tells_the_whole_and_then_every_change(backend: &dyn 
     late.until("both are gone", |seen| seen.containers.is_empty()).await;
 }
 
+/// `bad` lives until `other` is stopped, and from then on ends with 3 as often as it is started: nothing but the test decides
+/// when.
+pub(crate) fn ends_with_another() -> String {
+    let mount = "volumes: ['store:/data']";
+    let dies = r#"entrypoint: ["sh", "-c", "while [ ! -e /data/end ]; do sleep 0.1; done; exit 3"]"#;
+    let ends = r#"pre_stop: [{command: ["sh", "-c", "touch /data/end"]}]"#;
+    stack(&[("bad", &[dies, mount, "restart: always"]), ("other", &[SLEEPS, mount, ends])], "volumes: {store: {}}\n")
+}
+
 pub(crate) async fn a_watch_tells_every_end(backend: &dyn Backend, world: &World) {
     let mut tenant = Tenant::new(backend, world, "dies");
-    let dies = r#"entrypoint: ["sh", "-c", "sleep 1; exit 3"]"#;
-    tenant.up(&stack(&[("bad", &[dies, "restart: always"])], "")).await.expect("it comes up");
+    tenant.up(&ends_with_another()).await.expect("it comes up");
     let subdomain = tenant.owner.subdomain.to_string();
     let mut picture = Picture::of(backend, &subdomain).await;
-    picture.until("it ends again and again", |seen| seen.ended.len() >= 3).await;
-    for ended in &picture.ended {
-        assert_eq!((ended.code, ended.requested, ended.service.as_str()), (3, false, "bad"));
-    }
-    assert!(picture.ended.is_sorted_by_key(|ended| ended.at));
+    backend.stop(tenant.deployed(), Some(&service("other")), &Tenant::run()).await.expect("it stops");
+    let of_bad = |seen: &Picture<'_>| -> Vec<Ended> {
+        seen.ended.iter().filter(|ended| ended.service.as_str() == "bad").cloned().collect()
+    };
+    picture.until("it ends again and again", |seen| of_bad(seen).len() >= 3).await;
+    let ended = of_bad(&picture);
+    assert!(ended.iter().all(|ended| (ended.code, ended.requested) == (3, false)), "{ended:?}");
+    assert!(ended.is_sorted_by_key(|ended| ended.at), "{ended:?}");
     tenant.purge().await;
 }
 

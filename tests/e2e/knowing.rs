@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -25,8 +25,25 @@ services:
 volumes: {store: {}}
 "#;
 
+/// How old a status becomes where nothing is slow.
+const YOUNG: Duration = Duration::from_millis(2500);
+
+const GOOD: &str = "good: {image: 'q8test/busybox:1', stop_signal: SIGKILL, command: [sleep, infinity]}";
+
 async fn agent() -> Agent<'static> {
     Options::docker(Engine::shared().with_busybox().await).start().await
+}
+
+/// What a service does that lives until [`end`] and ends so from then on: nothing else decides when, so that it is up when
+/// whoever started it looks.
+fn ends_when_told(how: &str) -> String {
+    format!("volumes: ['./data:/d'], command: [sh, -c, 'while [ ! -e /d/end ]; do sleep 0.1; done; {how}']")
+}
+
+fn end(agent: &Agent<'_>, tenant: &Tenant<'_>) -> std::path::PathBuf {
+    let file = agent.root().join(&tenant.name).join("data/end");
+    std::fs::write(&file, "").expect("the directory is bound");
+    file
 }
 
 async fn status_if_new(agent: &Agent<'_>, path: &str, tag: &str) -> Answer {
@@ -62,7 +79,14 @@ async fn a_status_is_sent_once_and_says_how_old_it_is() {
     tenant.provision(STACK, json!({})).await;
     let path = format!("/v1/tenants/status/{}", tenant.name);
     let first = agent.get(&path).await;
-    assert!(first.expect(200)["age_ms"].as_u64().expect("a number") < 60_000);
+    // It is known anew all the time, although nothing happens and nobody asks the engine.
+    let asked = Instant::now();
+    first.expect(200)["age_ms"].as_u64().expect("a number");
+    eventually("it is known anew", PATIENCE, async || {
+        let age = agent.get(&path).await.unless_away()?["age_ms"].as_u64().expect("a number");
+        (asked.elapsed() > YOUNG && Duration::from_millis(age) < YOUNG).then_some(())
+    })
+    .await;
     let same = status_if_new(&agent, &path, &tag(&first)).await;
     assert_eq!((same.status.as_u16(), same.bytes.len()), (304, 0));
     assert_eq!(tag(&same), tag(&first));
@@ -119,10 +143,14 @@ async fn changes_are_told_in_order_and_from_where_one_was() {
     assert!(first.contains(&"service_state".to_owned()), "{first:?}");
     assert!(!first.contains(&"tenant_created".to_owned()), "{first:?}");
     until_event(&mut again, "tenant_purged").await;
-    let path = format!("/v1/events?cursor={begin}&subdomain=nobody");
-    let mut other = agent.stream(&path, &[]).await;
-    let nothing = tokio::time::timeout(Duration::from_millis(300), next_event(&mut other)).await;
-    assert!(nothing.is_err(), "nothing happened to nobody");
+    // Of all this nothing is told to who asks for another one: the first is what happens to that one.
+    let other = Tenant::new(&agent, "other");
+    let path = format!("/v1/events?cursor={begin}&subdomain={}", other.name);
+    let mut feed = agent.stream(&path, &[]).await;
+    other.provision(STACK, json!({})).await;
+    let (_, name, data) = next_event(&mut feed).await;
+    assert_eq!(data["subdomain"], other.name.as_str(), "{name}: {data}");
+    other.purge().await;
     let mut strange = agent.stream("/v1/events?cursor=nowhere-1", &[]).await;
     assert_eq!(next_event(&mut strange).await.1, "resync");
     agent.get("/v1/events?since=1").await.refused(400, "INVALID_REQUEST");
@@ -134,19 +162,19 @@ async fn a_crash_loop_is_called_one() {
     let tenant = Tenant::new(&agent, "loops");
     let mut feed = agent.stream(&format!("/v1/events?subdomain={}", tenant.name), &[]).await;
     next_event(&mut feed).await;
-    let stack = r#"
-services:
-  bad: {image: "q8test/busybox:1", restart: always, command: [sh, -c, "sleep 1; exit 7"], depends_on: [good]}
-  good: {image: "q8test/busybox:1", stop_signal: SIGKILL, command: [sleep, "3600"]}
-"#;
-    tenant.provision(stack, json!({})).await;
+    let bad = ends_when_told("exit 7");
+    let stack = format!(
+        "services:\n  bad: {{image: 'q8test/busybox:1', restart: always, {bad}, depends_on: [good]}}\n  {GOOD}\n"
+    );
+    tenant.provision(&stack, json!({})).await;
+    end(&agent, &tenant);
     let (_, (_, event)) = until_event(&mut feed, "restart_loop").await;
     assert_eq!(event["service"], "bad", "{event}");
     let codes = event["last_exits"].as_array().expect("a list");
     assert!(codes.len() >= 5 && codes.iter().all(|exit| exit["code"] == 7), "{event}");
     let path = format!("/v1/tenants/status/{}", tenant.name);
     let told = eventually("the status says so", PATIENCE, async || {
-        let told = agent.get(&path).await.expect(200);
+        let told = agent.get(&path).await.unless_away()?;
         (told["services"][0]["containers"][0]["crash_loop"] == true).then_some(told)
     })
     .await;
@@ -163,30 +191,35 @@ services:
 /// The engine can neither rename a container that waits to be started again, nor always take its restart policy away.
 #[tokio::test]
 async fn what_ends_again_and_again_can_be_mended_and_stopped_while_it_waits() {
+    mended_and_stopped("sleep 1; ").await;
+}
+
+async fn mended_and_stopped(first: &str) {
     let agent = agent().await;
     let tenant = Tenant::new(&agent, "mends");
     let stack = |what: &str| {
-        format!(
-            "services:\n  bad: {{image: 'q8test/busybox:1', restart: always, stop_signal: SIGKILL, command: [sh, -c, '{what}']}}\n"
-        )
+        format!("services:\n  bad: {{image: 'q8test/busybox:1', restart: always, stop_signal: SIGKILL, {what}}}\n")
     };
     let path = format!("/v1/tenants/status/{}?fresh=1", tenant.name);
     let waits = async || {
         eventually("it waits for its next start", Duration::from_secs(60), async || {
-            let told = agent.get(&path).await.expect(200);
+            let told = agent.get(&path).await.unless_away()?;
             let container = &told["services"][0]["containers"][0];
             let late = container["restart_count"].as_u64().is_some_and(|count| count >= 5);
             (late && container["state"] == "restarting").then_some(())
         })
         .await;
     };
-    tenant.provision(&stack("sleep 1; exit 7"), json!({})).await;
+    tenant.provision(&stack(&ends_when_told(&format!("{first}exit 7"))), json!({})).await;
+    let ended = end(&agent, &tenant);
     waits().await;
-    let body = json!({"subdomain": tenant.name, "compose_content": stack("sleep infinity")});
+    let body = json!({"subdomain": tenant.name, "compose_content": stack("command: [sleep, infinity]")});
     let updated = agent.post("/v1/tenants/update", &body).await.expect(200);
     assert_eq!((&updated["generation"], &updated["services"][0]["state"]), (&json!(2), &json!("running")), "{updated}");
-    let body = json!({"subdomain": tenant.name, "compose_content": stack("sleep 1; exit 8")});
+    std::fs::remove_file(ended).expect("it was made");
+    let body = json!({"subdomain": tenant.name, "compose_content": stack(&ends_when_told(&format!("{first}exit 8")))});
     agent.post("/v1/tenants/update", &body).await.expect(200);
+    end(&agent, &tenant);
     waits().await;
     tenant.act("stop", "").await.expect(200);
     assert_eq!(tenant.status().await["state"], "stopped");
@@ -200,12 +233,10 @@ async fn a_crash_loop_that_lasts_too_long_is_broken() {
     let tenant = Tenant::new(&agent, "breaks");
     let mut feed = agent.stream(&format!("/v1/events?subdomain={}", tenant.name), &[]).await;
     next_event(&mut feed).await;
-    let stack = r#"
-services:
-  bad: {image: "q8test/busybox:1", restart: always, command: [sh, -c, "sleep 1; exit 7"]}
-  good: {image: "q8test/busybox:1", stop_signal: SIGKILL, command: [sleep, infinity]}
-"#;
-    tenant.provision(stack, json!({})).await;
+    let bad = ends_when_told("exit 7");
+    let stack = format!("services:\n  bad: {{image: 'q8test/busybox:1', restart: always, {bad}}}\n  {GOOD}\n");
+    tenant.provision(&stack, json!({})).await;
+    let ended = end(&agent, &tenant);
     until_event(&mut feed, "restart_loop").await;
     let exited = loop {
         let (_, (_, event)) = until_event(&mut feed, "service_state").await;
@@ -218,7 +249,7 @@ services:
     assert_eq!((&stopped["kind"], &stopped["outcome"]), (&json!("stop"), &json!("succeeded")), "{stopped}");
     let path = format!("/v1/tenants/status/{}", tenant.name);
     let told = eventually("the status says so", PATIENCE, async || {
-        let told = agent.get(&path).await.expect(200);
+        let told = agent.get(&path).await.unless_away()?;
         (told["services"][0]["containers"][0]["crash_loop"] == true).then_some(told)
     })
     .await;
@@ -228,6 +259,7 @@ services:
     assert!(!reason.contains("137"), "its end by the agent is none of its exits: {reason}");
     assert_eq!(told["services"][1]["state"], "running", "{told}");
     // It is given another life by whoever asks for it.
+    std::fs::remove_file(ended).expect("it was made");
     tenant.act("start", "?service=bad").await.expect(200);
     let told = tenant.status().await;
     assert!(told["services"][0]["containers"][0].get("crash_loop").is_none(), "{told}");
