@@ -194,6 +194,12 @@ async fn what_ends_again_and_again_can_be_mended_and_stopped_while_it_waits() {
     mended_and_stopped("sleep 1; ").await;
 }
 
+/// Not even for a moment is it there to be renamed.
+#[tokio::test]
+async fn what_ends_at_once_can_be_mended_and_stopped_while_it_waits() {
+    mended_and_stopped("").await;
+}
+
 async fn mended_and_stopped(first: &str) {
     let agent = agent().await;
     let tenant = Tenant::new(&agent, "mends");
