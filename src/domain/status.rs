@@ -76,7 +76,7 @@ pub struct ContainerStatus {
     /// Its last end came because there was no memory left for it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub oom_killed: bool,
-    /// What its healthcheck said when its health last changed, at most 4 KiB.
+    /// What its healthcheck said last while it is not healthy, at most 4 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_output: Option<String>,
     /// How its last runs ended, the newest last; only what the agent has seen itself.

@@ -241,11 +241,12 @@ mod tests {
             labels: Some(HashMap::from([(labels::TENANT.to_owned(), tenant.to_owned())])),
             mounts: Some(vec![
                 bollard::models::MountPoint { name: Some(volume.to_owned()), ..Default::default() },
-                Default::default(),
+                bollard::models::MountPoint::default(),
             ]),
             ..Default::default()
         };
-        let users = users(vec![summary("shop", &nameless), summary("shop", "q8-acme_data"), Default::default()]);
+        let users =
+            users(vec![summary("shop", &nameless), summary("shop", "q8-acme_data"), ContainerSummary::default()]);
         let expected = Some(vec![
             size(Some("acme"), "q8-acme_data", 12),
             size(None, "other", 1),
