@@ -184,6 +184,8 @@ struct Writer {
     out: Vec<u8>,
     /// For the text of a cursor, and what it is made of.
     cursor: (String, Vec<u8>),
+    /// The cursor has every container that is read: something has been told, which comes after all have joined.
+    joined: bool,
     /// Text only: the line that stands last goes on with the next piece of this one, which has the same time.
     open: Option<(LogSource, LogStreamKind, Option<jiff::Timestamp>)>,
 }
@@ -231,7 +233,8 @@ struct GapBody<'a> {
 
 impl Writer {
     fn new(telling: Telling) -> Self {
-        Self { telling, out: Vec::new(), cursor: Default::default(), open: None }
+        let joined = !telling.cursor.marks().is_empty();
+        Self { telling, out: Vec::new(), cursor: Default::default(), joined, open: None }
     }
 
     fn take(&mut self) -> Bytes {
@@ -241,8 +244,14 @@ impl Writer {
     fn event(&mut self, event: LogEvent) {
         match event {
             LogEvent::Joined(mark) => self.telling.cursor.join(mark),
-            LogEvent::Line(line) => self.line(&line),
-            LogEvent::Gap(gap) => self.gap(&gap),
+            LogEvent::Line(line) => {
+                self.joined = true;
+                self.line(&line);
+            }
+            LogEvent::Gap(gap) => {
+                self.joined = true;
+                self.gap(&gap);
+            }
             LogEvent::Left(source) => self.telling.cursor.leave(source),
         }
     }
@@ -327,8 +336,7 @@ impl Writer {
             }
             Format::Ndjson => {
                 let request_id = self.telling.request_id.clone();
-                // Before the first container has joined there is nothing to go on from.
-                let joined = !self.telling.cursor.marks().is_empty();
+                let joined = self.joined;
                 self.json(|cursor| JsonError { error: error.body(&request_id), cursor: cursor.filter(|_| joined) });
             }
         }

@@ -180,6 +180,14 @@ impl LogCursor {
 }
 
 impl Position {
+    /// The time of the line that was told last; none when there was none.
+    pub(super) fn time_of_line(&self) -> Option<jiff::Timestamp> {
+        match self {
+            Self::Line(line) => jiff::Timestamp::from_nanosecond(line.time.into()).ok(),
+            _ => None,
+        }
+    }
+
     fn time(&self) -> Option<i64> {
         match self {
             Self::Beginning => None,

@@ -138,8 +138,9 @@ impl Drop for Claim {
 }
 
 /// Whether an ended operation answers a repeat of its request. One that failed and was undone is tried again if the failure
-/// was of the kind that passes, or the host's: nothing of it stands, so nothing is done twice. One that would fail the same way again is
-/// answered from memory, so that a client that missed the answer learns it. What is not known to have been done is done.
+/// was of the kind that passes, or the host's: nothing of it stands, so nothing is done twice. One that would fail the same
+/// way again is answered from memory, so that a client that missed the answer learns it. What is not known to have been done
+/// is done.
 pub(super) fn answers_repeats(record: &OperationRecord) -> bool {
     match record.state {
         OperationState::Running | OperationState::Succeeded => true,

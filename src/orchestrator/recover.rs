@@ -193,7 +193,7 @@ impl Orchestrator {
         if self.inner.degraded.insert(tenant.clone(), ()).is_some() {
             return;
         }
-        self.with(&tenant, |entry| entry.has_open = true);
+        self.turn(&tenant);
         let (this, stopping) = (self.clone(), self.inner.stopping.clone());
         tokio::spawn(async move {
             let mut pause = RETRY_FIRST;
@@ -211,7 +211,7 @@ impl Orchestrator {
                     match recovered {
                         Ok(()) => {
                             this.inner.degraded.remove(&tenant);
-                            this.with(&tenant, |entry| entry.has_open = false);
+                            this.turn(&tenant);
                             tracing::info!(%tenant, "recovered");
                             this.look_again(before);
                             return;

@@ -172,6 +172,7 @@ impl Orchestrator {
     /// The same with the entry in hand. A panic about one tenant hides none of the others.
     fn alter(&self, entry: &mut Entry, change: impl FnOnce(&mut Entry)) {
         let changed = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            entry.has_open = self.inner.degraded.contains_key(&entry.record.subdomain);
             change(entry);
             self.tell(entry);
         }));

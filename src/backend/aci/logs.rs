@@ -197,7 +197,7 @@ impl Follower {
         for mark in self.query.cursor.iter().flat_map(LogCursor::marks) {
             let wanted = self.query.services.is_empty() || self.query.services.contains(&mark.service);
             if wanted && !sources.contains(&mark.source) {
-                let (service, number, from) = (mark.service.clone(), mark.number, time_of(mark.position));
+                let (service, number, from) = (mark.service.clone(), mark.number, mark.position.time_of_line());
                 let reason = GapReason::Removed;
                 // In this order: who goes on from the gap does not hear of it again.
                 events.push(LogEvent::Left(mark.source));
@@ -336,7 +336,7 @@ fn rotated(origin: &LogOrigin, position: Position, read: &[Piece]) -> LogEvent {
         service: origin.service.clone(),
         number: origin.number,
         container: Some(origin.container.clone()),
-        from: time_of(position),
+        from: position.time_of_line(),
         to: read.first().map(|piece| piece.time),
         reason: GapReason::Rotated,
     })
@@ -345,13 +345,6 @@ fn rotated(origin: &LogOrigin, position: Position, read: &[Piece]) -> LogEvent {
 fn in_order(mut lines: Vec<LogLine>) -> impl Iterator<Item = LogEvent> {
     lines.sort_by_key(|line| line.time);
     lines.into_iter().map(LogEvent::Line)
-}
-
-fn time_of(position: Position) -> Option<Timestamp> {
-    match position {
-        Position::Line(mark) => Timestamp::from_nanosecond(mark.time.into()).ok(),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

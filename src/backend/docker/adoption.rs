@@ -182,7 +182,7 @@ pub(super) async fn give_back(engine: &Engine, containers: &[Container], undo: &
             stopped.map_err(|error| error.into_backend("stopping a container"))?;
         }
         let Ok(name) = ContainerName::parse(container.final_name()) else { return Ok(()) };
-        let renamed = renaming::rename(engine, &container.id, &name).await;
+        let renamed = renaming::rename(engine, &container.id, &name, renaming::Then::Started).await;
         renamed.map_err(|error| error.into_backend("renaming a container"))
     }))
     .await?;

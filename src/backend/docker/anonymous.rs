@@ -7,15 +7,20 @@ use bollard::models::ContainerInspectResponse;
 use super::engine::{Engine, EngineError};
 use crate::domain::{ContainerId, ObjectName};
 
-/// The anonymous volumes of a container: name -> path. The engine names them with 64 hexadecimal digits.
+/// The anonymous volumes of a container: name -> path.
 pub(super) fn volumes_of(container: &ContainerInspectResponse) -> BTreeMap<String, String> {
     let mounts = container.mounts.as_deref().unwrap_or_default();
     mounts
         .iter()
         .filter(|mount| mount.typ.as_deref() == Some("volume"))
         .filter_map(|mount| Some((mount.name.clone()?, mount.destination.clone()?)))
-        .filter(|(name, _)| name.len() == 64 && name.bytes().all(|c| c.is_ascii_hexdigit()))
+        .filter(|(name, _)| is_anonymous(name))
         .collect()
+}
+
+/// The engine names them with 64 hexadecimal digits.
+pub(super) fn is_anonymous(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|c| c.is_ascii_hexdigit())
 }
 
 /// The anonymous volumes that go over to the container that replaces this one: its own, and not those that it takes from

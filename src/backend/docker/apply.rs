@@ -68,7 +68,9 @@ pub(super) async fn make_container(stack: &Stack<'_>, slot: Slot<'_>) -> Result<
         let details = engine.inspect(&old.id).await.map_err(|error| error.into_backend(doing))?;
         inherited = anonymous::inherited_from(engine, &details).await.map_err(|error| error.into_backend(doing))?;
         if !old.is_aside() {
-            renaming::rename(engine, &old.id, &old.aside_name()).await.map_err(|error| error.into_backend(doing))?;
+            renaming::rename(engine, &old.id, &old.aside_name(), renaming::Then::Started)
+                .await
+                .map_err(|error| error.into_backend(doing))?;
         }
     }
     let image = stack.images.get(slot.service);

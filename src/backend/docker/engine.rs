@@ -139,12 +139,17 @@ impl EngineError {
         }
     }
 
+    /// Whether a disk of the engine is full.
+    pub(super) fn is_no_space(&self) -> bool {
+        matches!(self, Self::Refused { message, .. } if message.contains("no space left on device"))
+    }
+
     /// For the client: what happened, without the engine's own words, which may hold host paths. Those are logged here.
     pub(super) fn into_backend(self, doing: &str) -> BackendError {
         tracing::warn!(error = %self, doing, "engine call failed");
         match self {
             Self::Timeout | Self::Unreachable(_) => BackendError::Unavailable,
-            Self::Refused { message, .. } if message.contains("no space left on device") => BackendError::NoSpace,
+            error if error.is_no_space() => BackendError::NoSpace,
             _ => BackendError::Refused { message: format!("the engine refused {doing}") },
         }
     }

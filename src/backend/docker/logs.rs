@@ -121,7 +121,7 @@ pub(super) async fn stream(
         started: BTreeMap::new(),
         news: sender.clone(),
         since,
-        watched: false,
+        looked: since,
     };
     let discovery = AbortOnDropHandle::new(feed(sender, News::Failed(broken()), discovery.run()));
     Ok(merge(sources, Some(news), query.until, discovery))
@@ -144,10 +144,7 @@ fn gone(query: &LogQuery, known: &BTreeSet<ContainerId>) -> Option<Head> {
 
 /// What is told of a container that is gone, in this order: who goes on from the gap does not hear of it again.
 fn removed(mark: &Mark) -> [LogEvent; 2] {
-    let from = match mark.position {
-        Position::Line(line) => jiff::Timestamp::from_nanosecond(line.time.into()).ok(),
-        _ => None,
-    };
+    let from = mark.position.time_of_line();
     let (service, number, reason) = (mark.service.clone(), mark.number, GapReason::Removed);
     let gap = LogGap { service, number, container: None, from, to: None, reason };
     [LogEvent::Left(mark.source), LogEvent::Gap(gap)]
@@ -203,9 +200,9 @@ struct Discovery {
     /// Containers that have been started and not been seen yet.
     started: BTreeMap<ContainerId, (ServiceName, u32)>,
     news: mpsc::Sender<News>,
-    /// Before the first look.
+    /// Before the first look, and before the last one.
     since: jiff::Timestamp,
-    watched: bool,
+    looked: jiff::Timestamp,
 }
 
 /// What containers do that concerns a follower. Healthchecks make events too, several a second.
@@ -231,8 +228,7 @@ impl Discovery {
         let mut filters = labels::filter(&self.tenant);
         filters.insert("event".to_owned(), EVENTS.map(str::to_owned).to_vec());
         // The engine tells again what has happened from then on.
-        let since = if self.watched { jiff::Timestamp::now() } else { self.since };
-        self.watched = true;
+        let since = self.looked;
         let events = self.reader.engine.clone();
         let mut events = std::pin::pin!(events.events(filters, since.as_second())?);
         loop {
@@ -274,7 +270,10 @@ impl Discovery {
         let gone = started.into_iter().filter(|(id, (service, _))| {
             !is_there(id) && !self.reads.contains(id) && (self.services.is_empty() || self.services.contains(service))
         });
-        let told = gone.flat_map(|(id, (service, number))| {
+        let gone: Vec<_> = gone.collect();
+        // The engine may tell of it once more.
+        self.reads.extend(gone.iter().map(|(id, _)| id.clone()));
+        let told = gone.into_iter().flat_map(|(id, (service, number))| {
             removed(&Mark { source: LogSource::of(&id), service, number, position: Position::Beginning })
         });
         let events: Vec<LogEvent> = told.collect();
@@ -283,7 +282,9 @@ impl Discovery {
 
     /// Starts what has joined; false when the tenant has no container left.
     async fn look(&mut self) -> Result<bool, EngineError> {
+        let looked = jiff::Timestamp::now();
         let containers = observe::containers(&self.reader.engine, &labels::filter(&self.tenant)).await?;
+        self.looked = looked;
         if let Some(changes) = &self.reader.changes {
             changes.send_modify(|count| *count = count.wrapping_add(1));
         }

@@ -136,7 +136,7 @@ async fn bring_back(
             stopped.map_err(|error| error.into_backend("stopping a container"))?;
         }
         if let Ok(name) = ContainerName::parse(container.final_name()) {
-            let renamed = renaming::rename(engine, &container.id, &name).await;
+            let renamed = renaming::rename(engine, &container.id, &name, renaming::Then::Started).await;
             renamed.map_err(|error| error.into_backend("renaming a container"))?;
         }
     }

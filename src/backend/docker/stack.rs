@@ -190,7 +190,7 @@ impl Hands for Stack<'_> {
         if goes {
             // The name says what becomes of it, so that an undo after a crash knows too.
             let name = if runs { container.stopping_name() } else { container.aside_name() };
-            let renamed = renaming::rename(self.engine, &container.id, &name).await;
+            let renamed = renaming::rename(self.engine, &container.id, &name, renaming::Then::Stopped).await;
             renamed.map_err(|error| error.into_backend("renaming a container"))?;
         }
         if !runs {

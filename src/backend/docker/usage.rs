@@ -8,6 +8,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
+use super::anonymous::is_anonymous;
 use super::engine::{Engine, EngineError};
 use super::{labels, status};
 use crate::backend::{ContainerUsage, Used, VolumeSize};
@@ -119,13 +120,11 @@ struct UsageData {
     size: i64,
 }
 
-/// Whose containers, among these of the agent's, have which anonymous volumes: those bear no label, and the engine names them
-/// with 64 hexadecimal digits.
+/// Whose containers, among these of the agent's, have which anonymous volumes: those bear no label.
 pub(super) fn users(containers: Vec<ContainerSummary>) -> HashMap<String, Subdomain> {
     let of = |container: ContainerSummary| {
         let tenant = Subdomain::parse(container.labels?.get(labels::TENANT)?).ok()?;
-        let is_anonymous = |name: &String| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let names = container.mounts?.into_iter().filter_map(|mount| mount.name).filter(is_anonymous);
+        let names = container.mounts?.into_iter().filter_map(|mount| mount.name).filter(|name| is_anonymous(name));
         Some(names.map(|name| (name, tenant.clone())).collect::<Vec<_>>())
     };
     containers.into_iter().filter_map(of).flatten().collect()

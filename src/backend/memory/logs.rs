@@ -96,7 +96,8 @@ impl Ring {
             Position::Line(mark) => {
                 let found = self.lines.iter().find(|written| {
                     nanoseconds(written.time) == Some(mark.time)
-                        && (written.stream, written.nth) == (mark.stream, mark.nth.max(1))
+                        && written.stream == mark.stream
+                        && (mark.nth == 0 || written.nth == mark.nth)
                         && check(&written.line) == mark.check
                 });
                 found.map(|written| written.sequence - u64::from(mark.nth == 0)).ok_or(Rotated)
@@ -191,7 +192,7 @@ impl Follower {
         for mark in self.query.cursor.iter().flat_map(LogCursor::marks) {
             let wanted = self.query.services.is_empty() || self.query.services.contains(&mark.service);
             if wanted && !sources.contains_key(&mark.source) {
-                let (service, number, from) = (mark.service.clone(), mark.number, time_of(mark.position));
+                let (service, number, from) = (mark.service.clone(), mark.number, mark.position.time_of_line());
                 let reason = GapReason::Removed;
                 // In this order: who goes on from the gap does not hear of it again.
                 events.push(LogEvent::Left(mark.source));
@@ -216,7 +217,7 @@ impl Follower {
             if let (Err(Rotated), Some(mark)) = (after, mark) {
                 let to = container.logs.after(0).next().map(|written| written.time);
                 let (service, number) = (origin.service.clone(), origin.number);
-                let (container, from) = (Some(origin.container.clone()), time_of(mark.position));
+                let (container, from) = (Some(origin.container.clone()), mark.position.time_of_line());
                 events.push(LogEvent::Gap(LogGap { service, number, container, from, to, reason: GapReason::Rotated }));
             }
             let new = container.logs.after(from).filter(|written| self.in_time(written));
@@ -297,13 +298,6 @@ impl Follower {
 fn in_order(mut lines: Vec<(u64, LogEvent)>) -> impl Iterator<Item = LogEvent> {
     lines.sort_by_key(|(sequence, _)| *sequence);
     lines.into_iter().map(|(_, line)| line)
-}
-
-fn time_of(position: Position) -> Option<jiff::Timestamp> {
-    match position {
-        Position::Line(mark) => jiff::Timestamp::from_nanosecond(mark.time.into()).ok(),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -10,10 +10,12 @@ mod registry;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use dashmap::DashMap;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family as Series;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
@@ -28,12 +30,17 @@ use crate::domain::{ErrorCode, OperationKind};
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 /// The same with words that the domain has for its values.
 type Words<const N: usize> = [(&'static str, String); N];
+/// Route and method by their addresses and lengths, for they are words of the program; and the class of the status.
+type RequestKind = [(usize, usize); 3];
+
 /// All metrics of one agent. Made once in `main` and handed to the rooms; counting takes no lock that is held long.
 pub struct Metrics {
     registry: Registry,
     families: Vec<Family>,
     requests: Series<Labels<3>, Counter>,
     request_time: Histograms<Labels<2>>,
+    /// Both of each kind of request that there has been: to find them by their labels takes longer than all else here.
+    of_requests: DashMap<RequestKind, (Counter, Histogram)>,
     connections: Gauge,
     connections_refused: Counter,
     failed_logins: Counter,
@@ -139,6 +146,7 @@ impl Default for Metrics {
                 Counter::default(),
             ),
             panics: all.add("q8_agent_panics", "Panics: each is a bug, and the log has its place", Counter::default()),
+            of_requests: DashMap::default(),
             gauges: Mutex::new(Gauges::new(&mut all)),
             registry: all.registry,
             families: all.families,
@@ -171,18 +179,31 @@ impl Metrics {
 
     /// A request has its answer (or will never have one: no status).
     pub fn request(&self, route: &'static str, method: &'static str, status: Option<u16>, took: Duration) {
-        let class = match status.map(|status| status / 100) {
-            None => "none",
-            Some(1) => "1xx",
-            Some(2) => "2xx",
-            Some(3) => "3xx",
-            Some(4) => "4xx",
-            Some(_) => "5xx",
+        let Some(status) = status else {
+            self.requests.get_or_create(&[("route", route), ("method", method), ("status", "none")]).inc();
+            return;
         };
-        self.requests.get_or_create(&[("route", route), ("method", method), ("status", class)]).inc();
-        if status.is_some() {
-            self.request_time.get_or_create(&[("route", route), ("method", method)]).observe(took.as_secs_f64());
+        let class = match status / 100 {
+            1 => "1xx",
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        };
+        let tell = |(count, time): &(Counter, Histogram)| {
+            count.inc();
+            time.observe(took.as_secs_f64());
+        };
+        let kind = [route, method, class].map(|word| (word.as_ptr().addr(), word.len()));
+        if let Some(known) = self.of_requests.get(&kind) {
+            return tell(&known);
         }
+        let new = (
+            self.requests.get_or_create(&[("route", route), ("method", method), ("status", class)]).clone(),
+            self.request_time.get_or_create(&[("route", route), ("method", method)]).clone(),
+        );
+        tell(&new);
+        self.of_requests.insert(kind, new);
     }
 
     /// A connection is open.

@@ -35,6 +35,10 @@ const SLOW: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(5);
 /// The least time between two times of following a container.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long the engine may be silent in the middle of what it has.
+const MUTE: Duration = Duration::from_secs(60);
+/// Among how many of the last lines a place is looked for in a log that cannot be read as a whole.
+const READABLE: [u32; 3] = [256, 16, 1];
 /// How long lines that were written before `until` may take to come.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -91,6 +95,8 @@ enum Search {
     Told,
     /// The place is not among these lines.
     Missing { early: Option<u32> },
+    /// The engine cannot read all of these lines, and the place is not among those before the damage.
+    Damaged,
 }
 
 pub(super) struct Source {
@@ -109,6 +115,11 @@ pub(super) struct Source {
     slow: bool,
     /// There may be lines that have not been read, and that go with the container.
     behind: bool,
+    /// So many of the last lines can be read, as far as is known: fewer than [`LADDER`] begins with where the log is damaged
+    /// near its end. With none only what is new is told.
+    reach: u32,
+    /// When the container was started whose lines were last read.
+    started: Option<String>,
 }
 
 impl Source {
@@ -123,7 +134,21 @@ impl Source {
             let left = until.duration_since(jiff::Timestamp::now());
             Instant::now() + Duration::try_from(left).unwrap_or_default() + GRACE
         });
-        Self { engine, id, tty, origin, until, end, out, position, runs, slow: false, behind: true }
+        Self {
+            engine,
+            id,
+            tty,
+            origin,
+            until,
+            end,
+            out,
+            position,
+            runs,
+            slow: false,
+            behind: true,
+            reach: LADDER[0],
+            started: None,
+        }
     }
 
     /// Tells everything from `start` on. `changes` ticks when something has happened to one of the tenant's containers;
@@ -140,6 +165,7 @@ impl Source {
             Halt::Engine(EngineError::Refused { status: NO_LOG, .. }) => {
                 Ok(Batch::Events(vec![LogEvent::Joined(self.origin.at(self.position))]))
             }
+            // Nothing lets it come here. It would be the log's end.
             Halt::Fault(message) => Err(EngineError::Refused { status: 500, message }.into_backend("reading logs")),
             Halt::Engine(error) => Err(error.into_backend("reading logs")),
         };
@@ -157,7 +183,10 @@ impl Source {
             }
         };
         match told {
-            Err(Halt::Fault(said)) => self.pass_over(&said).await?,
+            Err(Halt::Fault(said)) => {
+                self.pass_over(&said).await?;
+                self.tell_readable().await?;
+            }
             told => told?,
         }
         self.behind = false;
@@ -170,24 +199,43 @@ impl Source {
             match self.follow_once(among).await {
                 Ok(Followed::ToItsEnd) => {
                     among = LADDER[0];
-                    tokio::time::sleep_until(began + PAUSE).await;
-                    self.until_started(&mut changes).await?;
+                    self.rest_until(began + PAUSE).await;
+                    if !self.until_started(&mut changes).await? {
+                        // It may have run meanwhile.
+                        return self.tell_readable().await;
+                    }
                 }
                 Ok(Followed::NotFromThere) => {
                     // More was written than was looked at while the follower was set up.
                     among = among.saturating_mul(8).min(LADDER[2]);
-                    tokio::time::sleep_until(began + PAUSE).await;
+                    self.rest_until(began + PAUSE).await;
                 }
                 Ok(Followed::TooSlowly) => {}
                 Err(Halt::Fault(said)) => {
                     self.pass_over(&said).await?;
                     self.behind = false;
-                    tokio::time::sleep_until(began + LOOK).await;
+                    self.rest_until(began + LOOK).await;
                 }
                 Err(halt) => return Err(halt),
             }
         }
         Ok(())
+    }
+
+    /// Waits for this moment, or until the time is over.
+    async fn rest_until(&self, moment: Instant) {
+        tokio::time::sleep_until(self.end.map_or(moment, |end| moment.min(end))).await;
+    }
+
+    /// Tells what has been written after the position, as far as that can be read.
+    async fn tell_readable(&mut self) -> Result<(), Halt> {
+        if self.reach == 0 {
+            return Ok(());
+        }
+        match self.catch_up().await {
+            Err(Halt::Fault(_)) => Ok(()),
+            told => told,
+        }
     }
 
     /// Tells new lines as they are written, and then what came too late for that.
@@ -196,7 +244,9 @@ impl Source {
         let followed = self.follow(among).await?;
         // When the engine has ended it, there is no more.
         self.behind = followed != Followed::ToItsEnd;
-        self.catch_up().await?;
+        if self.reach > 0 {
+            self.catch_up().await?;
+        }
         self.behind = false;
         Ok(followed)
     }
@@ -206,21 +256,22 @@ impl Source {
         self.end.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Waits until the container runs, or the time is over. Between two attempts of the engine to restart it, it runs and has
-    /// nobody who writes.
-    async fn until_started(&self, changes: &mut watch::Receiver<u64>) -> Result<(), Halt> {
+    /// Waits until the container runs or has run since its log was last read (true), or the time is over. Between two attempts
+    /// of the engine to restart it, it runs and has nobody who writes.
+    async fn until_started(&mut self, changes: &mut watch::Receiver<u64>) -> Result<bool, Halt> {
         while !self.is_over() {
             let state = self.engine.inspect(&self.id).await?.state.unwrap_or_default();
-            if state.running == Some(true) && state.restarting != Some(true) {
-                return Ok(());
+            let runs = state.running == Some(true) && state.restarting != Some(true);
+            if runs || state.started_at != self.started {
+                self.started = state.started_at;
+                return Ok(true);
             }
-            let look = Instant::now() + LOOK;
             tokio::select! {
                 ticked = changes.changed() => ticked.map_err(|_| Halt::Unread)?,
-                () = tokio::time::sleep_until(self.end.map_or(look, |end| look.min(end))) => {}
+                () = self.rest_until(Instant::now() + LOOK) => {}
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Tells a part of the log, where nothing has been told before.
@@ -259,7 +310,13 @@ impl Source {
         let mut reading = self.open(&Window { tail, ..Window::all(false) }).await?;
         let (mut runs, mut marks, most) = (Runs::default(), VecDeque::new(), lines as usize);
         let mut before = None;
-        while let Some(pieces) = self.read(&mut reading, false).await? {
+        loop {
+            let pieces = match self.read(&mut reading, false).await {
+                Ok(Some(pieces)) => pieces,
+                // Whoever goes on from there comes to that, too.
+                Ok(None) | Err(Halt::Fault(_)) => break,
+                Err(halt) => return Err(halt),
+            };
             for mark in pieces.iter().filter_map(|piece| runs.mark(piece)) {
                 marks.push_back(mark);
                 if marks.len() > most {
@@ -279,16 +336,31 @@ impl Source {
             self.tell_from_position(false).await?;
             return Ok(());
         };
+        if self.reach < LADDER[0] {
+            return match self.search(mark, Tail::Lines(self.reach), false).await? {
+                Search::Told => Ok(()),
+                _ => Err(Halt::Fault("it is damaged near its end".to_owned())),
+            };
+        }
         for tail in LADDER {
-            if let Search::Told = self.search(mark, Tail::Lines(tail), false).await? {
-                return Ok(());
+            match self.search(mark, Tail::Lines(tail), false).await? {
+                Search::Told => return Ok(()),
+                Search::Damaged if tail == LADDER[0] => {
+                    for lines in READABLE.into_iter().skip(1) {
+                        if let Search::Told = self.search(mark, Tail::Lines(lines), false).await? {
+                            self.reach = lines;
+                            return Ok(());
+                        }
+                    }
+                }
+                _ => {}
             }
         }
         // A second time if the log has lost the first lines of that time since.
         for _ in 0..2 {
             match self.search(mark, Tail::All, false).await? {
                 Search::Told => return Ok(()),
-                Search::Missing { early: None } => break,
+                Search::Missing { early: None } | Search::Damaged => break,
                 Search::Missing { early: Some(nth) } => mark.nth = nth,
             }
         }
@@ -313,22 +385,49 @@ impl Source {
         self.send(vec![LogEvent::Joined(self.origin.at(self.position)), gap]).await
     }
 
-    /// The engine cannot read on: what has been written so far is left out.
+    /// The engine cannot read on: what it cannot read is left out, up to the last lines, as many of them as it can.
     async fn pass_over(&mut self, said: &str) -> Result<(), Halt> {
+        let mut readable = None;
+        for lines in READABLE {
+            match self.place_before_last(lines).await {
+                Err(Halt::Fault(_)) => {}
+                place => {
+                    readable = Some((place?, lines));
+                    break;
+                }
+            }
+        }
+        if self.reach == 0 && readable.is_none() {
+            // That has been told, and nothing since.
+            return Ok(());
+        }
         tracing::warn!(container = %self.origin.container, said, "the engine cannot read a log any further");
-        let gap = self.gap(GapReason::Unreadable, None);
-        self.position = match self.place_before(0, None).await {
-            Err(Halt::Fault(_)) => Position::Since(cursor::nanoseconds(jiff::Timestamp::now()).unwrap_or(0)),
-            place => place?,
-        };
+        let to = readable.and_then(|(place, _)| place.time_of_line());
+        let gap = self.gap(GapReason::Unreadable, to);
+        let now = || Position::Since(cursor::nanoseconds(jiff::Timestamp::now()).unwrap_or(0));
+        (self.position, self.reach) = readable.unwrap_or_else(|| (now(), 0));
+        self.runs = Runs::default();
         self.send(vec![LogEvent::Joined(self.origin.at(self.position)), gap]).await
+    }
+
+    /// The place before so many last lines.
+    async fn place_before_last(&self, lines: u32) -> Result<Position, Halt> {
+        let mut reading = self.open(&Window::last(lines)).await?;
+        let mut first = None;
+        while let Some(pieces) = self.read(&mut reading, false).await? {
+            first = first.or_else(|| pieces.iter().find_map(|piece| Runs::default().mark(piece)));
+        }
+        Ok(first.map_or(Position::Beginning, |mark| Position::Line(LineMark { nth: 0, ..mark })))
     }
 
     /// Tells new lines as they are written, as long as that goes.
     async fn follow(&mut self, among: u32) -> Result<Followed, Halt> {
         self.slow = false;
         let found = match self.position {
-            Position::Line(mark) => matches!(self.search(mark, Tail::Lines(among), true).await?, Search::Told),
+            Position::Line(mark) => {
+                let among = if self.reach < LADDER[0] { self.reach } else { among };
+                matches!(self.search(mark, Tail::Lines(among), true).await?, Search::Told)
+            }
             _ => self.tell_from_position(true).await.map(|()| true)?,
         };
         Ok(match found {
@@ -338,11 +437,18 @@ impl Source {
         })
     }
 
+    /// So many more lines are behind the damage, if there is one.
+    fn reaches(&mut self, more: usize) {
+        self.reach = self.reach.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)).min(LADDER[0]);
+    }
+
     /// The next pieces; none after the last, and none when the time is over until which a log is followed.
     async fn read(&self, reading: &mut Reading, follow: bool) -> Result<Option<Vec<Piece>>, Halt> {
-        let next = match self.end.filter(|_| follow) {
-            Some(end) => tokio::time::timeout_at(end, reading.next()).await.unwrap_or(None),
-            None => reading.next().await,
+        let next = match (follow, self.end) {
+            (true, Some(_)) if self.is_over() => None,
+            (true, Some(end)) => tokio::time::timeout_at(end, reading.next()).await.unwrap_or(None),
+            (true, None) => reading.next().await,
+            (false, _) => tokio::time::timeout(MUTE, reading.next()).await.map_err(|_| EngineError::Timeout)?,
         };
         match next {
             Some(pieces) => Ok(Some(pieces?)),
@@ -355,13 +461,19 @@ impl Source {
             Position::Since(time) => jiff::Timestamp::from_nanosecond(time.into()).ok(),
             _ => None,
         };
-        let mut reading = self.open(&Window { since, ..Window::all(follow) }).await?;
+        let tail = if self.reach == 0 { Tail::Lines(0) } else { Tail::All };
+        let since = since.filter(|_| self.reach > 0);
+        let mut reading = self.open(&Window { since, tail, ..Window::all(follow) }).await?;
         while let Some(mut pieces) = self.read(&mut reading, follow).await? {
             // The engine leaves out what is older; newer ones only what comes before the first that is not.
             pieces.retain(|piece| since.is_none_or(|since| piece.time.is_none_or(|time| time >= since)));
+            let count = pieces.len();
             self.tell(pieces).await?;
-            if follow && self.slow {
-                break;
+            if follow {
+                self.reaches(count);
+                if self.slow {
+                    break;
+                }
             }
         }
         Ok(())
@@ -377,7 +489,14 @@ impl Source {
         let mut found = false;
         // A clock that was set back since: then it is a matter of looking at all of them, and no use to come back.
         let by_time = most.is_some() && !(follow && tail == Tail::Lines(LADDER[2]));
-        while let Some(mut pieces) = self.read(&mut reading, follow).await? {
+        loop {
+            let mut pieces = match self.read(&mut reading, follow).await {
+                Ok(Some(pieces)) => pieces,
+                Ok(None) => break,
+                // It may be further back, where that can be read.
+                Err(Halt::Fault(_)) if !found && most.is_some() => return Ok(Search::Damaged),
+                Err(halt) => return Err(halt),
+            };
             if !found {
                 let mut rest = None;
                 for (at, piece) in pieces.iter().enumerate() {
@@ -396,9 +515,13 @@ impl Source {
                 self.runs = finder.runs();
                 pieces.drain(..rest);
             }
+            let count = pieces.len();
             self.tell(pieces).await?;
-            if follow && self.slow {
-                break;
+            if follow {
+                self.reaches(count);
+                if self.slow {
+                    break;
+                }
             }
         }
         Ok(if found { Search::Told } else { Search::Missing { early: finder.early } })
@@ -432,15 +555,11 @@ impl Source {
     }
 
     fn gap(&self, reason: GapReason, to: Option<jiff::Timestamp>) -> LogEvent {
-        let from = match self.position {
-            Position::Line(mark) => jiff::Timestamp::from_nanosecond(mark.time.into()).ok(),
-            _ => None,
-        };
         LogEvent::Gap(LogGap {
             service: self.origin.service.clone(),
             number: self.origin.number,
             container: Some(self.origin.container.clone()),
-            from,
+            from: self.position.time_of_line(),
             to,
             reason,
         })

@@ -22,6 +22,7 @@ struct Log {
     /// Whether it ends, as that of a container does which does not run.
     ended: bool,
     restarting: bool,
+    starts: u32,
     /// Refused with this.
     status: Option<u16>,
     /// How long the engine takes for a hundred lines.
@@ -93,11 +94,14 @@ async fn answer(mut connection: UnixStream, log: Arc<Mutex<Log>>, bell: Arc<Noti
     let head = String::from_utf8_lossy(&head).into_owned();
     let target = head.split(' ').nth(1).unwrap_or_default();
     let Some((_, query)) = target.split_once("/logs?") else {
-        let (running, restarting) = {
+        let state = {
             let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-            (!log.ended || log.restarting, log.restarting)
+            let started = format!("2026-01-01T00:00:{:02}Z", log.starts);
+            serde_json::json!({
+                "Running": !log.ended || log.restarting, "Restarting": log.restarting, "StartedAt": started,
+            })
         };
-        let body = serde_json::json!({"State": {"Running": running, "Restarting": restarting}}).to_string();
+        let body = serde_json::json!({"State": state}).to_string();
         let head =
             format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
         return connection.write_all(format!("{head}{body}").as_bytes()).await;
@@ -242,16 +246,56 @@ async fn a_terminal_that_ended_without_a_newline_is_found_again() {
 async fn what_the_engine_cannot_read_is_a_gap_and_no_line() {
     let fault = Message { time: None, text: "Error grabbing logs: unexpected EOF\n".to_owned() };
     for tty in [false, true] {
-        let engine = FakeEngine::with(lines(3).chain([fault.clone()]).chain(lines(2)));
+        let after = [at(NOW + 50 * SECOND, "late\n"), at(NOW + 60 * SECOND, "later\n")];
+        let engine = FakeEngine::with(lines(3).chain([fault.clone()]).chain(after));
         engine.log().tty = tty;
         let events = told(engine.read(all(None), None, false)).await;
-        assert_eq!((texts(&events).len(), gaps(&events)), (3, vec![GapReason::Unreadable]), "{tty}");
+        // And the last one, which can be read.
+        assert_eq!((texts(&events).len(), gaps(&events)), (4, vec![GapReason::Unreadable]), "{tty}");
         // Where it goes on is told before the gap, so that nobody hears of it twice.
         let gap = events.iter().position(|event| matches!(event, LogEvent::Gap(_))).unwrap();
         let LogEvent::Joined(joined) = &events[gap - 1] else { panic!("{events:?}") };
-        let again = told(engine.read(Start::After(joined.position), None, true).take(1).boxed()).await;
-        assert_eq!(gaps(&again), []);
+        let again = told(engine.read(Start::After(joined.position), None, false)).await;
+        assert_eq!((texts(&again), gaps(&again)), (texts(&events)[3..].to_vec(), vec![]));
     }
+}
+
+#[tokio::test]
+async fn what_comes_before_the_damage_is_told_and_the_damage_once() {
+    let fault = Message { time: None, text: "Error grabbing logs: unexpected EOF\n".to_owned() };
+    for lines_wanted in [Tail::All, Tail::Lines(100)] {
+        let engine = FakeEngine::with(lines(3).chain([fault.clone()]));
+        let start = Start::Window(Window { tail: lines_wanted, ..Window::all(false) });
+        let mut stream = engine.read(start, None, true);
+        let mut events = until_lines(&mut stream, 3).await;
+        while gaps(&events).is_empty() {
+            events.extend(stream.next().await.unwrap().unwrap());
+        }
+        // Nobody knows when it reads on.
+        while texts(&events).len() < 4 {
+            engine.writes(at(NOW + 100 * SECOND, "new\n"));
+            let next = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
+            events.extend(next.ok().flatten().transpose().unwrap().unwrap_or_default());
+        }
+        assert_eq!((texts(&events)[3].as_str(), gaps(&events)), ("new", vec![GapReason::Unreadable]));
+    }
+    // From further back than the first look goes.
+    let engine = FakeEngine::with(lines(1000).chain([fault]));
+    let events = told(engine.read(mark(NOW + 9 * SECOND, "9"), None, false)).await;
+    assert_eq!((texts(&events).len(), gaps(&events)), (990, vec![GapReason::Unreadable]));
+}
+
+#[tokio::test]
+async fn a_run_that_nobody_has_seen_is_told() {
+    let engine = FakeEngine::with(lines(2));
+    (engine.log().ended, engine.log().restarting) = (true, true);
+    let mut stream = engine.read(all(None), None, true);
+    until_lines(&mut stream, 2).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // It has come and gone between two looks.
+    engine.log().starts += 1;
+    engine.writes(at(NOW + 10 * SECOND, "boom\n"));
+    assert_eq!(texts(&until_lines(&mut stream, 1).await), ["boom"]);
 }
 
 #[tokio::test]
@@ -259,7 +303,8 @@ async fn who_follows_a_log_that_cannot_be_read_goes_on_behind_it() {
     let fault = Message { time: None, text: "Error grabbing logs: unexpected EOF\n".to_owned() };
     let engine = FakeEngine::with([fault].into_iter().chain(lines(20_000)));
     let mut stream = engine.read(all(None), None, true);
-    while gaps(&stream.next().await.unwrap().unwrap()).is_empty() {}
+    let before = until_lines(&mut stream, 256).await;
+    assert_eq!((texts(&before)[0].as_str(), gaps(&before)), ("19744", vec![GapReason::Unreadable]));
     engine.writes(at(NOW + 30_000 * SECOND, "new\n"));
     let events = until_lines(&mut stream, 1).await;
     assert_eq!((texts(&events), gaps(&events)), (vec!["new".to_owned()], vec![]));
