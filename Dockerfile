@@ -6,7 +6,7 @@
 # It runs as it would without a container: on the host's network, with the engine's socket, and with the tenants root under the
 # same path inside and outside, because the engine resolves bind mounts outside.
 #
-#   docker run -d --name q8-agent --restart unless-stopped --network host --read-only \
+#   docker run -d --name q8-agent --restart unless-stopped --stop-timeout 40 --network host --read-only \
 #     --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER --security-opt no-new-privileges \
 #     -v /var/run/docker.sock:/var/run/docker.sock -v /opt/tenants:/opt/tenants \
 #     -v /etc/q8-agent:/etc/q8-agent:ro -e Q8_AGENT_ADMIN_TOKEN_FILE=/etc/q8-agent/token q8-agent

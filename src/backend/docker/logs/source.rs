@@ -463,7 +463,7 @@ impl Source {
         };
         let tail = if self.reach == 0 { Tail::Lines(0) } else { Tail::All };
         let since = since.filter(|_| self.reach > 0);
-        let mut reading = self.open(&Window { since, tail, ..Window::all(follow) }).await?;
+        let mut reading = self.open(&Window { tail, since, ..Window::all(follow) }).await?;
         while let Some(mut pieces) = self.read(&mut reading, follow).await? {
             // The engine leaves out what is older; newer ones only what comes before the first that is not.
             pieces.retain(|piece| since.is_none_or(|since| piece.time.is_none_or(|time| time >= since)));
