@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::merge::{Head, News, broken, feed, merge};
-use self::source::{Source, Start};
+use self::source::{Looked, Source, Start};
 use super::engine::{Engine, EngineError};
 use super::observe::{self, Container};
 use super::{BackendError, LogQuery, LogStream, TenantRef, labels};
@@ -164,8 +164,11 @@ impl Reader {
         let inspected = join_all(containers.iter().map(|(container, _)| self.engine.inspect(&container.id))).await;
         let mut heads = Vec::new();
         for ((container, start), inspected) in containers.into_iter().zip(inspected) {
-            let tty = match inspected {
-                Ok(details) => Some(details.config.and_then(|config| config.tty).unwrap_or(false)),
+            let looked = match inspected {
+                Ok(details) => Some(Looked {
+                    tty: details.config.and_then(|config| config.tty).unwrap_or(false),
+                    started: details.state.and_then(|state| state.started_at),
+                }),
                 Err(EngineError::NotFound(_)) => None,
                 Err(error) => return Err(error),
             };
@@ -173,14 +176,15 @@ impl Reader {
             // One that is set aside is told of by the name that it had when it wrote.
             let name = crate::domain::ContainerName::parse(container.final_name()).unwrap_or(container.name);
             let origin = LogOrigin { source, container: name, service: container.service, number: container.number };
-            let Some(tty) = tty else {
+            let Some(looked) = looked else {
                 if let Start::After(position) = start {
                     heads.push(Head::of(removed(&origin.at(position)).into()));
                 }
                 continue;
             };
             let (sender, batches) = mpsc::channel(WAITING_BATCHES);
-            let source = Source::new(&self.engine, (container.id, tty, Arc::new(origin)), self.until, sender.clone());
+            let source =
+                Source::new(&self.engine, (container.id, looked, Arc::new(origin)), self.until, sender.clone());
             let changes = self.changes.as_ref().map(watch::Sender::subscribe);
             heads.push(Head::new(batches, feed(sender, Err(broken()), source.run(start, changes))));
         }

@@ -63,6 +63,15 @@ pub(super) enum Start {
     After(Position),
 }
 
+/// What has to be known of a container before its log is read.
+#[derive(Debug, Clone)]
+pub(super) struct Looked {
+    /// Whether it has a terminal.
+    pub(super) tty: bool,
+    /// When it was last started, as the engine says it.
+    pub(super) started: Option<String>,
+}
+
 /// Why it does not go on.
 enum Halt {
     /// Nobody reads any more.
@@ -125,7 +134,7 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(
         engine: &Arc<Engine>,
-        (id, tty, origin): (ContainerId, bool, Arc<LogOrigin>),
+        (id, Looked { tty, started }, origin): (ContainerId, Looked, Arc<LogOrigin>),
         until: Option<jiff::Timestamp>,
         out: mpsc::Sender<Result<Batch, BackendError>>,
     ) -> Self {
@@ -147,7 +156,7 @@ impl Source {
             slow: false,
             behind: true,
             reach: LADDER[0],
-            started: None,
+            started,
         }
     }
 

@@ -23,6 +23,7 @@ struct Log {
     ended: bool,
     restarting: bool,
     starts: u32,
+    removed: bool,
     /// Refused with this.
     status: Option<u16>,
     /// How long the engine takes for a hundred lines.
@@ -76,14 +77,21 @@ impl FakeEngine {
     /// The container's log from here on, merged with nobody else's; followed with `changes`.
     fn read(&self, start: Start, until: Option<jiff::Timestamp>, follow: bool) -> LogStream {
         let (sender, batches) = mpsc::channel(WAITING_BATCHES);
-        let tty = self.log().tty;
-        let source = Source::new(&self.engine, (id(), tty, origin()), until, sender.clone());
+        let looked = {
+            let log = self.log();
+            Looked { tty: log.tty, started: Some(started(log.starts)) }
+        };
+        let source = Source::new(&self.engine, (id(), looked, origin()), until, sender.clone());
         let changes = follow.then(|| watch::Sender::new(0));
         let reading = source.run(start, changes.as_ref().map(watch::Sender::subscribe));
         let head = Head::new(batches, feed(sender, Err(broken()), reading));
         let (news, hears) = mpsc::channel(1);
         merge(vec![head], follow.then_some(hears), until, (news, changes))
     }
+}
+
+fn started(starts: u32) -> String {
+    format!("2026-01-01T00:00:{starts:02}Z")
 }
 
 async fn answer(mut connection: UnixStream, log: Arc<Mutex<Log>>, bell: Arc<Notify>) -> std::io::Result<()> {
@@ -96,14 +104,14 @@ async fn answer(mut connection: UnixStream, log: Arc<Mutex<Log>>, bell: Arc<Noti
     let Some((_, query)) = target.split_once("/logs?") else {
         let state = {
             let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-            let started = format!("2026-01-01T00:00:{:02}Z", log.starts);
             serde_json::json!({
-                "Running": !log.ended || log.restarting, "Restarting": log.restarting, "StartedAt": started,
+                "Running": !log.ended || log.restarting, "Restarting": log.restarting, "StartedAt": started(log.starts),
             })
         };
         let body = serde_json::json!({"State": state}).to_string();
+        let status = if log.lock().unwrap_or_else(PoisonError::into_inner).removed { 404 } else { 200 };
         let head =
-            format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+            format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
         return connection.write_all(format!("{head}{body}").as_bytes()).await;
     };
     let parameter = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
@@ -111,7 +119,8 @@ async fn answer(mut connection: UnixStream, log: Arc<Mutex<Log>>, bell: Arc<Noti
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         log.asked += 1;
         let tail = parameter("tail").map_or(usize::MAX, |tail| tail.parse().unwrap());
-        (log.messages.len().saturating_sub(tail), log.tty, log.status.unwrap_or(200), log.pause)
+        let status = log.status.unwrap_or(if log.removed { 404 } else { 200 });
+        (log.messages.len().saturating_sub(tail), log.tty, status, log.pause)
     };
     let head = format!("HTTP/1.1 {status} X\r\nTransfer-Encoding: chunked\r\n\r\n");
     connection.write_all(head.as_bytes()).await?;
@@ -283,6 +292,20 @@ async fn what_comes_before_the_damage_is_told_and_the_damage_once() {
     let engine = FakeEngine::with(lines(1000).chain([fault]));
     let events = told(engine.read(mark(NOW + 9 * SECOND, "9"), None, false)).await;
     assert_eq!((texts(&events).len(), gaps(&events)), (990, vec![GapReason::Unreadable]));
+}
+
+#[tokio::test]
+async fn a_container_that_is_removed_after_its_end_has_no_gap() {
+    let engine = FakeEngine::with(lines(2));
+    let mut stream = engine.read(all(None), None, true);
+    until_lines(&mut stream, 2).await;
+    engine.log().ended = true;
+    engine.bell.notify_waiters();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    engine.log().removed = true;
+    // The engine has nothing to look at any more either.
+    let rest = stream.next().await.unwrap().unwrap();
+    assert!(matches!(rest[..], [LogEvent::Left(_)]), "{rest:?}");
 }
 
 #[tokio::test]
