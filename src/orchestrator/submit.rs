@@ -206,8 +206,6 @@ impl Orchestrator {
         let ending = Ending::of(op.running(), &told);
         if answer.is_ok() {
             self.give_up_left_operations(op.tenant(), op.id()).await;
-            // Nothing is open any more; whoever would try again finds that out.
-            self.inner.degraded.remove(op.tenant());
         }
         self.ended(&op, started, &told, ending).await;
         Carried::Out { operation: (ending == Ending::Ended).then(|| op.id()), answer }
