@@ -96,7 +96,7 @@ pub(super) async fn stream(
         .filter_map(|container| {
             let mark = cursor.and_then(|cursor| cursor.mark(LogSource::of(&container.id)));
             // What is set aside has been replaced, but what it wrote after the cursor is still to be told.
-            let wanted = wants(&query.services, &container) && (mark.is_some() || !container.is_aside());
+            let wanted = wants(&query.services, &container.service) && (mark.is_some() || !container.is_aside());
             let start = match (cursor, mark) {
                 (_, Some(mark)) => Start::After(mark.position),
                 (Some(_), None) => Start::After(Position::Beginning),
@@ -127,17 +127,15 @@ pub(super) async fn stream(
     Ok(merge(sources, Some(news), query.until, discovery))
 }
 
-fn wants(services: &[ServiceName], container: &Container) -> bool {
-    services.is_empty() || services.contains(&container.service)
+fn wants(services: &[ServiceName], service: &ServiceName) -> bool {
+    services.is_empty() || services.contains(service)
 }
 
 /// Tells of containers in the cursor that the engine no longer has.
 fn gone(query: &LogQuery, known: &BTreeSet<ContainerId>) -> Option<Head> {
     let there: BTreeSet<LogSource> = known.iter().map(LogSource::of).collect();
     let marks = query.cursor.iter().flat_map(LogCursor::marks);
-    let is_gone = |mark: &&Mark| {
-        !there.contains(&mark.source) && (query.services.is_empty() || query.services.contains(&mark.service))
-    };
+    let is_gone = |mark: &&Mark| !there.contains(&mark.source) && wants(&query.services, &mark.service);
     let events: Vec<LogEvent> = marks.filter(is_gone).flat_map(removed).collect();
     (!events.is_empty()).then(|| Head::of(events))
 }
@@ -271,9 +269,9 @@ impl Discovery {
     fn missed(&mut self, there: &[Container]) -> Option<Head> {
         let started = std::mem::take(&mut self.started);
         let is_there = |id: &ContainerId| there.iter().any(|container| container.id == *id);
-        let gone = started.into_iter().filter(|(id, (service, _))| {
-            !is_there(id) && !self.reads.contains(id) && (self.services.is_empty() || self.services.contains(service))
-        });
+        let gone = started
+            .into_iter()
+            .filter(|(id, (service, _))| !is_there(id) && !self.reads.contains(id) && wants(&self.services, service));
         let gone: Vec<_> = gone.collect();
         // The engine may tell of it once more.
         self.reads.extend(gone.iter().map(|(id, _)| id.clone()));
@@ -301,7 +299,7 @@ impl Discovery {
         }
         let since = Position::Since(crate::backend::cursor::nanoseconds(self.since).unwrap_or(0));
         let joined = containers.into_iter().filter(|container| {
-            !container.is_aside() && wants(&self.services, container) && !self.reads.contains(&container.id)
+            !container.is_aside() && wants(&self.services, &container.service) && !self.reads.contains(&container.id)
         });
         let joined: Vec<(Container, Start)> = joined
             .map(|container| {

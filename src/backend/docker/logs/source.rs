@@ -298,8 +298,7 @@ impl Source {
         let mut joined = false;
         while let Some(pieces) = self.read(&mut reading, false).await? {
             if let Some(first) = pieces.first().filter(|_| !joined) {
-                let place = Runs::default().mark(first).map(|mark| LineMark { nth: 0, ..mark });
-                self.position = place.map_or(self.position, Position::Line);
+                self.position = place_at(first).unwrap_or(self.position);
                 joined = true;
                 self.send(vec![LogEvent::Joined(self.origin.at(self.position))]).await?;
             }
@@ -388,8 +387,7 @@ impl Source {
     /// What was told last is gone; the log begins with this piece now. Who goes on from the gap does not hear of it again.
     async fn begin_anew(&mut self, first: Option<&Piece>) -> Result<(), Halt> {
         let gap = self.gap(GapReason::Rotated, first.and_then(|first| first.time));
-        let mark = first.and_then(|first| Runs::default().mark(first));
-        self.position = mark.map_or(Position::Beginning, |mark| Position::Line(LineMark { nth: 0, ..mark }));
+        self.position = first.and_then(place_at).unwrap_or(Position::Beginning);
         self.runs = Runs::default();
         self.send(vec![LogEvent::Joined(self.origin.at(self.position)), gap]).await
     }
@@ -424,9 +422,9 @@ impl Source {
         let mut reading = self.open(&Window::last(lines)).await?;
         let mut first = None;
         while let Some(pieces) = self.read(&mut reading, false).await? {
-            first = first.or_else(|| pieces.iter().find_map(|piece| Runs::default().mark(piece)));
+            first = first.or_else(|| pieces.iter().find_map(place_at));
         }
-        Ok(first.map_or(Position::Beginning, |mark| Position::Line(LineMark { nth: 0, ..mark })))
+        Ok(first.unwrap_or(Position::Beginning))
     }
 
     /// Tells new lines as they are written, as long as that goes.
@@ -584,4 +582,9 @@ impl Source {
         self.slow |= began.elapsed() > SLOW;
         Ok(())
     }
+}
+
+/// The place before this piece, which is the first that is read; none when it has no time.
+fn place_at(first: &Piece) -> Option<Position> {
+    Runs::default().mark(first).map(|mark| Position::Line(LineMark { nth: 0, ..mark }))
 }
