@@ -7,6 +7,7 @@ use bollard::query_parameters::{InspectNetworkOptions, RemoveVolumeOptions};
 use serde_json::{Value, json};
 
 use crate::auditor::{Candidate, Found, audit_among, labels_of_all};
+use crate::marks::Marks;
 use crate::scene::{PROVISION, SLEEPS, UPDATE, assert_same, begin_under, objects, purge, request, stack};
 use crate::support::agent::Agent;
 use crate::support::engine::Engine;
@@ -44,6 +45,7 @@ pub(crate) struct Victim {
     previous: Option<usize>,
     /// The specification hashes of each variant's objects, learnt where nothing went wrong.
     specs: BTreeMap<usize, BTreeMap<String, String>>,
+    marks: Marks,
 }
 
 /// Healthy two seconds after its start.
@@ -102,8 +104,8 @@ impl Victim {
     }
 
     fn with(name: String, more: &[&str]) -> Self {
-        let candidates = candidates(&name, more);
-        Self { name, candidates, at: Found::Absent, previous: None, specs: BTreeMap::new() }
+        let (candidates, marks) = (candidates(&name, more), Marks::of(&name));
+        Self { name, candidates, at: Found::Absent, previous: None, specs: BTreeMap::new(), marks }
     }
 
     /// An action as it is asked for, under an `Idempotency-Key` of its own if it `has_key`.
@@ -172,6 +174,13 @@ impl Victim {
         self.audit(engine, agent, action, true, story).await;
     }
 
+    /// Whatever the tenant is, it is all of that, and what its containers have written is there.
+    async fn look(&mut self, engine: Option<&Engine>, agent: &Agent<'_>, story: &str) -> Found {
+        let found = audit_among(engine, agent, &self.name, story, &self.candidates).await;
+        self.marks.check(engine, agent, found, story).await;
+        found
+    }
+
     /// The tenant is what it was before the action or what it is after it, and if the action was `acknowledged` the latter.
     pub(crate) async fn audit(
         &mut self,
@@ -181,7 +190,7 @@ impl Victim {
         acknowledged: bool,
         story: &str,
     ) {
-        let found = audit_among(engine, agent, &self.name, story, &self.candidates).await;
+        let found = self.look(engine, agent, story).await;
         let (before, after) = (self.at, self.after(action));
         let same = |one: Found, other: Found| match (one, other) {
             // The generation of a tenant that was kept is not known beforehand.
@@ -224,7 +233,7 @@ impl Victim {
         let done_before = action == Action::Rollback && carried_out && answer.status == 409;
         assert!(answer.status.is_success() || done_before, "{story}: the repeat: {}", answer.text());
         if carried_out {
-            let found = audit_among(engine, agent, &self.name, story, &self.candidates).await;
+            let found = self.look(engine, agent, story).await;
             assert_eq!(found, self.at, "{story}: the repeat changes nothing");
         } else {
             self.audit(engine, agent, action, true, story).await;

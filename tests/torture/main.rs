@@ -19,6 +19,7 @@ mod churn;
 mod engine_faults;
 mod killed_at_each_point;
 mod killed_at_random;
+mod marks;
 
 /// Whether all of it is to run.
 pub(crate) fn whole() -> bool {
