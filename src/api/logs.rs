@@ -9,10 +9,13 @@
 //! so if it ever reads on. A chunk per line would cost twice the CPU time of these blocks.
 
 mod places;
+mod writer;
 
 pub(super) use places::Places;
+pub(super) use writer::Format;
+#[cfg(test)]
+pub(super) use writer::{JsonError, JsonGap, JsonLine};
 
-use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -22,16 +25,16 @@ use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame};
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::writer::Writer;
 use super::access_log::RequestId;
-use super::error::{ApiError, ErrorBody};
+use super::error::ApiError;
 use super::respond::Body;
-use crate::backend::{GapReason, LogCursor, LogEvent, LogGap, LogLine, LogSource, LogStream, LogStreamKind};
-use crate::domain::{ContainerName, ErrorCode, ServiceName, Subdomain};
+use crate::backend::{LogCursor, LogStream};
+use crate::domain::{ErrorCode, Subdomain};
 
 const BLOCK: usize = 32 * 1024;
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -39,27 +42,6 @@ const PATIENCE: Duration = Duration::from_millis(20);
 const STALL: Duration = Duration::from_secs(10);
 /// How long a client that has been dropped may take to read on.
 const LAST_WORD: Duration = Duration::from_secs(60);
-
-/// How lines look to the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    /// `service-1 | line`, with the time before it if wanted.
-    Text {
-        /// Begin each line with its time.
-        timestamps: bool,
-    },
-    /// One JSON object a line.
-    Ndjson,
-}
-
-impl Format {
-    pub(super) fn content_type(self) -> &'static str {
-        match self {
-            Self::Text { .. } => "text/plain; charset=utf-8",
-            Self::Ndjson => "application/x-ndjson",
-        }
-    }
-}
 
 /// How a stream is told to a client.
 pub(super) struct Telling {
@@ -176,211 +158,6 @@ async fn hand_over(writer: &mut Writer, blocks: &mpsc::Sender<Bytes>) -> Option<
         Ok(Err(_)) => Some(Left::Gone),
         Err(_) => Some(Left::Stalled),
     }
-}
-
-/// Lines as the client wants them.
-struct Writer {
-    telling: Telling,
-    out: Vec<u8>,
-    /// For the text of a cursor, and what it is made of.
-    cursor: (String, Vec<u8>),
-    /// The cursor has every container that is read: something has been told, which comes after all have joined.
-    joined: bool,
-    /// Text only: the line that stands last goes on with the next piece of this one, which has the same time.
-    open: Option<(LogSource, LogStreamKind, Option<jiff::Timestamp>)>,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct JsonLine<'a> {
-    time: Option<jiff::Timestamp>,
-    service: &'a ServiceName,
-    container: &'a ContainerName,
-    stream: LogStreamKind,
-    line: &'a str,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    partial: bool,
-    cursor: Option<&'a str>,
-}
-
-/// Lines are missing here.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct JsonGap<'a> {
-    gap: GapBody<'a>,
-    cursor: Option<&'a str>,
-}
-
-/// The last line of a stream that did not come to its end.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct JsonError<'a> {
-    #[serde(flatten)]
-    error: ErrorBody<'a>,
-    cursor: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-struct GapBody<'a> {
-    service: &'a ServiceName,
-    number: u32,
-    container: Option<&'a ContainerName>,
-    from: Option<jiff::Timestamp>,
-    to: Option<jiff::Timestamp>,
-    reason: GapReason,
-}
-
-impl Writer {
-    fn new(telling: Telling) -> Self {
-        let joined = !telling.cursor.marks().is_empty();
-        Self { telling, out: Vec::new(), cursor: Default::default(), joined, open: None }
-    }
-
-    fn take(&mut self) -> Bytes {
-        std::mem::take(&mut self.out).into()
-    }
-
-    fn event(&mut self, event: LogEvent) {
-        match event {
-            LogEvent::Joined(mark) => self.telling.cursor.join(mark),
-            LogEvent::Line(line) => {
-                self.joined = true;
-                self.line(&line);
-            }
-            LogEvent::Gap(gap) => {
-                self.joined = true;
-                self.gap(&gap);
-            }
-            LogEvent::Left(source) => self.telling.cursor.leave(source),
-        }
-    }
-
-    fn line(&mut self, line: &LogLine) {
-        match self.telling.format {
-            Format::Text { timestamps } => self.text(line, timestamps),
-            Format::Ndjson => {
-                self.telling.cursor.told(line);
-                let text = readable(&line.line);
-                self.json(|cursor| JsonLine {
-                    time: line.time,
-                    service: &line.origin.service,
-                    container: &line.origin.container,
-                    stream: line.stream,
-                    line: &text,
-                    partial: line.partial,
-                    cursor,
-                });
-            }
-        }
-    }
-
-    fn text(&mut self, line: &LogLine, timestamps: bool) {
-        let origin = &line.origin;
-        let this = Some((origin.source, line.stream, line.time));
-        if self.open != this {
-            self.finish();
-            if timestamps && let Some(time) = line.time {
-                self.put(&time.to_string());
-                self.put(" ");
-            }
-            self.put(origin.service.as_str());
-            self.put("-");
-            self.put(&origin.number.to_string());
-            self.put(" | ");
-        }
-        // A terminal ends its lines with CR LF.
-        let bytes = line.line.strip_suffix(b"\r").filter(|_| !line.partial).unwrap_or(&line.line);
-        let text = readable(bytes);
-        if memchr::memchr2(b'\r', b'\n', bytes).is_none() {
-            self.put(&text);
-        } else {
-            // A line that breaks could pass for a line of another service.
-            self.put(&text.replace(['\r', '\n'], "␤"));
-        }
-        self.open = this.filter(|_| line.partial);
-        if !line.partial {
-            self.put("\n");
-        }
-    }
-
-    fn gap(&mut self, gap: &LogGap) {
-        let LogGap { service, number, container, from, to, reason } = gap;
-        match self.telling.format {
-            Format::Text { .. } => {
-                self.finish();
-                let moment = |word: &str, time: &Option<jiff::Timestamp>| {
-                    time.map_or_else(String::new, |time| format!(" {word} {time}"))
-                };
-                let (from, to) = (moment("after", from), moment("before", to));
-                let why = match reason {
-                    GapReason::Rotated => "the log has been rotated",
-                    GapReason::Removed => "the container has been removed",
-                    GapReason::Unreadable => "the log cannot be read",
-                };
-                self.put(&format!("gap: lines of {service}-{number}{from}{to} are no longer held: {why}\n"));
-            }
-            Format::Ndjson => {
-                let (container, number, from, to, reason) = (container.as_ref(), *number, *from, *to, *reason);
-                let gap = GapBody { service, number, container, from, to, reason };
-                self.json(|cursor| JsonGap { gap, cursor });
-            }
-        }
-    }
-
-    fn error(&mut self, error: &ApiError) {
-        match self.telling.format {
-            Format::Text { .. } => {
-                self.finish();
-                self.put(&format!("error: {}\n", error.message));
-            }
-            Format::Ndjson => {
-                let request_id = self.telling.request_id.clone();
-                let joined = self.joined;
-                self.json(|cursor| JsonError { error: error.body(&request_id), cursor: cursor.filter(|_| joined) });
-            }
-        }
-    }
-
-    /// Writes what is made of the cursor as it stands.
-    fn json<'a, T: Serialize>(&'a mut self, value: impl FnOnce(Option<&'a str>) -> T) {
-        let Self { telling, out, cursor: (text, bytes), .. } = self;
-        let fits = telling.cursor.text_over(&telling.tenant, bytes, text);
-        if let Err(error) = serde_json::to_writer(&mut *out, &value(fits.then_some(text.as_str()))) {
-            tracing::error!(%error, "a log line could not be written as JSON");
-        }
-        out.push(b'\n');
-    }
-
-    /// Ends a line that was to go on.
-    fn finish(&mut self) {
-        if self.open.take().is_some() {
-            self.put("\n");
-        }
-    }
-
-    /// What is written next begins a line, wherever the writing was broken off.
-    fn end_line(&mut self) {
-        match self.telling.format {
-            Format::Ndjson => {
-                let whole = self.out.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-                self.out.truncate(whole);
-            }
-            Format::Text { .. } if self.open.is_none() && self.out.last().is_some_and(|byte| *byte != b'\n') => {
-                self.put("\n");
-            }
-            Format::Text { .. } => {}
-        }
-    }
-
-    fn put(&mut self, text: &str) {
-        self.out.extend_from_slice(text.as_bytes());
-    }
-}
-
-/// UTF-8 as it is, anything else with replacement characters. Checking first is several times as fast as `from_utf8_lossy`.
-fn readable(bytes: &[u8]) -> Cow<'_, str> {
-    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// The client's end of the channel, as a body.

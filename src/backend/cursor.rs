@@ -4,7 +4,7 @@
 //! and several lines may have one time (all pieces of a long line do). So a cursor has a mark for each container.
 //!
 //! ```text
-//! version 1 | latest time of a line (8 bytes) | marks | checksum (4 bytes)            as base64url without padding
+//! version 2 | latest time of a line (8 bytes) | marks | checksum (4 bytes)            as base64url without padding
 //! mark:   container id (first 6 bytes), number, service, kind, what the kind needs
 //! line:   how long before the latest time, which of the lines of that time, a hash of its text
 //! ```
@@ -17,7 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::logs::{LogLine, LogStreamKind};
 use crate::domain::{ContainerId, ServiceName, Subdomain};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The longest cursor in bytes before base64. A request line has room for 9 KiB.
 const MAX_BYTES: usize = 6000;
 
@@ -202,17 +202,16 @@ pub(super) fn nanoseconds(time: jiff::Timestamp) -> Option<i64> {
     i64::try_from(time.as_nanosecond()).ok()
 }
 
-/// FNV-1a of a line's text. It tells lines of one time apart where some of them are no longer held.
+/// CRC-32 of a line's text. It tells lines of one time apart where some of them are no longer held.
 pub(super) fn check(text: &[u8]) -> u32 {
-    fnv(0x811c_9dc5, text)
-}
-
-fn fnv(start: u32, bytes: &[u8]) -> u32 {
-    bytes.iter().fold(start, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    crc32fast::hash(text)
 }
 
 fn seal(tenant: &Subdomain, body: &[u8]) -> [u8; 4] {
-    fnv(fnv(0x811c_9dc5, tenant.as_str().as_bytes()), body).to_be_bytes()
+    let mut seal = crc32fast::Hasher::new();
+    seal.update(tenant.as_str().as_bytes());
+    seal.update(body);
+    seal.finalize().to_be_bytes()
 }
 
 fn varint(out: &mut Vec<u8>, mut value: u64) {

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::stream;
+use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::backend::{BackendError, LogOrigin, Position};
-use crate::domain::ContainerId;
+use crate::backend::{
+    BackendError, GapReason, LogEvent, LogGap, LogLine, LogOrigin, LogSource, LogStreamKind, Position,
+};
+use crate::domain::{ContainerId, ContainerName, ServiceName};
 
 fn tenant() -> Subdomain {
     Subdomain::parse("acme").unwrap()
@@ -250,6 +253,43 @@ async fn gaps_are_told() {
                                          "reason": "removed" }, "cursor": cursor }),
         ]
     );
+}
+
+proptest! {
+    /// What is written piece by piece is what serde makes of the type that `openapi.json` describes.
+    #[test]
+    fn a_line_is_the_object_that_is_described(
+        texts in prop::collection::vec(("\\PC{0,20}|[\x00-\x7f]{0,20}", any::<bool>(), any::<bool>()), 1..6),
+        time in prop::option::of(-1_000_000_000_000_i64..4_000_000_000_000_000_000),
+        is_known in any::<bool>(),
+    ) {
+        let mut cursor = LogCursor::default();
+        if is_known {
+            cursor.join(origin("web").at(Position::Beginning));
+        }
+        let request_id = RequestId::parse("r-1").unwrap();
+        let telling = Telling { tenant: tenant(), cursor: cursor.clone(), format: Format::Ndjson, request_id };
+        let mut writer = Writer::new(telling);
+        for (text, partial, is_error) in texts {
+            let LogEvent::Line(mut line) = told("web", text.as_bytes(), partial) else { unreachable!("it is a line") };
+            line.time = time.map(|time| jiff::Timestamp::from_nanosecond(time.into()).unwrap());
+            line.stream = if is_error { LogStreamKind::Stderr } else { LogStreamKind::Stdout };
+            cursor.told(&line);
+            let cursor = cursor.text(&tenant());
+            let described = writer::JsonLine {
+                time: line.time,
+                service: &line.origin.service,
+                container: &line.origin.container,
+                stream: line.stream,
+                line: &text,
+                partial,
+                cursor: cursor.as_deref(),
+            };
+            let described = serde_json::to_string(&described).unwrap() + "\n";
+            writer.event(LogEvent::Line(line));
+            prop_assert_eq!(String::from_utf8(writer.take().to_vec()).unwrap(), described);
+        }
+    }
 }
 
 #[tokio::test]
