@@ -1,10 +1,12 @@
 //! Log lines as every backend gives them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::BackendError;
 use super::cursor::{LineMark, LogCursor, LogSource, Mark, Position, check, nanoseconds};
@@ -133,6 +135,11 @@ pub enum LogEvent {
     Gap(LogGap),
     /// The container is gone, all of its lines have been told or a gap says that they were not.
     Left(LogSource),
+}
+
+/// When `until` is, by a clock that says `now`: at once if it has passed.
+pub(super) fn instant_of(until: jiff::Timestamp, now: jiff::Timestamp) -> Instant {
+    Instant::now() + Duration::try_from(until.duration_since(now)).unwrap_or_default()
 }
 
 /// Events as they come, several at a time. An error is the last item.

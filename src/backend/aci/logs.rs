@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::site::MOST_LINES;
 use super::{ASK, Core, attach, observed};
 use crate::backend::cursor::{check, nanoseconds};
+use crate::backend::logs::instant_of;
 use crate::backend::{
     BackendError, GapReason, LineMark, LogCursor, LogEvent, LogGap, LogLine, LogOrigin, LogQuery, LogSource, LogStream,
     LogStreamKind, ObservedContainer, Position, Tail, TenantRef,
@@ -103,9 +104,7 @@ fn after(pieces: &[Piece], position: Position) -> Option<usize> {
 }
 
 pub(super) async fn stream(core: Arc<Core>, tenant: TenantRef, query: LogQuery) -> Result<LogStream, BackendError> {
-    let end = query
-        .until
-        .map(|until| Instant::now() + Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default());
+    let end = query.until.map(|until| instant_of(until, Timestamp::now()));
     let mut follower = Follower { core, tenant, query, told: BTreeMap::new(), end, bell: Arc::default() };
     let (first, there) = follower.first().await?;
     let begins = stream::iter((!first.is_empty()).then_some(Ok(first)));

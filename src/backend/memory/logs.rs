@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::container::Container;
 use super::engine::{Shared, State};
 use crate::backend::cursor::{check, nanoseconds};
+use crate::backend::logs::instant_of;
 use crate::backend::{
     BackendError, GapReason, LineMark, LogCursor, LogEvent, LogGap, LogLine, LogOrigin, LogQuery, LogSource, LogStream,
     LogStreamKind, Position, Tail, TenantRef,
@@ -138,10 +139,7 @@ impl Ring {
 pub(super) fn stream(shared: &Arc<Shared>, tenant: TenantRef, query: LogQuery) -> Result<LogStream, BackendError> {
     let mut written = shared.subscribe_written();
     written.mark_unchanged();
-    let end = query.until.map(|until| {
-        let left = until.duration_since(shared.now());
-        Instant::now() + std::time::Duration::try_from(left).unwrap_or_default()
-    });
+    let end = query.until.map(|until| instant_of(until, shared.now()));
     let mut follower =
         Follower { shared: Arc::downgrade(shared), tenant, query, told: BTreeMap::new(), last: 0, end, written };
     let first = follower.first(&*shared.reachable()?);

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::source::Batch;
+use crate::backend::logs::instant_of;
 use crate::backend::{BackendError, LogEvent, LogStream};
 
 /// Lines that were written at the same time by several containers come in the order of their timestamps if none of
@@ -40,10 +41,7 @@ pub(super) fn merge(
     alive: impl Send + 'static,
 ) -> LogStream {
     let (sender, mut receiver) = mpsc::channel(1);
-    let end = until.filter(|_| news.is_some()).map(|until| {
-        let left = until.duration_since(jiff::Timestamp::now());
-        Instant::now() + Duration::try_from(left).unwrap_or_default()
-    });
+    let end = until.filter(|_| news.is_some()).map(|until| instant_of(until, jiff::Timestamp::now()));
     let merge = Merge { heads: sources, news, end };
     let merging = AbortOnDropHandle::new(feed(sender.clone(), Err(broken()), merge.run(sender)));
     stream::poll_fn(move |context| {

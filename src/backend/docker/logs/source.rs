@@ -21,6 +21,7 @@ use super::connection::Reading;
 use super::finder::{Finder, Runs};
 use crate::backend::docker::demux::Piece;
 use crate::backend::docker::engine::{Engine, EngineError};
+use crate::backend::logs::instant_of;
 use crate::backend::{BackendError, GapReason, LineMark, LogEvent, LogGap, LogLine, LogOrigin, Position, Tail, cursor};
 use crate::domain::ContainerId;
 
@@ -139,10 +140,7 @@ impl Source {
         out: mpsc::Sender<Result<Batch, BackendError>>,
     ) -> Self {
         let (engine, position, runs) = (Arc::clone(engine), Position::Beginning, Runs::default());
-        let end = until.map(|until| {
-            let left = until.duration_since(jiff::Timestamp::now());
-            Instant::now() + Duration::try_from(left).unwrap_or_default() + GRACE
-        });
+        let end = until.map(|until| instant_of(until, jiff::Timestamp::now()) + GRACE);
         Self {
             engine,
             id,
