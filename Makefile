@@ -20,9 +20,9 @@ help:
 demo:
 	@scripts/demo.sh
 
-# Most tests wait for an engine most of the time: twice as many at once as a machine of two cores would run.
+# Most tests wait for an engine most of the time: three times as many at once as a machine of two cores would run.
 test: format clippy
-	RUST_TEST_THREADS=4 scripts/with-engine.sh cargo test --locked --features crash-points
+	RUST_TEST_THREADS=6 scripts/with-engine.sh cargo test --locked --features crash-points
 
 test-engines:
 	scripts/test-engines.sh --test harness --test backend_conformance --test e2e --test e2e_faults --test templates --test stacks --test image --test escapes --test compose_cli
