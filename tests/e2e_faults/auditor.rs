@@ -123,6 +123,7 @@ pub(crate) async fn assert_no_litter(engine: &Engine, agent: &Agent<'_>, story: 
             let files = tree(&agent.root().join(".agent").join(place)).into_keys();
             found.extend(files.map(|path| (format!("{place}/{path}"), "is left".to_owned())));
         }
+        found.retain(|(name, _)| !engine.is_miscounted(name.trim_start_matches("network ")));
         found
     };
     // The last look comes 72 seconds after a recovery.
@@ -133,8 +134,10 @@ pub(crate) async fn assert_no_litter(engine: &Engine, agent: &Agent<'_>, story: 
             return;
         }
         if Instant::now() > end {
-            let miscounted = engine.miscounted(&agent.label()).await;
-            found.retain(|(name, _)| !miscounted.iter().any(|network| *name == format!("network {network}")));
+            let networks: Vec<String> =
+                found.iter().filter_map(|(name, _)| name.strip_prefix("network ").map(str::to_owned)).collect();
+            engine.miscounted(&networks).await;
+            found.retain(|(name, _)| !engine.is_miscounted(name.trim_start_matches("network ")));
             assert!(found.is_empty(), "{story}: {found:#?}");
             return;
         }
@@ -211,6 +214,19 @@ fn files_of(body: &Value) -> BTreeMap<String, String> {
     files.insert(String::from("compose.yaml"), text(&body["compose_content"]));
     files.insert(String::from(".env"), text(&body["env_content"]));
     files
+}
+
+/// The networks of a tenant that its specification does not ask for.
+async fn unwanted_networks(engine: &Engine, agent: &Agent<'_>, tenant: &str, body: &Value) -> Vec<String> {
+    let compose = body["compose_content"].as_str().expect("a text");
+    let compose: Value = serde_yaml::from_str(compose).expect("a Compose file");
+    let wanted = |network: &str| network == "default" || !compose["networks"][network].is_null();
+    let of_tenant = format!("q8-{tenant}_");
+    let all = labels_of_all(engine, agent).await;
+    let mut networks: Vec<String> =
+        all.iter().filter_map(|(name, _)| name.strip_prefix("network ").map(str::to_owned)).collect();
+    networks.retain(|name| name.strip_prefix(&of_tenant).is_some_and(|network| !wanted(network)));
+    networks
 }
 
 /// What a tenant may be: a request's body, and the containers that it means.
@@ -312,7 +328,7 @@ pub(crate) async fn audit_among(
     // What the engine would not let go is tried again, which is a change and makes a generation.
     let tried_again = match engine {
         Some(engine) if again["changed"] == true => {
-            !engine.miscounted(&format!("dev.q8.tenant={name}")).await.is_empty()
+            !engine.miscounted(&unwanted_networks(engine, agent, name, body).await).await.is_empty()
         }
         _ => false,
     };

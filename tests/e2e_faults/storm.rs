@@ -71,7 +71,7 @@ async fn a_hundred_mixed_operations_leave_whole_generations() {
     assert_nothing_left(engine, &agent.label(), &format!("seed {seed}")).await;
     assert_no_litter(engine, &agent, "at the end").await;
     // The count does not go down by itself: what was blamed on it is there still.
-    let miscounted = engine.miscounted(&agent.label()).await;
+    let miscounted = engine.miscounted(&engine.labelled(&agent.label()).await).await;
     for blame in blamed_on_engine {
         assert!(miscounted.iter().any(|network| blame.contains(network)), "seed {seed}: {blame}; {miscounted:?}");
     }

@@ -2,12 +2,12 @@
 //!
 //! A test that needs an engine and cannot have one fails; none is skipped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bollard::errors::Error;
 use bollard::query_parameters::{
@@ -23,6 +23,8 @@ pub(crate) struct Engine {
     socket: PathBuf,
     directory: Option<PathBuf>,
     watchdog: Option<Watchdog>,
+    /// The networks that it has been found to miscount; only its restart corrects that.
+    miscounted: Mutex<BTreeSet<String>>,
 }
 
 impl Engine {
@@ -36,13 +38,13 @@ impl Engine {
             Ok(host) if !host.is_empty() => {
                 let path = host.strip_prefix("unix://");
                 let path = path.unwrap_or_else(|| panic!("DOCKER_HOST must be unix://…, not {host}"));
-                Self { socket: PathBuf::from(path), directory: None, watchdog: None }
+                Self::at(PathBuf::from(path), None, None)
             }
             _ => {
                 let directory = std::env::temp_dir().join(format!("q8-test-{:08x}", hash(env!("CARGO_MANIFEST_DIR"))));
                 let watchdog = Watchdog::sharing(&directory);
                 script("start", &directory, "host");
-                Self { socket: directory.join("docker.sock"), directory: Some(directory), watchdog: Some(watchdog) }
+                Self::at(directory.join("docker.sock"), Some(directory), Some(watchdog))
             }
         })
     }
@@ -55,7 +57,11 @@ impl Engine {
         let directory = std::env::temp_dir().join(name);
         let watchdog = Watchdog::alone(&directory);
         script("start", &directory, "own");
-        Self { socket: directory.join("docker.sock"), directory: Some(directory), watchdog: Some(watchdog) }
+        Self::at(directory.join("docker.sock"), Some(directory), Some(watchdog))
+    }
+
+    fn at(socket: PathBuf, directory: Option<PathBuf>, watchdog: Option<Watchdog>) -> Self {
+        Self { socket, directory, watchdog, miscounted: Mutex::default() }
     }
 
     /// Where it listens.
@@ -79,6 +85,7 @@ impl Engine {
     /// make this take 10 seconds.
     pub(crate) fn restart(&self) {
         script("restart", self.private(), "own");
+        self.known_miscounts().clear();
     }
 
     /// Kills dockerd: nothing answers until [`Engine::start`]. The containers' processes live on.
@@ -89,6 +96,7 @@ impl Engine {
     /// Starts it again after [`Engine::kill`].
     pub(crate) fn start(&self) {
         script("start", self.private(), "own");
+        self.known_miscounts().clear();
     }
 
     /// Stops dockerd in its tracks (SIGSTOP): it takes connections and never answers, until [`Engine::thaw`].
@@ -129,27 +137,36 @@ impl Engine {
         names
     }
 
-    /// Names of the networks with this label that the engine miscounts: nothing is on them, and it refuses to remove them.
-    /// Before 28.1 it keeps the count of a network's endpoints apart from them, and containers that start and stop at once
-    /// may leave it too high until the engine is restarted (moby/moby#42119).
+    /// Those of these networks that the engine miscounts: nothing is on them, and it refuses to remove them. Before 28.1 it
+    /// keeps the count of a network's endpoints apart from them, and containers that start and stop at once may leave it too
+    /// high until the engine is restarted (moby/moby#42119).
     ///
-    /// Who is to answer for a network that can be removed is not asked here: it goes, and is not among them.
-    pub(crate) async fn miscounted(&self, label: &str) -> Vec<String> {
+    /// There is no other way to know than to try: what nothing is on and can be removed is gone afterwards. So name those
+    /// only that should not be there; and who is to answer for one that went is not asked here.
+    pub(crate) async fn miscounted(&self, networks: &[String]) -> Vec<String> {
         let docker = self.docker();
-        let filters = HashMap::from([("label", vec![label])]);
-        let list = ListNetworksOptionsBuilder::new().filters(&filters).build();
-        let mut names = Vec::new();
-        for network in docker.list_networks(Some(list)).await.expect("the engine lists networks") {
-            let (id, name) = (network.id.expect("an id"), network.name.expect("a name"));
-            let found = docker.inspect_network(&id, None::<InspectNetworkOptions>).await;
-            if found.is_ok_and(|found| found.containers.unwrap_or_default().is_empty()) {
-                let removed = docker.remove_network(&id).await;
-                if matches!(removed, Err(Error::DockerResponseServerError { status_code: 403, .. })) {
-                    names.push(name);
-                }
+        let mut refused = Vec::new();
+        for name in networks {
+            let Ok(found) = docker.inspect_network(name, None::<InspectNetworkOptions>).await else { continue };
+            if !found.containers.unwrap_or_default().is_empty() {
+                continue;
+            }
+            let removed = docker.remove_network(name).await;
+            if matches!(removed, Err(Error::DockerResponseServerError { status_code: 403, .. })) {
+                refused.push(name.clone());
             }
         }
-        names
+        self.known_miscounts().extend(refused.iter().cloned());
+        refused
+    }
+
+    /// Whether this network has been found to be miscounted before; it is until the engine is restarted.
+    pub(crate) fn is_miscounted(&self, network: &str) -> bool {
+        self.known_miscounts().contains(network)
+    }
+
+    fn known_miscounts(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.miscounted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes everything that carries a label, as far as that is possible.
