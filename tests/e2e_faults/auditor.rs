@@ -172,27 +172,28 @@ pub(crate) fn update_to(name: &str, number: u64) -> Value {
 /// Specifications that differ in services, networks, volumes, files and variables.
 pub(crate) fn variant(name: &str, number: u64) -> Value {
     let value = format!("environment: {{VARIANT: '{number}', FROM_ENV: \"${{VALUE}}\"}}");
-    let page = "volumes: ['./page:/page:ro']";
+    let page = "volumes: ['./page:/page:ro', './data/x:/x', 'store:/store']";
+    let store = "volumes: {store: {}}\n";
     let compose = match number {
-        0 => stack(&[("web", &[SERVES, &[&value, page]]), ("db", &[SLEEPS, &[HEALTHY]])], ""),
+        0 => stack(&[("web", &[SERVES, &[&value, page]]), ("db", &[SLEEPS, &[HEALTHY]])], store),
         1 => stack(
             &[
                 ("web", &[SERVES, &[&value, page, "depends_on: [db]"]]),
                 ("db", &[SLEEPS, &[HEALTHY]]),
                 ("more", &[SLEEPS]),
             ],
-            "",
+            store,
         ),
         2 => stack(
             &[
                 ("web", &[SERVES, &[&value, page, "networks: [front]"]]),
-                ("db", &[STUBBORN, &["volumes: ['store:/store']"]]),
+                ("db", &[STUBBORN, &["volumes: ['more:/more']"]]),
             ],
-            "networks: {front: {}, default: {}}\nvolumes: {store: {}}\n",
+            "networks: {front: {}, default: {}}\nvolumes: {store: {}, more: {}}\n",
         ),
         _ => stack(
             &[("web", &[SERVES, &[&value, page, "deploy: {replicas: 2}"]]), ("db", &[SLEEPS, &[HEALTHY]])],
-            "networks: {default: {labels: {variant: '3'}}}\n",
+            "networks: {default: {labels: {variant: '3'}}}\nvolumes: {store: {}}\n",
         ),
     };
     let mut body = request(name, &compose);
@@ -247,7 +248,7 @@ pub(crate) enum Found {
 }
 
 /// Looks at a tenant after a recovery: whatever generation it is at, it is all of that one.
-pub(crate) async fn audit(engine: &Engine, agent: &Agent<'_>, name: &str, story: &str) {
+pub(crate) async fn audit(engine: &Engine, agent: &Agent<'_>, name: &str, story: &str) -> Found {
     let candidates: Vec<Candidate> = (0..4)
         .map(|number| Candidate {
             body: variant(name, number),
@@ -258,7 +259,7 @@ pub(crate) async fn audit(engine: &Engine, agent: &Agent<'_>, name: &str, story:
             },
         })
         .collect();
-    audit_among(Some(engine), agent, name, story, &candidates).await;
+    audit_among(Some(engine), agent, name, story, &candidates).await
 }
 
 /// The same for a tenant that may be one of these. Without an engine, which is the case on the memory backend, only the disk

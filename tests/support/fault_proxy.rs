@@ -34,6 +34,7 @@ pub(crate) enum Fault {
 }
 
 /// Which call: the method, the path with `*` for ids and names, and the how-manieth of them (each, if none).
+#[derive(Clone)]
 pub(crate) struct Rule {
     pub(crate) call: String,
     pub(crate) number: Option<u32>,

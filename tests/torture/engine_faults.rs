@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::actions::{Action, Bystander, Victim, send};
 use crate::auditor::Found;
 use crate::scene::{LONG, at_step};
-use crate::support::agent::Options;
+use crate::support::agent::{Agent, Options};
 use crate::support::engine::Engine;
 use crate::support::fault_proxy::{Fault, FaultProxy, Rule};
 use crate::support::http::Answer;
@@ -68,64 +69,135 @@ fn assert_worded(answer: &Answer, story: &str) {
     assert!(expected, "{story}: {} {}", answer.status, answer.text());
 }
 
-/// In the short form with at `most` so many faults for each action.
+/// How many agents share the faults of one story in the whole form. Most of the time is spent waiting for what is never
+/// answered.
+const LANES: usize = 4;
+
+/// An agent, the proxy between it and the engine, and the tenants it has.
+struct Lane {
+    engine: &'static Engine,
+    proxy: FaultProxy,
+    agent: Agent<'static>,
+    victim: Victim,
+    bystander: Bystander,
+}
+
+/// What became of the faults that were tried.
+#[derive(Default)]
+struct Count {
+    tried: u32,
+    hit: u32,
+}
+
+impl Lane {
+    async fn new(engine: &'static Engine, what: &str, prepare: &[Action]) -> Self {
+        let proxy = FaultProxy::before(engine.socket());
+        let options = Options::docker(engine).env("DOCKER_HOST", proxy.host());
+        let agent = options.env("Q8_AGENT_OPERATION_TIMEOUT", "15s").env("Q8_AGENT_BUSY_WAIT", "10s").start().await;
+        let victim = Victim::new(unique("victim"));
+        let bystander = Bystander::new(engine, &agent, &victim).await;
+        let mut lane = Self { engine, proxy, agent, victim, bystander };
+        for action in prepare {
+            lane.act(*action, what).await;
+        }
+        lane
+    }
+
+    async fn act(&mut self, action: Action, what: &str) {
+        self.victim.act(Some(self.engine), &self.agent, action, what).await;
+    }
+
+    /// Does each action once without a fault. What can go wrong with it.
+    async fn learn(&mut self, what: &str, cycle: &[Action]) -> Vec<Vec<Rule>> {
+        let mut all = Vec::new();
+        for action in cycle {
+            self.proxy.heard();
+            self.act(*action, what).await;
+            let rules = rules(&self.proxy.heard());
+            assert!(rules.len() >= FAULTS.len(), "{what}: {action:?} makes calls");
+            all.push(rules);
+        }
+        all
+    }
+
+    /// Does the actions in turn, over and over, until each has met all of its faults.
+    async fn meet(&mut self, what: &str, cycle: &[Action], mut left: Vec<Vec<Rule>>) -> Count {
+        let mut count = Count::default();
+        while left.iter().any(|rules| !rules.is_empty()) {
+            for (number, action) in cycle.iter().enumerate() {
+                let Some(rule) = left[number].pop() else {
+                    self.act(*action, what).await;
+                    continue;
+                };
+                let story = format!("{what}: {action:?} with {:?} of {} {:?}", rule.fault, rule.call, rule.number);
+                count.tried += 1;
+                count.hit += self.meet_one(*action, rule, count.tried.is_multiple_of(2), &story).await;
+            }
+        }
+        count
+    }
+
+    /// How many calls the fault has met.
+    async fn meet_one(&mut self, action: Action, rule: Rule, has_key: bool, story: &str) -> u32 {
+        let Self { engine, proxy, agent, victim, bystander } = self;
+        let begun = Instant::now();
+        let (was, request) = (victim.at, victim.request(action, has_key));
+        proxy.disturb(rule);
+        let answer = send(agent, &request).await.expect("no panic").expect("an answer");
+        let hit = proxy.calm();
+        eprintln!("{story}: {} after {:?}", answer.status, begun.elapsed());
+        assert_worded(&answer, story);
+        until_mended(agent, story).await;
+        audit_after(engine, agent, victim, action, answer.status.is_success(), story).await;
+        victim.repeat(Some(engine), agent, action, &request, was, story).await;
+        bystander.assert_untouched(engine, story).await;
+        hit
+    }
+
+    async fn end(mut self, what: &str) {
+        self.act(Action::Purge, what).await;
+        self.bystander.end(self.engine, &self.agent).await;
+    }
+}
+
+/// In the short form with at `most` so many faults for each action. Every second request is under an `Idempotency-Key`.
 async fn torture(what: &str, prepare: &[Action], cycle: &[Action], most: usize) {
     let engine = Engine::shared().with_busybox().await;
-    let proxy = FaultProxy::before(engine.socket());
-    let options = Options::docker(engine).env("DOCKER_HOST", proxy.host());
-    let agent = options.env("Q8_AGENT_OPERATION_TIMEOUT", "15s").env("Q8_AGENT_BUSY_WAIT", "10s").start().await;
-    let mut victim = Victim::new(unique("victim"));
-    let bystander = Bystander::new(engine, &agent, &victim).await;
-    for action in prepare {
-        victim.act(Some(engine), &agent, *action, what).await;
-    }
-    let mut left: Vec<Vec<Rule>> = Vec::new();
-    for (number, action) in cycle.iter().enumerate() {
-        proxy.heard();
-        victim.act(Some(engine), &agent, *action, what).await;
-        let rules = rules(&proxy.heard());
-        assert!(rules.len() >= FAULTS.len(), "{what}: {action:?} makes calls");
-        // Waiting for what never answers is for those who have the time.
-        left.push(if whole() { rules } else { some(rules, most, number) });
-    }
+    let mut lane = Lane::new(engine, what, prepare).await;
+    let learnt = lane.learn(what, cycle).await.into_iter().enumerate();
+    // Waiting for what never answers is for those who have the time.
+    let rules: Vec<Vec<Rule>> =
+        learnt.map(|(number, rules)| if whole() { rules } else { some(rules, most, number) }).collect();
     // Not found is what few calls can be told.
-    let kinds: Vec<Fault> = left.iter().flatten().map(|rule| rule.fault).collect();
+    let kinds: Vec<Fault> = rules.iter().flatten().map(|rule| rule.fault).collect();
     let missed = FAULTS.iter().find(|fault| !waits(**fault) && **fault != Fault::Status(404) && !kinds.contains(fault));
     assert!(missed.is_none() && kinds.len() >= most * cycle.len(), "{what}: {missed:?} is not tried: {kinds:?}");
-    let (mut tried, mut hit) = (0, 0);
-    while left.iter().any(|rules| !rules.is_empty()) {
-        for (number, action) in cycle.iter().enumerate() {
-            let Some(rule) = left[number].pop() else {
-                victim.act(Some(engine), &agent, *action, what).await;
-                continue;
-            };
-            let story = format!("{what}: {action:?} with {:?} of {} {:?}", rule.fault, rule.call, rule.number);
-            tried += 1;
-            let begun = Instant::now();
-            let (was, request) = (victim.at, victim.request(*action, false));
-            proxy.disturb(rule);
-            let answer = send(&agent, &request).await.expect("no panic").expect("an answer");
-            hit += proxy.calm();
-            eprintln!("{story}: {} after {:?}", answer.status, begun.elapsed());
-            assert_worded(&answer, &story);
-            until_mended(&agent, &story).await;
-            audit_after(engine, &agent, &mut victim, *action, answer.status.is_success(), &story).await;
-            victim.repeat(Some(engine), &agent, *action, &request, was, &story).await;
-            bystander.assert_untouched(engine, &story).await;
-        }
+    let mut lanes = vec![lane];
+    while whole() && lanes.len() < LANES {
+        let mut lane = Lane::new(engine, what, prepare).await;
+        lane.learn(what, cycle).await;
+        lanes.push(lane);
     }
+    let among = lanes.len();
+    let share = |number: usize| -> Vec<Vec<Rule>> {
+        rules.iter().map(|rules| rules.iter().skip(number).step_by(among).cloned().collect()).collect()
+    };
+    let meetings = lanes.iter_mut().enumerate().map(|(number, lane)| lane.meet(what, cycle, share(number)));
+    let counts = join_all(meetings).await;
+    let (tried, hit) = counts.iter().fold((0, 0), |(tried, hit), count| (tried + count.tried, hit + count.hit));
     eprintln!("{what}: {hit} of {tried} faults met a call");
     // How often a call is made is chance now and then.
     assert!(hit + (tried / 5).max(1) >= tried, "{what}: only {hit} of {tried} faults met a call");
-    victim.act(Some(engine), &agent, Action::Purge, what).await;
-    bystander.end(engine, &agent).await;
+    for lane in lanes {
+        lane.end(what).await;
+    }
 }
 
 /// An action that has failed for good need not leave what was before: a teardown goes on, and a stop or a restart that was
 /// refused half-way is repeated by whoever asked for it.
 async fn audit_after(
     engine: &Engine,
-    agent: &crate::support::agent::Agent<'_>,
+    agent: &Agent<'_>,
     victim: &mut Victim,
     action: Action,
     acknowledged: bool,
@@ -160,12 +232,10 @@ fn rules(heard: &[String]) -> Vec<Rule> {
             }
         }
     }
-    // The last come first; those that take minutes are for the end.
-    rules.sort_by_key(|rule| !waits(rule.fault));
     rules
 }
 
-async fn until_mended(agent: &crate::support::agent::Agent<'_>, story: &str) {
+async fn until_mended(agent: &Agent<'_>, story: &str) {
     eventually(&format!("{story}: mended without a restart"), LONG * 3, async || {
         // One that its client was told is overdue may still be waiting for the engine.
         let operations = agent.get("/v1/operations").await.expect(200);
@@ -177,7 +247,7 @@ async fn until_mended(agent: &crate::support::agent::Agent<'_>, story: &str) {
     .await;
 }
 
-use Action::{Provision, Purge, Restart, Start, Stop, Teardown, Update};
+use Action::{Provision, Purge, Restart, Rollback, Start, Stop, Teardown, Update};
 
 #[tokio::test]
 async fn of_updates() {
@@ -192,6 +262,11 @@ async fn of_first_provisions_and_purges() {
 #[tokio::test]
 async fn of_teardowns() {
     torture("teardowns", &[Provision(0)], &[Teardown, Provision(1)], 4).await;
+}
+
+#[tokio::test]
+async fn of_start_first_updates_and_rollbacks() {
+    torture("start-first updates and rollbacks", &[Provision(2)], &[Update(3), Rollback], 4).await;
 }
 
 #[tokio::test]

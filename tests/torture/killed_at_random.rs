@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::auditor::{Dice, assert_no_litter, assert_orderly, audit, update_to, variant};
+use crate::marks::Marks;
 use crate::scene::{PROVISION, UPDATE, begin_under};
 use crate::support::agent::{Agent, Options};
 use crate::support::engine::Engine;
@@ -46,6 +47,7 @@ async fn again_and_again() {
     let seed = std::env::var("Q8_TEST_SEED").map_or(0x5eed_0300, |text| text.parse().expect("a number"));
     let mut dice = Dice(seed);
     let names: Vec<String> = (0..TENANTS).map(|_| unique("chaos")).collect();
+    let mut marks: Vec<Marks> = names.iter().map(|name| Marks::of(name)).collect();
     let (kills, mut cut_off) = (if whole() { 300 } else { 5 }, 0);
     for round in 0..kills {
         let operations: Vec<(String, Value)> = names.iter().map(|name| operation(&mut dice, name)).collect();
@@ -74,14 +76,17 @@ async fn again_and_again() {
         for (number, name) in names.iter().enumerate() {
             let story =
                 format!("seed {seed}, round {round}: {paths:?} killed after {pause:?}, answered {answers:?}: {name}");
-            audit(engine, &agent, name, &story).await;
+            let found = audit(engine, &agent, name, &story).await;
+            marks[number].check(Some(engine), &agent, found, &story).await;
             if round % 2 == 0 {
                 continue;
             }
             // What was told is told again and not done again; what was not, is done now or refused.
             let before = generation(&agent, name).await;
             let again = begin(&agent, number).await.expect("no panic").expect("an answer");
-            audit(engine, &agent, name, &format!("{story}, repeated")).await;
+            let story = format!("{story}, repeated");
+            let found = audit(engine, &agent, name, &story).await;
+            marks[number].check(Some(engine), &agent, found, &story).await;
             if let Some(told @ 200..300) = answers[number] {
                 assert_eq!(again.status.as_u16(), told, "{story}: {}", again.text());
                 assert_eq!(generation(&agent, name).await, before, "{story}: it was done twice");
