@@ -620,9 +620,14 @@ async fn the_feed_tells_what_happened_to_whom() {
     assert_eq!(names.iter().filter(|name| **name == "tenant_created").count(), 1, "{names:?}");
     assert_eq!(names.last(), Some(&"tenant_state"), "{names:?}");
     assert_eq!(ended, "\"provision\" null");
+    host.agent.provision(provision(1)).await.expect("it is as wanted");
+    assert_eq!(until_ended().await, (Vec::new(), "\"provision\" null".to_owned()), "no state has come and gone");
+    host.agent.update(update(Some("services: {}".to_owned()))).await.expect_err("it says nothing");
     let broken = stack(2).replace("command: [sleep, infinity]\n    environment", "command: ['false']\n    environment");
     host.agent.update(update(Some(broken))).await.expect_err("web fails");
-    assert_eq!(until_ended().await.1, "\"update\" \"SERVICE_EXITED\"");
+    let (names, ended) = until_ended().await;
+    assert_eq!(ended, "\"update\" \"SERVICE_EXITED\"", "the refused one before it was nothing");
+    assert!(names.starts_with(&["tenant_state"]), "{names:?}");
     host.agent.teardown(&acme(), false).await.expect("it goes");
     assert!(until_ended().await.0.contains(&"tenant_kept"));
     host.agent.teardown(&acme(), true).await.expect("it goes");

@@ -149,7 +149,7 @@ async fn stays_and_goes(body: &Value, tenant: &Tenant<'_>, agent: &Agent<'_>) {
     assert!(took.iter().min() < Some(&Duration::from_secs(2)), "nothing to do took {took:?}");
     assert_eq!(tenant.containers().await, before);
     tenant.purge().await;
-    assert_eq!(Engine::shared().labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(Engine::shared().left(&agent.label()).await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ async fn a_static_site_serves_its_files_and_their_updates() {
     assert_eq!(answer.text(), "a new page\n");
 
     agent.post(&format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null).await.expect(200);
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -106,5 +106,5 @@ async fn a_web_service_reaches_its_database_and_an_update_touches_one_service() 
     assert_eq!(page(endpoint(&after, "web")).await.text(), "The database answers: schema 1, visit 2\n");
 
     agent.post(&format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null).await.expect(200);
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }

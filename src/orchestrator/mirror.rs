@@ -18,14 +18,15 @@ use tokio::time::Instant;
 
 use super::deaths::Deaths;
 use super::feed::Happening;
+use super::operations::Current;
 use super::standing::Link;
 use super::strays::Strays;
 use super::summary::{self, Shape};
 use super::{TenantLine, TenantStatus};
 use crate::backend::{Ended, ObservedContainer};
 use crate::domain::{
-    BackendName, ContainerId, DesiredState, Generation, Health, Operation, OperationKind, ProjectName, ServiceName,
-    ServiceState, ServiceStatus, Subdomain, TenantId, TenantState,
+    BackendName, ContainerId, DesiredState, Generation, Health, Operation, ProjectName, ServiceName, ServiceState,
+    ServiceStatus, Subdomain, TenantId, TenantState,
 };
 use crate::tenant_fs::Record;
 
@@ -363,20 +364,19 @@ impl Entry {
     }
 
     /// None while its specification has not been read. A panic about this tenant is not to take the list from the others.
-    pub(super) fn view(&self, operation: Option<OperationKind>) -> Option<View> {
-        let viewed = std::panic::catch_unwind(AssertUnwindSafe(|| self.view_of(operation)));
+    pub(super) fn view(&self, is_brought_up: bool) -> Option<View> {
+        let viewed = std::panic::catch_unwind(AssertUnwindSafe(|| self.view_of(is_brought_up)));
         viewed.unwrap_or_else(|_| {
             let reasons = vec!["its state cannot be told: a bug, which the agent's log has".to_owned()];
             Some(View { state: TenantState::Degraded, services: Vec::new(), reasons })
         })
     }
 
-    fn view_of(&self, operation: Option<OperationKind>) -> Option<View> {
-        let operating = operation.is_some_and(OperationKind::brings_up);
+    fn view_of(&self, is_brought_up: bool) -> Option<View> {
         let services = match (self.is_live(), &self.shape) {
             (false, _) => Vec::new(),
             (true, None) => return None,
-            (true, Some(shape)) => summary::services(shape, self.record.desired, self.observed(), operating),
+            (true, Some(shape)) => summary::services(shape, self.record.desired, self.observed(), is_brought_up),
         };
         let of_services = services
             .iter()
@@ -384,7 +384,7 @@ impl Entry {
         let (state, lost) = if self.is_stray {
             (TenantState::Degraded, Some(LOST.to_owned()))
         } else {
-            (state(&self.record, operation, &services), None)
+            (state(&self.record, is_brought_up, &services), None)
         };
         let open = self.has_open.then(|| OPEN.to_owned());
         let reasons = lost.into_iter().chain(open).chain(of_services).collect();
@@ -392,13 +392,13 @@ impl Entry {
     }
 
     /// Tells the feed what is otherwise than it was told. The first time there is nothing to compare with.
-    pub(super) fn tell(&mut self, operation: Option<OperationKind>, mut publish: impl FnMut(&Happening)) {
+    pub(super) fn tell(&mut self, is_brought_up: bool, mut publish: impl FnMut(&Happening)) {
         self.written = None;
         if self.told.is_none() && self.looked.is_none() && self.is_live() {
             // After a start of the agent: what is not known yet is no state that it could have come from.
             return;
         }
-        let Some(mut view) = self.view(operation) else { return };
+        let Some(mut view) = self.view(is_brought_up) else { return };
         if !self.record.is_live() {
             // Whoever follows has not been told of the tenant yet.
             view.services.clear();
@@ -478,8 +478,8 @@ impl Entry {
         self.told.get_or_insert(Told { state: TenantState::Pending, services, addresses });
     }
 
-    pub(super) fn status(&self, operation: Option<Operation>, age_ms: u64) -> TenantStatus {
-        let view = self.view(operation.as_ref().map(|operation| operation.kind));
+    pub(super) fn status(&self, current: Option<Current>, age_ms: u64) -> TenantStatus {
+        let view = self.view(current.as_ref().is_some_and(|current| current.brings_up));
         // In a list it must not look as if the tenant were gone.
         let View { state, services, reasons } = view.unwrap_or_else(|| View {
             state: TenantState::Failed,
@@ -502,7 +502,7 @@ impl Entry {
             state,
             generation: record.generation,
             age_ms,
-            operation,
+            operation: current.map(|current| current.operation),
             last_error: record.last_error.clone(),
             reasons,
             warnings: self.shape.as_ref().map(|shape| shape.warnings.clone()).unwrap_or_default(),
@@ -512,8 +512,8 @@ impl Entry {
     }
 
     /// Its line in the list while its backend does not answer: what was last known, which may be nothing.
-    pub(super) fn stale_line(&self, operation: Option<Operation>) -> Option<Bytes> {
-        let mut line = TenantLine { stale: true, ..line(self.status(operation, 0)) };
+    pub(super) fn stale_line(&self, current: Option<Current>) -> Option<Bytes> {
+        let mut line = TenantLine { stale: true, ..line(self.status(current, 0)) };
         if self.looked.is_none() && line.state == TenantState::Failed {
             // Nothing says that it has.
             line.state = TenantState::Degraded;
@@ -527,9 +527,9 @@ impl Entry {
     }
 
     /// The answer without its age. While an operation runs it is written anew each time: its step goes on by itself.
-    pub(super) fn written(&mut self, operation: Option<Operation>) -> Option<Arc<Written>> {
-        if operation.is_some() {
-            return self.write(operation).map(Arc::new);
+    pub(super) fn written(&mut self, current: Option<Current>) -> Option<Arc<Written>> {
+        if current.is_some() {
+            return self.write(current).map(Arc::new);
         }
         if self.written.is_none() {
             self.written = self.write(None).map(Arc::new);
@@ -537,9 +537,9 @@ impl Entry {
         self.written.clone()
     }
 
-    fn write(&self, operation: Option<Operation>) -> Option<Written> {
+    fn write(&self, current: Option<Current>) -> Option<Written> {
         const AGE: &[u8] = b"\"age_ms\":";
-        let status = self.status(operation, 0);
+        let status = self.status(current, 0);
         let text = Bytes::from(serde_json::to_vec(&status).ok()?);
         // A quote within a value is escaped, so the first of these is the field.
         let at = text.windows(AGE.len()).position(|window| window == AGE)? + AGE.len();
@@ -584,8 +584,8 @@ fn line(status: TenantStatus) -> TenantLine {
     }
 }
 
-fn state(record: &Record, operation: Option<OperationKind>, services: &[ServiceStatus]) -> TenantState {
-    if operation.is_some_and(OperationKind::brings_up) {
+fn state(record: &Record, is_brought_up: bool, services: &[ServiceStatus]) -> TenantState {
+    if is_brought_up {
         return TenantState::Provisioning;
     }
     if record.kept {

@@ -67,6 +67,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use dashmap::DashMap;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -106,8 +107,8 @@ struct Inner {
     feed: Arc<feed::Feed>,
     /// Specifications that operations have loaded, by tenant and generation.
     loaded: DashMap<Subdomain, (Generation, Arc<Loaded>)>,
-    /// Tenants whose last recovery failed, or whose record cannot be read.
-    degraded: DashMap<Subdomain, ()>,
+    /// Tenants whose last recovery failed, or whose record cannot be read, with what ends the pause before the next one.
+    degraded: DashMap<Subdomain, Arc<Notify>>,
     /// How it stands with the backends that are not the default.
     health: health::Health,
     cordon: cordon::CordonState,

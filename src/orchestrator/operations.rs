@@ -43,12 +43,23 @@ impl Slot {
     }
 
     fn now(&self) -> Option<Operation> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|op| op.now())
+        self.running().map(|running| running.now())
+    }
+
+    fn running(&self) -> Option<Arc<Running>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, current: Option<Arc<Running>>) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
     }
+}
+
+/// What is being done to a tenant right now.
+pub(super) struct Current {
+    pub(super) operation: Operation,
+    /// Its containers may be made or started from now on. Before that it may still turn out that there is nothing to do.
+    pub(super) brings_up: bool,
 }
 
 /// Who asked for an operation, and how.
@@ -270,9 +281,11 @@ impl Operations {
     }
 
     /// What is being done to a tenant right now.
-    pub(super) fn current(&self, tenant: &Subdomain) -> Option<Operation> {
+    pub(super) fn current(&self, tenant: &Subdomain) -> Option<Current> {
         let slot = Arc::clone(&*self.slots.get(tenant)?);
-        slot.now()
+        let running = slot.running()?;
+        let operation = running.now();
+        Some(Current { brings_up: running.has_begun() && operation.kind.brings_up(), operation })
     }
 }
 

@@ -78,7 +78,7 @@ pub struct Fit {
 impl Orchestrator {
     /// What a provision would do. Refused as the provision would be.
     pub async fn plan(&self, request: ProvisionRequest) -> Result<Planned, Error> {
-        let operation = self.inner.operations.current(&request.subdomain);
+        let operation = self.inner.operations.current(&request.subdomain).map(|current| current.operation);
         let run = Run::until(Instant::now() + self.inner.settings.operation_timeout);
         let (record, mut wanted) = self.draft(request, run).await?;
         let loaded = self.load_wanted(&record, &mut wanted).await?;

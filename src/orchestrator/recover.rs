@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dashmap::Entry;
 use futures::FutureExt as _;
+use tokio::sync::Notify;
 
 use super::contained::contained;
 use super::load::Loaded;
@@ -150,7 +152,6 @@ impl Orchestrator {
         let this = self.clone();
         self.inner.tasks.spawn(async move {
             let before = this.before_recovery(&tenant).await;
-            this.turn(&tenant);
             let recovered = this.recover(&op).await;
             this.look_after(&op, recovered.as_ref().err()).await;
             drop(op);
@@ -169,6 +170,8 @@ impl Orchestrator {
     }
 
     async fn recover(&self, op: &Op) -> Result<(), Error> {
+        op.running().begins();
+        self.turn(op.tenant());
         let recovered = contained(self.try_to_recover(op)).await;
         self.inner.metrics.recovered(recovered.is_ok());
         self.inner.stats.changed();
@@ -190,15 +193,17 @@ impl Orchestrator {
 
     /// Tries again, with growing pauses, until the tenant has been recovered (by this or by a request).
     pub(super) fn recover_later(&self, tenant: Subdomain) {
-        if self.inner.degraded.insert(tenant.clone(), ()).is_some() {
-            return;
+        let sooner = Arc::new(Notify::new());
+        match self.inner.degraded.entry(tenant.clone()) {
+            Entry::Occupied(_) => return,
+            Entry::Vacant(entry) => drop(entry.insert(Arc::clone(&sooner))),
         }
         self.turn(&tenant);
         let (this, stopping) = (self.clone(), self.inner.stopping.clone());
         tokio::spawn(async move {
             let mut pause = RETRY_FIRST;
             // Only the waiting is cut short: a recovery that has begun ends like any operation.
-            while stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            while stopping.run_until_cancelled(tokio::time::timeout(pause, sooner.notified())).await.is_some() {
                 let timeout = this.inner.settings.operation_timeout;
                 let begun =
                     this.inner.operations.begin(tenant.clone(), OperationKind::Recover, Duration::ZERO, timeout).await;
@@ -222,6 +227,14 @@ impl Orchestrator {
                 pause = (pause * 2).min(RETRY_MOST);
             }
         });
+    }
+
+    /// Ends the pause before the next recovery: an operation has finished what was open, and it need not be said any longer
+    /// that something is.
+    pub(super) fn recover_sooner(&self, tenant: &Subdomain) {
+        if let Some(sooner) = self.inner.degraded.get(tenant) {
+            sooner.notify_one();
+        }
     }
 
     /// The record, and what the open operation noted for its undo: afterwards there may be neither, so it is noted where

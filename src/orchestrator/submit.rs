@@ -208,7 +208,12 @@ impl Orchestrator {
             self.give_up_left_operations(op.tenant(), op.id()).await;
         }
         self.ended(&op, started, &told, ending).await;
-        Carried::Out { operation: (ending == Ending::Ended).then(|| op.id()), answer }
+        let (operation, tenant) = ((ending == Ending::Ended).then(|| op.id()), op.tenant().clone());
+        drop(op);
+        if answer.is_ok() {
+            self.recover_sooner(&tenant);
+        }
+        Carried::Out { operation, answer }
     }
 
     async fn perform(&self, op: &Op, mutation: Mutation) -> Result<Answered, Error> {
@@ -260,6 +265,7 @@ impl Orchestrator {
             self.write_down(running).await?;
         }
         running.begins();
+        self.turn(op.tenant());
         Ok(())
     }
 

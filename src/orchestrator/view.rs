@@ -55,17 +55,17 @@ impl Orchestrator {
         let mut oldest = Instant::now();
         let mut lines: Vec<(Subdomain, Bytes, [u8; 16])> = Vec::with_capacity(self.inner.mirror.tenants.len());
         for mut entry in self.inner.mirror.tenants.iter_mut() {
-            let operation = self.inner.operations.current(entry.key());
+            let current = self.inner.operations.current(entry.key());
             let tenant = entry.key().clone();
             if entry.is_live() && self.is_out_of_sight(&entry) {
-                let line = entry.stale_line(operation);
+                let line = entry.stale_line(current);
                 lines.extend(line.map(|line| (tenant, line.clone(), mirror::tag([&line[..]]))));
                 continue;
             }
             if entry.is_live() {
                 oldest = oldest.min(self.inner.mirror.as_of(&entry).unwrap_or(oldest));
             }
-            lines.extend(entry.written(operation).map(|written| (tenant, written.line.clone(), written.tag)));
+            lines.extend(entry.written(current).map(|written| (tenant, written.line.clone(), written.tag)));
         }
         for (tenant, mut entry) in self.stray_entries() {
             let line = if self.is_out_of_sight(&entry) {
@@ -77,7 +77,8 @@ impl Orchestrator {
         }
         let damaged = self.inner.mirror.damaged.iter().map(|known| (known.key().clone(), known.clone()));
         for (tenant, known) in damaged.collect::<Vec<_>>() {
-            let line = known.line(&tenant, self.inner.operations.current(&tenant));
+            let operation = self.inner.operations.current(&tenant).map(|current| current.operation);
+            let line = known.line(&tenant, operation);
             lines.extend(line.map(|line| (tenant, line.clone(), mirror::tag([&line[..]]))));
         }
         lines.sort_by(|(a, ..), (b, ..)| a.cmp(b));
@@ -109,10 +110,10 @@ impl Orchestrator {
         }
         let known = tokio::time::timeout(ANSWER, Box::pin(self.know(tenant, fresh))).await;
         let unheld = known.map_err(|_| BackendError::Unavailable)??;
-        let operation = self.inner.operations.current(tenant);
+        let current = self.inner.operations.current(tenant);
         let write = |entry: &mut Entry| {
             let age = self.inner.mirror.as_of(entry).filter(|_| entry.is_live()).map_or(0, millis_since);
-            let written = entry.written(operation)?;
+            let written = entry.written(current)?;
             Some(Text::new(&written.head, age, &written.tail, written.tag))
         };
         let text = match (unheld, self.inner.mirror.tenants.get_mut(tenant)) {
@@ -138,8 +139,8 @@ impl Orchestrator {
     /// The same as [`Self::status_text`], to be looked at.
     pub async fn status(&self, tenant: &Subdomain) -> Result<TenantStatus, Error> {
         let unheld = self.know(tenant, false).await?;
-        let operation = self.inner.operations.current(tenant);
-        let status = |entry: &Entry| entry.status(operation, self.inner.mirror.as_of(entry).map_or(0, millis_since));
+        let current = self.inner.operations.current(tenant);
+        let status = |entry: &Entry| entry.status(current, self.inner.mirror.as_of(entry).map_or(0, millis_since));
         match (unheld, self.inner.mirror.tenants.get(tenant)) {
             (Some(entry), _) => Ok(status(&entry)),
             (None, Some(entry)) => Ok(status(&entry)),

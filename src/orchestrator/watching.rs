@@ -183,8 +183,8 @@ impl Orchestrator {
 
     fn tell(&self, entry: &mut Entry) {
         let tenant = entry.record.subdomain.clone();
-        let operation = self.inner.operations.current(&tenant).map(|operation| operation.kind);
-        entry.tell(operation, |happening| {
+        let current = self.inner.operations.current(&tenant);
+        entry.tell(current.as_ref().is_some_and(|current| current.brings_up), |happening| {
             if matches!(happening, Happening::RestartLoop { .. }) {
                 self.inner.metrics.restart_loop();
             }
@@ -194,7 +194,7 @@ impl Orchestrator {
         let backend = self.inner.backends.get(&entry.record.backend);
         let limit = self.inner.settings.crash_loop_limit;
         let limit = limit.filter(|_| backend.is_some_and(|backend| backend.capabilities().single_service));
-        if let (Some(limit), None) = (limit, operation) {
+        if let (Some(limit), None) = (limit, current) {
             for service in entry.loop_too_long(limit) {
                 self.break_loop(tenant.clone(), service);
             }

@@ -58,7 +58,7 @@ async fn a_restart_of_the_engine_changes_no_decision() {
         all_run(&tenant.becomes("running").await);
         tenant.purge().await;
     }
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,7 +86,7 @@ async fn a_stopped_tenant_stays_stopped_through_an_update() {
     all_run(&tenant.becomes("running").await);
     tenant.purge().await;
     witness.purge().await;
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,7 +112,7 @@ async fn the_agent_comes_and_goes_and_no_container_notices() {
     for (name, id) in &names {
         Tenant::again(&agent, name, id).purge().await;
     }
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }
 
 /// Ids and start times of all containers are part of a status.

@@ -232,7 +232,7 @@ async fn what_cannot_be_taken_over_is_given_back() {
     assert_eq!(project.containers().await, before, "the same containers, under their names, running");
     assert_eq!(project.network_id().await.as_ref(), Some(&project.network));
     assert!(project.has_volume().await);
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
     agent.get(&format!("/v1/tenants/status/{}", tenant.name)).await.refused(404, "NOT_FOUND");
 
     // And then it can be taken over all the same.
@@ -330,7 +330,7 @@ async fn another_agents_tenant_is_taken_over_if_it_is_the_same_tenant() {
     let again = new.post("/v1/tenants/provision", &heir.body(STACK, &json!({}))).await.expect(200);
     assert_eq!(again["changed"], false, "{again}");
     heir.purge().await;
-    assert_eq!(engine.labelled(&old.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&old.label()).await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -391,5 +391,5 @@ async fn what_somebody_removed_by_hand_comes_back() {
     assert_eq!(found.id.as_ref(), Some(&theirs));
     docker.remove_network(&theirs).await.expect("it is removed");
     tenant.purge().await;
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }

@@ -188,5 +188,5 @@ async fn the_tenants_root_holds_what_it_should_and_nothing_else() {
 
     tenant.purge().await;
     assert_eq!(standing(&root), expected(&[]));
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }

@@ -127,7 +127,7 @@ async fn many_at_once_never_get_the_same_port() {
     join_all(tenants.iter().map(Tenant::purge)).await;
     agent.post("/v1/tenants/provision", &body).await.expect(201);
     last.purge().await;
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }
 
 /// Refuses a provision for its port, and has done nothing.

@@ -110,7 +110,7 @@ async fn every_object_says_whose_it_is_and_docker_compose_can_manage_it() {
         owned(&labels, &agent, &tenant, if name == "db-1" { "2" } else { "1" });
     }
     tenant.purge().await;
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }
 
 /// A hash on a label must not let its readers guess what was hashed: the same stack has other hashes elsewhere.

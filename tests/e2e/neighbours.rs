@@ -46,7 +46,7 @@ async fn sixty_tenants_with_a_network_each() {
     assert_eq!(ports.len(), TENANTS, "{ports:?}");
 
     stream::iter(&tenants).for_each_concurrent(AT_ONCE, Tenant::purge).await;
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }
 
 fn labelled_containers(agent: &Agent<'_>) -> bollard::query_parameters::ListContainersOptions {

@@ -84,7 +84,7 @@ async fn an_image_of_another_platform_runs_for_no_stranger() {
         }
     }
     agent.get(&format!("/v1/tenants/status/{}", tenant.name)).await.refused(404, "NOT_FOUND");
-    assert_eq!(engine.labelled(&format!("dev.q8.tenant={}", tenant.name)).await, Vec::<String>::new());
+    assert_eq!(engine.left(&format!("dev.q8.tenant={}", tenant.name)).await, Vec::<String>::new());
     // The host's own may be named.
     provision(stack("q8test/busybox:1", &format!("platform: linux/{own}"))).await.expect(201);
     tenant.purge().await;

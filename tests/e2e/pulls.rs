@@ -56,7 +56,7 @@ fn credentials(registry: &str, password: &str) -> Value {
 /// After a refused first provision there is nothing, neither on the engine nor on the disk.
 async fn is_nowhere(agent: &Agent<'_>, tenant: &Tenant<'_>) {
     agent.get(&format!("/v1/tenants/status/{}", tenant.name)).await.refused(404, "NOT_FOUND");
-    assert_eq!(Engine::shared().labelled(&format!("dev.q8.tenant={}", tenant.name)).await, Vec::<String>::new());
+    assert_eq!(Engine::shared().left(&format!("dev.q8.tenant={}", tenant.name)).await, Vec::<String>::new());
     assert!(!agent.root().join(&tenant.name).exists());
 }
 

@@ -23,7 +23,7 @@ async fn provision(agent: &Agent<'_>, tenant: &Tenant<'_>, compose: &str, more: 
 
 async fn is_nowhere(agent: &Agent<'_>, tenant: &Tenant<'_>) {
     agent.get(&format!("/v1/tenants/status/{}", tenant.name)).await.refused(404, "NOT_FOUND");
-    assert_eq!(Engine::shared().labelled(&format!("dev.q8.tenant={}", tenant.name)).await, Vec::<String>::new());
+    assert_eq!(Engine::shared().left(&format!("dev.q8.tenant={}", tenant.name)).await, Vec::<String>::new());
     assert!(!agent.root().join(&tenant.name).exists());
 }
 

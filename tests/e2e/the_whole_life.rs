@@ -104,12 +104,12 @@ async fn a_tenant_lives_is_changed_and_goes() {
     assert_eq!((&gone["status"], &gone["changed"]), (&json!("torn_down"), &json!(true)), "{gone}");
     assert_eq!((&gone["kept"]["volumes"], &gone["kept"]["data"]), (&json!([volume]), &json!(true)), "{gone}");
     let archive = gone["kept"]["archive"].as_str().expect("the archive's name").to_owned();
-    assert_eq!(engine.labelled(&agent.label()).await, std::slice::from_ref(&volume));
+    assert_eq!(engine.left(&agent.label()).await, std::slice::from_ref(&volume));
     assert_eq!(tenant.status().await["state"], "kept");
     let heir = Tenant::again(&agent, &tenant.name, "somebody-else");
     let body = heir.body(STACK, &first);
     agent.post("/v1/tenants/provision", &body).await.refused(409, "ID_MISMATCH");
-    assert_eq!(engine.labelled(&agent.label()).await, [volume]);
+    assert_eq!(engine.left(&agent.label()).await, [volume]);
 
     tenant.provision(STACK, first).await;
     let starts = tenant.says("db", "db starts").await;
@@ -122,7 +122,7 @@ async fn a_tenant_lives_is_changed_and_goes() {
     assert!(root.join(&tenant.name).is_dir() && root.join(".archive").join(&archive).is_dir());
     let purged = tenant.act("teardown", "?purge=true").await.expect(200);
     assert_eq!(purged["kept"], json!({"volumes": [], "data": false, "archive": null}), "{purged}");
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
     assert_eq!(names_in(&root), [".agent", ".archive"]);
     assert_eq!(names_in(&root.join(".archive")), Vec::<String>::new());
     agent.get(&format!("/v1/tenants/status/{}", tenant.name)).await.refused(404, "NOT_FOUND");

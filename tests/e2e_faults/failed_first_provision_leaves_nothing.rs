@@ -33,11 +33,7 @@ async fn and_a_retry_converges() {
         body["files"] = json!({"key": "a key", "conf/file": "a file"});
         let told = agent.post(PROVISION, &body).await.refused(502, word);
         assert_eq!(told["field"], "services.db", "{what}: {told}");
-        assert_eq!(
-            engine.labelled(&agent.label()).await,
-            Vec::<String>::new(),
-            "{what}: nothing is left on the engine"
-        );
+        assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new(), "{what}: nothing is left on the engine");
         assert_same(&empty, &without_notes(tree(&agent.root())), what);
         agent.get(&format!("/v1/tenants/status/{name}")).await.refused(404, "NOT_FOUND");
         assert_eq!(agent.get("/v1/tenants").await.expect(200)["tenants"], json!([]));

@@ -57,7 +57,7 @@ async fn twenty_tenants_come_up() {
     for answer in gone.await {
         answer.expect(200);
     }
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn a_busy_tenant_says_with_what() {
     agent.post(PROVISION, &request(&other, &stack(&[("web", &[SLEEPS])], ""))).await.expect(201);
     agent.post(&format!("/v1/tenants/teardown/{other}?purge=true"), &Value::Null).await.expect(200);
     waiting.await.expect("no panic").expect("an answer").refused(504, "DEADLINE_EXCEEDED");
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ async fn and_leaves_what_takes_too_long_to_the_next_start() {
         (gone && agent.get("/ready").await.json()["degraded"] == json!([])).then_some(())
     })
     .await;
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
     assert!(!agent.root().join(&name).exists());
 }
 

@@ -181,7 +181,7 @@ async fn in_the_middle_of_a_teardown() {
     agent.start_again().await;
     until_state(&agent, &name, "kept").await;
     let volume = format!("q8-{name}_store");
-    assert_eq!(engine.labelled(&agent.label()).await, [volume], "of the tenant its volume is left");
+    assert_eq!(engine.left(&agent.label()).await, [volume], "of the tenant its volume is left");
     assert!(agent.root().join(&name).join("data/x").is_dir(), "and its data");
     assert!(project_files(&agent, &name).is_empty(), "the files are archived");
 
@@ -196,7 +196,7 @@ async fn in_the_middle_of_a_teardown() {
         (gone && agent.get("/ready").await.json()["degraded"] == json!([])).then_some(())
     })
     .await;
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
     assert!(!agent.root().join(&name).exists());
     assert_no_litter(engine, &agent, "at the end").await;
 }

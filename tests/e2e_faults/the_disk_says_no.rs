@@ -202,7 +202,7 @@ async fn because_it_is_full() {
     let writer = disk.keep_full();
     agent.post(&format!("/v1/tenants/teardown/{name}"), &Value::Null).await.expect(200);
     agent.post(&format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null).await.expect(200);
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
     drop(writer);
     disk.empty();
     agent.post(PROVISION, &body).await.expect(201);

@@ -146,6 +146,6 @@ async fn from_the_first_tenant_to_the_last() {
     }
     for (host, engine) in hosts {
         assert_eq!(host.get("/v1/tenants").await.expect(200)["tenants"], json!([]));
-        assert_eq!(engine.labelled(&host.label()).await, Vec::<String>::new());
+        assert_eq!(engine.left(&host.label()).await, Vec::<String>::new());
     }
 }

@@ -160,6 +160,15 @@ impl Engine {
         refused
     }
 
+    /// What carries a label when no network should, except networks that the engine miscounts.
+    pub(crate) async fn left(&self, label: &str) -> Vec<String> {
+        let mut left = self.labelled(label).await;
+        left.retain(|name| !self.is_miscounted(name));
+        let miscounted = self.miscounted(&left).await;
+        left.retain(|name| !miscounted.contains(name));
+        left
+    }
+
     /// Whether this network has been found to be miscounted before; it is until the engine is restarted.
     pub(crate) fn is_miscounted(&self, network: &str) -> bool {
         self.known_miscounts().contains(network)

@@ -104,7 +104,7 @@ async fn again_and_again() {
     for name in &names {
         agent.post(&format!("/v1/tenants/teardown/{name}?purge=true"), &Value::Null).await.expect(200);
     }
-    assert_eq!(engine.labelled(&agent.label()).await, Vec::<String>::new(), "seed {seed}");
+    assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new(), "seed {seed}");
     assert_no_litter(engine, &agent, "at the end").await;
     assert_orderly(&agent.root(), None, "at the end");
 }

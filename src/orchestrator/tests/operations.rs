@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::{Operation, OperationRecord, OperationResult, OperationState, Outcome, RepeatKey};
 use crate::orchestrator::ledger::{Ledger, Repeat};
-use crate::orchestrator::operations::Origin;
+use crate::orchestrator::operations::{Current, Origin};
 use crate::tenant_fs::Durability;
 
 /// No journal.
@@ -470,9 +470,9 @@ async fn an_end_that_could_not_be_written_is_written_later() {
                  start_period: 1h}}, after: {image: 'x:1', depends_on: {web: {condition: service_healthy}}}}";
     let provisioning = tokio::spawn(async move { orchestrator.provision(provision(never)).await });
     let id = loop {
-        let waits = |operation: &Operation| operation.step.contains("waiting");
-        if let Some(operation) = house.orchestrator.inner.operations.current(&acme()).filter(waits) {
-            break operation.id;
+        let waits = |current: &Current| current.operation.step.contains("waiting");
+        if let Some(current) = house.orchestrator.inner.operations.current(&acme()).filter(waits) {
+            break current.operation.id;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     };
@@ -608,6 +608,18 @@ async fn a_damaged_journal_degrades_its_tenant_only_and_a_mended_one_is_taken_up
         house.update(&web("x:1", 3000)).await;
         assert_eq!(house.generation().await, Generation(3));
     }
+}
+
+#[tokio::test]
+async fn what_an_operation_has_finished_is_not_said_to_be_open() {
+    let (house, file, whole) = House::with_a_damaged_journal().await;
+    // The first look after the start is over, and the next one comes four seconds later.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    std::fs::write(&file, whole).unwrap();
+    house.update(&web("x:1", 3000)).await;
+    let since = Instant::now();
+    house.until_degraded(&[]).await;
+    assert!(since.elapsed() < Duration::from_secs(2), "after {:?}", since.elapsed());
 }
 
 #[tokio::test]

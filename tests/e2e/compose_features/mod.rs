@@ -53,5 +53,5 @@ async fn nothing_is_left(agent: &Agent<'_>, tenants: &[&Tenant<'_>]) {
     for tenant in tenants {
         tenant.purge().await;
     }
-    assert_eq!(Engine::shared().labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(Engine::shared().left(&agent.label()).await, Vec::<String>::new());
 }

@@ -100,7 +100,7 @@ services:
     let failed = agent.post("/v1/tenants/provision", &body).await.refused(502, "SERVICE_EXITED");
     assert_eq!((&failed["field"], &failed["details"]["exit_code"]), (&json!("services.check"), &json!(4)), "{failed}");
     agent.get(&format!("/v1/tenants/status/{}", tenant.name)).await.refused(404, "NOT_FOUND");
-    assert_eq!(Engine::shared().labelled(&agent.label()).await, Vec::<String>::new());
+    assert_eq!(Engine::shared().left(&agent.label()).await, Vec::<String>::new());
 
     tenant.provision(&compose, json!({})).await;
     assert_eq!(report(&tenant, "app").await, ["runs"]);
