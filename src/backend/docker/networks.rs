@@ -70,9 +70,12 @@ impl std::fmt::Display for Subnet {
     }
 }
 
-/// The pauses between attempts to remove a network: a second and a half together.
+/// The pauses between attempts to remove a network: a second and a half together while containers are on it, six seconds if
+/// none is. The engine forgets an endpoint first and counts it off when its firewall rules are gone, which takes time on a
+/// busy host.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_millis(800);
+const LAST_PAUSE_IN_USE: Duration = Duration::from_millis(800);
+const LAST_PAUSE: Duration = Duration::from_millis(3200);
 
 /// Why a network is still there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -97,8 +100,10 @@ pub(super) async fn remove(engine: &Engine, id: &str) -> Result<Option<Kept>, En
             other => return other.map(|()| None),
         }
         let Some(endpoints) = release_the_gone(engine, id).await? else { return Ok(None) };
-        if pause > LAST_PAUSE {
-            return Ok(Some(if endpoints.is_empty() { Kept::Miscounted } else { Kept::InUse }));
+        let (last, kept) =
+            if endpoints.is_empty() { (LAST_PAUSE, Kept::Miscounted) } else { (LAST_PAUSE_IN_USE, Kept::InUse) };
+        if pause > last {
+            return Ok(Some(kept));
         }
         tokio::time::sleep(pause).await;
         pause *= 2;
