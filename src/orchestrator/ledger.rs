@@ -76,6 +76,8 @@ enum Key {
 struct Use {
     operation: OperationId,
     request: String,
+    /// An earlier operation for the same request, which gets the key again if this one turns out to have been nothing.
+    before: Option<OperationId>,
 }
 
 /// What is known of one operation.
@@ -117,7 +119,7 @@ impl Claim {
     /// From here on the key stands for this operation.
     pub(super) fn bind(mut self, running: &Running) {
         if let Some(repeat) = &running.origin.repeat {
-            let new = Use { operation: running.id(), request: repeat.request.clone() };
+            let new = Use { operation: running.id(), request: repeat.request.clone(), before: self.before() };
             self.ledger.book().keys.insert(Arc::clone(&self.key), Key::Of(new));
             self.bound = true;
         }
@@ -129,11 +131,8 @@ impl Drop for Claim {
         if self.bound {
             return;
         }
-        let mut book = self.ledger.book();
-        match self.before.take() {
-            Some(before) => book.keys.insert(Arc::clone(&self.key), Key::Of(before)),
-            None => book.keys.remove(&self.key),
-        };
+        let before = self.before.take();
+        self.ledger.book().hand_back(&self.key, before);
     }
 }
 
@@ -156,15 +155,22 @@ pub(super) fn answers_repeats(record: &OperationRecord) -> bool {
     }
 }
 
+/// Whether an ended operation is as if it had not been: nothing of it stands, and a repeat of its request is done.
+fn was_nothing(record: &OperationRecord) -> bool {
+    let is_undone = record.state == OperationState::Cancelled || record.outcome == Some(Outcome::Undone);
+    is_undone && !answers_repeats(record)
+}
+
 impl Ledger {
     /// Takes in what an earlier run has written. Running ones are the caller's to recover.
     pub(super) fn load(&self, ended: Vec<(OperationRecord, u64)>) {
         let mut book = self.book();
         for (record, bytes) in ended {
-            // In the order of their beginnings: the last one that used a key has it.
-            if let Some(RepeatKey { key, request }) = &record.repeat {
-                let used = Use { operation: record.operation.id, request: request.clone() };
-                book.keys.insert(key.as_str().into(), Key::Of(used));
+            // In the order of their beginnings: the last one that used a key has it, unless it was nothing.
+            if let Some(RepeatKey { key, request }) = &record.repeat
+                && !(was_nothing(&record) && book.keys.contains_key(key.as_str()))
+            {
+                book.give(key.as_str().into(), record.operation.id, request.clone());
             }
             book.shelve(&record, bytes);
         }
@@ -183,7 +189,7 @@ impl Ledger {
             // Unless a later operation for the same request has it.
             let is_taken = matches!(book.keys.get(key.as_str()), Some(Key::Of(used)) if used.operation > running.id());
             if !is_taken {
-                book.keys.insert(key.into(), Key::Of(Use { operation: running.id(), request }));
+                book.give(key.into(), running.id(), request);
             }
         }
         book.running.insert(running.id(), Arc::clone(running));
@@ -411,23 +417,45 @@ impl Book {
         };
         let size = || serde_json::to_vec(record.as_ref()).map_or(0, |text| text.len() as u64);
         self.shelve(record, bytes.unwrap_or_else(size));
+        if let Some(RepeatKey { key, .. }) = record.repeat.as_ref().filter(|_| was_nothing(record))
+            && let Some(Key::Of(Use { operation, request, before: Some(before) })) = self.keys.get(key.as_str())
+            && *operation == record.operation.id
+            && self.is_known(*before)
+        {
+            let before = Use { operation: *before, request: request.clone(), before: None };
+            self.keys.insert(key.as_str().into(), Key::Of(before));
+        }
     }
 
     fn forget(&mut self, running: &Running) {
         self.running.remove(&running.id());
-        if let Some(repeat) = &running.origin.repeat
-            && matches!(self.keys.get(repeat.key.as_str()), Some(Key::Of(used)) if used.operation == running.id())
+        if let Some(RepeatKey { key, request }) = &running.origin.repeat
+            && matches!(self.keys.get(key.as_str()), Some(Key::Of(used)) if used.operation == running.id())
         {
-            match running.origin.before {
-                Some(operation) => {
-                    let before = Use { operation, request: repeat.request.clone() };
-                    self.keys.insert(repeat.key.as_str().into(), Key::Of(before));
-                }
-                None => {
-                    self.keys.remove(repeat.key.as_str());
-                }
-            }
+            let before = running.origin.before;
+            self.hand_back(key, before.map(|operation| Use { operation, request: request.clone(), before: None }));
         }
+    }
+
+    /// A key stands for an operation that is known from its record.
+    fn give(&mut self, key: Arc<str>, operation: OperationId, request: String) {
+        let before = match self.keys.get(&key) {
+            Some(Key::Of(used)) if used.request == request => Some(used.operation),
+            _ => None,
+        };
+        self.keys.insert(key, Key::Of(Use { operation, request, before }));
+    }
+
+    /// A key stands again for what it stood for before, if that has not been forgotten meanwhile.
+    fn hand_back(&mut self, key: &str, before: Option<Use>) {
+        match before.filter(|before| self.is_known(before.operation)) {
+            Some(before) => self.keys.insert(key.into(), Key::Of(before)),
+            None => self.keys.remove(key),
+        };
+    }
+
+    fn is_known(&self, operation: OperationId) -> bool {
+        self.running.contains_key(&operation) || self.keyed.ended.contains_key(&operation)
     }
 }
 

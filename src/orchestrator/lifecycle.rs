@@ -153,7 +153,7 @@ impl Orchestrator {
         self.disk(move |fs| fs.purge(&tenant)).await?;
         self.off_record(op.tenant());
         self.inner.loaded.remove(op.tenant());
-        self.inner.degraded.remove(op.tenant());
+        self.recover_no_more(op.tenant());
         Ok(())
     }
 

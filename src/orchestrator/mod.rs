@@ -67,7 +67,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -107,8 +106,8 @@ struct Inner {
     feed: Arc<feed::Feed>,
     /// Specifications that operations have loaded, by tenant and generation.
     loaded: DashMap<Subdomain, (Generation, Arc<Loaded>)>,
-    /// Tenants whose last recovery failed, or whose record cannot be read, with what ends the pause before the next one.
-    degraded: DashMap<Subdomain, Arc<Notify>>,
+    /// Tenants whose last recovery failed, or whose record cannot be read.
+    degraded: DashMap<Subdomain, Arc<recover::Waiting>>,
     /// How it stands with the backends that are not the default.
     health: health::Health,
     cordon: cordon::CordonState,

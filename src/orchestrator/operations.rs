@@ -91,6 +91,8 @@ pub(super) struct Running {
     closed: Mutex<Option<&'static str>>,
     /// Whether it may have effects.
     begun: AtomicBool,
+    /// Whether something is being done for it, be it to finish what an earlier one left.
+    at_work: AtomicBool,
     /// Its record, once it has ended.
     ended: watch::Sender<Option<Arc<OperationRecord>>>,
 }
@@ -104,6 +106,7 @@ impl Running {
             cancel: CancellationToken::new(),
             closed: Mutex::new(None),
             begun: AtomicBool::new(false),
+            at_work: AtomicBool::new(false),
             ended: watch::Sender::new(None),
         }
     }
@@ -153,6 +156,12 @@ impl Running {
     /// Marks that from here on there may be effects.
     pub(super) fn begins(&self) {
         self.begun.store(true, Ordering::Release);
+        self.works();
+    }
+
+    /// Marks that from here on containers may be made or started, for it or for an earlier one.
+    pub(super) fn works(&self) {
+        self.at_work.store(true, Ordering::Release);
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -285,7 +294,8 @@ impl Operations {
         let slot = Arc::clone(&*self.slots.get(tenant)?);
         let running = slot.running()?;
         let operation = running.now();
-        Some(Current { brings_up: running.has_begun() && operation.kind.brings_up(), operation })
+        let brings_up = running.at_work.load(Ordering::Acquire) && operation.kind.brings_up();
+        Some(Current { operation, brings_up })
     }
 }
 

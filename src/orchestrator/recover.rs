@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dashmap::Entry;
@@ -27,6 +27,22 @@ const LOOKS: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(10), D
 const SWEEP: Duration = Duration::from_secs(3600);
 /// How often the spare files that were used on a full disk are made again, as far as there is room.
 const REFILL: Duration = Duration::from_secs(60);
+
+/// A recovery that waits for its next attempt.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// Ends the pause.
+    sooner: Notify,
+    /// An operation has finished what was open.
+    closed: AtomicBool,
+}
+
+impl Waiting {
+    /// Whether something is still open.
+    pub(super) fn is_open(&self) -> bool {
+        !self.closed.load(Ordering::Acquire)
+    }
+}
 
 impl Orchestrator {
     /// Reads every record. A tenant with an open operation is locked before this returns and recovered in the
@@ -170,8 +186,6 @@ impl Orchestrator {
     }
 
     async fn recover(&self, op: &Op) -> Result<(), Error> {
-        op.running().begins();
-        self.turn(op.tenant());
         let recovered = contained(self.try_to_recover(op)).await;
         self.inner.metrics.recovered(recovered.is_ok());
         self.inner.stats.changed();
@@ -181,8 +195,14 @@ impl Orchestrator {
     async fn try_to_recover(&self, op: &Op) -> Result<(), Error> {
         self.finish_open_operation(op).await?;
         match self.record(op.tenant()).await? {
-            Some(record) if record.generation == Generation::NONE => self.put_back(&record, None).await,
-            Some(record) if self.lost_with_the_agent(&record) => self.run_again(op, &record).await,
+            Some(record) if record.generation == Generation::NONE => {
+                self.works(op);
+                self.put_back(&record, None).await
+            }
+            Some(record) if self.lost_with_the_agent(&record) => {
+                self.works(op);
+                self.run_again(op, &record).await
+            }
             Some(_) => Ok(()),
             None => {
                 let tenant = op.tenant().clone();
@@ -191,32 +211,51 @@ impl Orchestrator {
         }
     }
 
+    /// From here on the tenant shows that something is done to it.
+    pub(super) fn works(&self, op: &Op) {
+        op.running().works();
+        self.turn(op.tenant());
+    }
+
     /// Tries again, with growing pauses, until the tenant has been recovered (by this or by a request).
     pub(super) fn recover_later(&self, tenant: Subdomain) {
-        let sooner = Arc::new(Notify::new());
+        let waiting = Arc::new(Waiting::default());
         match self.inner.degraded.entry(tenant.clone()) {
-            Entry::Occupied(_) => return,
-            Entry::Vacant(entry) => drop(entry.insert(Arc::clone(&sooner))),
+            Entry::Occupied(entry) => {
+                let was_closed = entry.get().closed.swap(false, Ordering::AcqRel);
+                drop(entry);
+                if was_closed {
+                    self.turn(&tenant);
+                }
+                return;
+            }
+            Entry::Vacant(entry) => drop(entry.insert(Arc::clone(&waiting))),
         }
         self.turn(&tenant);
         let (this, stopping) = (self.clone(), self.inner.stopping.clone());
         tokio::spawn(async move {
             let mut pause = RETRY_FIRST;
             // Only the waiting is cut short: a recovery that has begun ends like any operation.
-            while stopping.run_until_cancelled(tokio::time::timeout(pause, sooner.notified())).await.is_some() {
+            while stopping.run_until_cancelled(tokio::time::timeout(pause, waiting.sooner.notified())).await.is_some() {
+                // A purge has ended it; what came after that has its own.
+                if !this.inner.degraded.get(&tenant).is_some_and(|current| Arc::ptr_eq(&current, &waiting)) {
+                    return;
+                }
                 let timeout = this.inner.settings.operation_timeout;
                 let begun =
                     this.inner.operations.begin(tenant.clone(), OperationKind::Recover, Duration::ZERO, timeout).await;
                 if let Ok(op) = begun {
                     let before = this.before_recovery(&tenant).await;
                     let recovered = this.recover(&op).await;
+                    if recovered.is_ok() {
+                        // Nothing is open any more. Whoever fails next, and be it the look that follows, has to say so anew.
+                        this.inner.degraded.remove_if(&tenant, |_, current| Arc::ptr_eq(current, &waiting));
+                    }
                     this.look_after(&op, recovered.as_ref().err()).await;
                     drop(op);
                     this.turn(&tenant);
                     match recovered {
                         Ok(()) => {
-                            this.inner.degraded.remove(&tenant);
-                            this.turn(&tenant);
                             tracing::info!(%tenant, "recovered");
                             this.look_again(before);
                             return;
@@ -229,12 +268,24 @@ impl Orchestrator {
         });
     }
 
-    /// Ends the pause before the next recovery: an operation has finished what was open, and it need not be said any longer
-    /// that something is.
+    /// Ends the pause before the next recovery, if there is one: there may be nothing left to recover.
     pub(super) fn recover_sooner(&self, tenant: &Subdomain) {
-        if let Some(sooner) = self.inner.degraded.get(tenant) {
-            sooner.notify_one();
+        if let Some(waiting) = self.inner.degraded.get(tenant) {
+            waiting.sooner.notify_one();
         }
+    }
+
+    /// A purge leaves nothing to recover.
+    pub(super) fn recover_no_more(&self, tenant: &Subdomain) {
+        if let Some((_, waiting)) = self.inner.degraded.remove(tenant) {
+            waiting.sooner.notify_one();
+        }
+    }
+
+    /// The tenants with something to recover.
+    pub(super) fn to_recover(&self) -> Vec<Subdomain> {
+        let open = self.inner.degraded.iter().filter(|waiting| waiting.is_open());
+        open.map(|waiting| waiting.key().clone()).collect()
     }
 
     /// The record, and what the open operation noted for its undo: afterwards there may be neither, so it is noted where
@@ -325,9 +376,17 @@ impl Orchestrator {
         };
         tracing::info!(tenant = %op.tenant(), kind = ?journal.kind, "an earlier operation is open");
         op.report("finishing an earlier operation");
+        self.works(op);
         let (outcome, kept) = self.finish(op, &record, &journal).await?;
         let after = self.record(op.tenant()).await?;
         self.recovered(journal.operation, Some(journal.kind), outcome, after.as_ref(), kept).await;
+        if let Some(waiting) = self.inner.degraded.get(op.tenant()) {
+            waiting.closed.store(true, Ordering::Release);
+        }
+        if journal.kind == OperationKind::Teardown {
+            // It may have begun over one that could not be finished.
+            self.give_up_left_operations(op.tenant(), op.id()).await;
+        }
         Ok(())
     }
 

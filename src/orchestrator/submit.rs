@@ -194,6 +194,7 @@ impl Orchestrator {
                 Some(result) => self.ended(&op, started, &Ok(result), Ending::Ended).await,
                 None => self.inner.operations.ledger.refuse(op.running(), &record),
             }
+            self.leave_whole(op);
             return Carried::Before(record);
         }
         let answer = contained(self.perform(&op, mutation).boxed()).await;
@@ -208,12 +209,18 @@ impl Orchestrator {
             self.give_up_left_operations(op.tenant(), op.id()).await;
         }
         self.ended(&op, started, &told, ending).await;
-        let (operation, tenant) = ((ending == Ending::Ended).then(|| op.id()), op.tenant().clone());
-        drop(op);
-        if answer.is_ok() {
-            self.recover_sooner(&tenant);
+        let operation = (ending == Ending::Ended).then(|| op.id());
+        if answer.is_ok() || !op.running().has_begun() {
+            self.leave_whole(op);
         }
         Carried::Out { operation, answer }
+    }
+
+    /// Ends an operation that has left nothing open, nor has one before it.
+    fn leave_whole(&self, op: Op) {
+        let tenant = op.tenant().clone();
+        drop(op);
+        self.recover_sooner(&tenant);
     }
 
     async fn perform(&self, op: &Op, mutation: Mutation) -> Result<Answered, Error> {

@@ -304,8 +304,7 @@ impl Orchestrator {
             self.doubt(self.inner.settings.default_backend);
         }
         let inventory = self.inner.inventory_done.load(Ordering::Acquire);
-        let mut degraded: Vec<String> =
-            self.inner.degraded.iter().map(|entry| format!("tenant:{}", entry.key())).collect();
+        let mut degraded: Vec<String> = self.to_recover().iter().map(|tenant| format!("tenant:{tenant}")).collect();
         let unreadable = self.inner.mirror.tenants.iter().filter(|entry| entry.is_unreadable());
         degraded.extend(unreadable.map(|entry| format!("tenant:{}", entry.key())));
         degraded.extend(away.into_iter().map(|name| format!("backend:{name}")));

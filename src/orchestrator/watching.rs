@@ -172,7 +172,8 @@ impl Orchestrator {
     /// The same with the entry in hand. A panic about one tenant hides none of the others.
     fn alter(&self, entry: &mut Entry, change: impl FnOnce(&mut Entry)) {
         let changed = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            entry.has_open = self.inner.degraded.contains_key(&entry.record.subdomain);
+            let waiting = self.inner.degraded.get(&entry.record.subdomain);
+            entry.has_open = waiting.is_some_and(|waiting| waiting.is_open());
             change(entry);
             self.tell(entry);
         }));

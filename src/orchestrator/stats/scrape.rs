@@ -79,7 +79,7 @@ impl Orchestrator {
             present.say(Fact::EventLag, Some(standing.lag().as_secs_f64()));
         }
         present.say(Fact::StatsAge, Some(snapshot.age().as_secs_f64()));
-        present.say(Fact::Degraded, Some(number(self.inner.degraded.len() as u64)));
+        present.say(Fact::Degraded, Some(number(self.to_recover().len() as u64)));
         // A disk that does not answer says nothing, and keeps nobody waiting.
         if let Ok(Ok(open)) = timeout(PATIENCE, self.disk(crate::tenant_fs::TenantFs::open_journals)).await {
             present.say(Fact::OpenJournals, Some(number(open.len() as u64)));
