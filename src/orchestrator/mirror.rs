@@ -205,11 +205,8 @@ impl Entry {
         self.record.is_live() || self.shape.is_some()
     }
 
-    /// Takes over a newer record; says what has become of the tenant.
+    /// Takes over a record; says what has become of the tenant.
     pub(super) fn set_record(&mut self, record: &Record) -> Option<Happening> {
-        if record.updated_at < self.record.updated_at {
-            return None;
-        }
         let before = std::mem::replace(&mut self.record, slim(record));
         self.written = None;
         if before.generation != record.generation {

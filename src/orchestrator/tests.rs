@@ -161,6 +161,20 @@ async fn what_is_in_doubt_is_looked_at_although_nobody_asks() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_back_hides_nothing() {
+    let house = House::new().await;
+    house.provision(&web("x:1", 1000)).await;
+    let record = house.orchestrator.record(&acme()).await.unwrap().unwrap();
+    let earlier = record.updated_at.checked_sub(jiff::SignedDuration::from_hours(1)).unwrap();
+    let stopped = Record { desired: DesiredState::Stopped, updated_at: earlier, ..record.clone() };
+    house.orchestrator.commit(&stopped, OperationKind::Stop).await.unwrap();
+    assert_eq!(house.orchestrator.status(&acme()).await.unwrap().desired, DesiredState::Stopped);
+    // What somebody else has read meanwhile is not newer than what whoever works on the tenant has written.
+    house.orchestrator.found_on_record(&record);
+    assert_eq!(house.orchestrator.status(&acme()).await.unwrap().desired, DesiredState::Stopped);
+}
+
+#[tokio::test]
 async fn a_restarted_tenant_is_meant_to_run() {
     let house = House::new().await;
     house.provision(&web("x:1", 1000)).await;

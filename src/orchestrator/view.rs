@@ -164,7 +164,7 @@ impl Orchestrator {
                     return Ok(Some(Entry::new(&record)));
                 }
                 // Its record could not be read at the start, or is being written just now.
-                self.on_record(&record);
+                self.found_on_record(&record);
                 if self.record(tenant).await?.is_none() {
                     self.off_record(tenant);
                     return Err(Error::NoSuchTenant(tenant.clone()));

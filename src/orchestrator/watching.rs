@@ -238,15 +238,31 @@ impl Orchestrator {
         self.with(tenant, |_| {});
     }
 
-    /// What is on record of a tenant, as it was read or written just now.
+    /// What is on record of a tenant, as whoever works on it has read or written it just now. The order of the calls decides
+    /// what is newer, not the clock, which may be set back.
     pub(super) fn on_record(&self, record: &Record) {
+        self.put_on_record(record, true);
+    }
+
+    /// The same as somebody else has read it: what is held of the tenant may be newer.
+    pub(super) fn found_on_record(&self, record: &Record) {
+        self.put_on_record(record, false);
+    }
+
+    fn put_on_record(&self, record: &Record, is_newest: bool) {
         let tenant = &record.subdomain;
         self.inner.mirror.strays.forget(tenant);
         self.inner.mirror.damaged.remove(tenant);
-        let mut entry = self.inner.mirror.tenants.entry(tenant.clone()).or_insert_with(|| {
+        let mut entry = match self.inner.mirror.tenants.entry(tenant.clone()) {
+            dashmap::Entry::Occupied(_) if !is_newest => return,
+            dashmap::Entry::Occupied(held) => held.into_ref(),
             // One that was not there before.
-            Entry::new(&Record { generation: crate::domain::Generation::NONE, kept: false, ..record.clone() })
-        });
+            dashmap::Entry::Vacant(place) => place.insert(Entry::new(&Record {
+                generation: crate::domain::Generation::NONE,
+                kept: false,
+                ..record.clone()
+            })),
+        };
         self.alter(&mut entry, |entry| {
             if let Some(happening) = entry.set_record(record) {
                 entry.is_new();
