@@ -118,6 +118,26 @@ async fn what_can_be_said_at_once_is_said_before_anything_is_promised() {
     ended(&agent, &id).await;
 }
 
+/// Images are looked for, which may take long, before anything is done: whoever has seen the operation finds what became of it.
+#[tokio::test]
+async fn an_operation_that_comes_to_nothing_is_known_and_its_key_is_free() {
+    let agent = Options::memory().start().await;
+    let missing = body("services: {web: {image: 'missing:1'}}");
+    let key = [("idempotency-key", "k")];
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let answer = post(&agent, "/v1/tenants/provision", &key, &missing).await;
+        answer.refused(502, "IMAGE_NOT_FOUND");
+        assert!(!answer.headers.contains_key("idempotency-replayed"));
+        let id = answer.headers["x-operation-id"].to_str().expect("an id").to_owned();
+        let told = agent.get(&format!("/v1/operations/{id}")).await.expect(200);
+        assert_eq!((&told["state"], &told["outcome"]), (&json!("failed"), &json!("undone")), "{told}");
+        assert_eq!(events(&agent, &id, &[]).await.last().expect("an end").1, "end");
+        ids.push(id);
+    }
+    assert_ne!(ids[0], ids[1], "it was tried again");
+}
+
 #[tokio::test]
 async fn a_cancelled_operation_is_undone() {
     let agent = Options::memory().start().await;

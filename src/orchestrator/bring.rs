@@ -192,6 +192,7 @@ impl Orchestrator {
         let next = record.generation.next();
         let mut loaded = self.timed(op, "load", self.load_wanted(&record, &mut wanted)).await?;
         let claim = self.claim(&record, &loaded).await?;
+        self.before_long(op).await?;
         op.report("looking at images");
         let preparing = op.running().unless_cancelled(backend.prepare(&loaded.deployment, &wanted.run));
         let images = self.timed(op, "prepare", preparing).await;

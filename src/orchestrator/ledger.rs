@@ -210,7 +210,11 @@ impl Ledger {
     /// An operation has ended. `bytes` is the size of its file, none when it could not be written.
     pub(super) fn close(&self, running: &Running, record: &Arc<OperationRecord>, bytes: Option<u64>) {
         let mut book = self.book();
-        book.running.remove(&running.id());
+        if record.repeat.is_some() {
+            book.running.remove(&running.id());
+        } else {
+            book.forget(running);
+        }
         book.told.push_back((running.id(), running.progress.clone()));
         if book.told.len() > MOST_TOLD {
             book.told.pop_front();

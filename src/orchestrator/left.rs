@@ -49,13 +49,18 @@ impl Orchestrator {
         ledger.reopen(&Arc::new(Running::left_behind(head, origin)));
     }
 
+    /// An operation that an earlier run had not ended counts as running again.
+    pub(super) fn reopen(&self, record: OperationRecord) {
+        let running = Running::left_behind(record.operation.clone(), origin(record));
+        self.inner.operations.ledger.reopen(&Arc::new(running));
+    }
+
     /// Operations whose journals are gone, or had not been begun: what the tenant's record said at the start is what became
     /// of them. None of them is running any more when this returns or soon after.
     pub(super) fn settle_left_operations(&self, left: Vec<(OperationRecord, Option<Record>, Outcome)>) {
         for (record, standing, outcome) in left {
             let (id, tenant) = (record.operation.id, record.operation.subdomain.clone());
-            let running = Running::left_behind(record.operation.clone(), origin(record));
-            self.inner.operations.ledger.reopen(&Arc::new(running));
+            self.reopen(record);
             let this = self.clone();
             self.inner.tasks.spawn(async move {
                 let outcome = match (outcome, &tenant) {

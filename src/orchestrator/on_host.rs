@@ -55,7 +55,7 @@ impl Orchestrator {
             told => Ending::of(running, told),
         };
         self.note_end(running, started, &told, Some(left), ending).await;
-        Carried::Out { operation: (ending == Ending::Ended).then(|| running.id()), answer }
+        Carried::Out { operation: (ending != Ending::Refused).then(|| running.id()), answer }
     }
 
     /// Called before each effect. A prune has many, so it is on the disk before the first; a cordon is itself a file.

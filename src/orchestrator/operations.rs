@@ -93,6 +93,8 @@ pub(super) struct Running {
     begun: AtomicBool,
     /// Whether something is being done for it, be it to finish what an earlier one left.
     at_work: AtomicBool,
+    /// Whether its id may be asked for when it has ended, however it ends.
+    known: watch::Sender<bool>,
     /// Its record, once it has ended.
     ended: watch::Sender<Option<Arc<OperationRecord>>>,
 }
@@ -107,6 +109,7 @@ impl Running {
             closed: Mutex::new(None),
             begun: AtomicBool::new(false),
             at_work: AtomicBool::new(false),
+            known: watch::Sender::new(false),
             ended: watch::Sender::new(None),
         }
     }
@@ -114,6 +117,7 @@ impl Running {
     /// One that an earlier run of the agent has left, and that is being recovered.
     pub(super) fn left_behind(head: Operation, origin: Origin) -> Self {
         let left = Self { progress: Progress::taken_up(), ..Self::new(head, origin) };
+        left.is_to_be_known();
         left.close_to_cancel("it is being recovered after a restart of the agent").ok();
         left.progress.report("waiting to be recovered after a restart of the agent");
         left
@@ -156,7 +160,26 @@ impl Running {
     /// Marks that from here on there may be effects.
     pub(super) fn begins(&self) {
         self.begun.store(true, Ordering::Release);
+        self.is_to_be_known();
         self.works();
+    }
+
+    /// Marks that from here on it takes its time: whoever has seen it finds it again.
+    pub(super) fn is_to_be_known(&self) {
+        self.known.send_replace(true);
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        *self.known.borrow()
+    }
+
+    /// Ends when it is known, or before that when it has ended.
+    pub(super) async fn until_known(&self) {
+        let (mut known, mut ended) = (self.known.subscribe(), self.ended.subscribe());
+        tokio::select! {
+            _ = known.wait_for(|known| *known) => {}
+            _ = ended.wait_for(Option::is_some) => {}
+        }
     }
 
     /// Marks that from here on containers may be made or started, for it or for an earlier one.

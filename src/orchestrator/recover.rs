@@ -14,7 +14,7 @@ use super::load::Loaded;
 use super::operations::Op;
 use super::{Error, Kept, Orchestrator, StartError};
 use crate::backend::{BackendError, UndoNote};
-use crate::domain::{DesiredState, Generation, OperationKind, Outcome, Subdomain};
+use crate::domain::{DesiredState, Generation, OperationKind, OperationRecord, Outcome, Subdomain};
 use crate::tenant_fs::{FsError, Journal, Late, Record};
 
 /// Pause before a failed recovery is tried again, doubled up to [`RETRY_MOST`].
@@ -64,8 +64,15 @@ impl Orchestrator {
         for (journal, tenant, record) in tenants {
             // Locked before anything else is done about it.
             let open = journal.as_ref().map_or(true, Option::is_some);
-            if let Ok(Some(journal)) = &journal {
-                self.is_left_behind(&tenant, journal, left.remove(&journal.operation));
+            match &journal {
+                Ok(Some(journal)) => self.is_left_behind(&tenant, journal, left.remove(&journal.operation)),
+                Ok(None) => {}
+                // Which one it was about cannot be read.
+                Err(_) => {
+                    let is_its = |_: &_, left: &mut OperationRecord| left.operation.subdomain.as_ref() == Some(&tenant);
+                    left.extract_if(.., is_its).for_each(|(_, record)| self.reopen(record));
+                    self.quarantined(&tenant).await;
+                }
             }
             if !left.is_empty() {
                 standing.insert(tenant.clone(), record.as_ref().map(Record::clone).map_err(|_| ()));

@@ -115,17 +115,22 @@ impl Orchestrator {
             Some(Found::Running(running)) => Some(running),
             _ => None,
         };
-        // One that may still be refused without a trace is not promised to anybody: it is waited for.
-        if respond_async && found.as_ref().is_none_or(|running| running.origin.promised || running.has_begun()) {
-            let operation = Box::new(self.operation(earlier).await?);
-            return Ok(Some(Submitted::Accepted { operation, replayed: true }));
+        let limit = self.inner.settings.operation_timeout;
+        if respond_async {
+            // One that may still be refused without a trace is not promised to anybody: it is waited for.
+            if let Some(running) = &found {
+                timeout(limit, running.until_known()).await.map_err(|_| Error::Busy(None))?;
+            }
+            if found.as_ref().is_none_or(|running| running.is_known()) {
+                let operation = Box::new(self.operation(earlier).await?);
+                return Ok(Some(Submitted::Accepted { operation, replayed: true }));
+            }
         }
         let Some(running) = found else {
             return Ok(Some(Submitted::Replayed(Arc::new(self.operation(earlier).await?))));
         };
         let mut ended = running.follow_end();
         drop(running);
-        let limit = self.inner.settings.operation_timeout;
         let waited = timeout(limit, ended.wait_for(Option::is_some)).await;
         match waited {
             Ok(Ok(record)) => {
@@ -172,6 +177,7 @@ impl Orchestrator {
                 self.ended(&op, started, &Err(Box::new(error.failure())), Ending::Refused).await;
                 return refused(error);
             }
+            op.running().is_to_be_known();
             // Whoever asked may be gone already.
             accept.send(op.running().record()).ok();
         }
@@ -209,7 +215,7 @@ impl Orchestrator {
             self.give_up_left_operations(op.tenant(), op.id()).await;
         }
         self.ended(&op, started, &told, ending).await;
-        let operation = (ending == Ending::Ended).then(|| op.id());
+        let operation = (ending != Ending::Refused).then(|| op.id());
         if answer.is_ok() || !op.running().has_begun() {
             self.leave_whole(op);
         }
@@ -263,14 +269,21 @@ impl Orchestrator {
         }
     }
 
-    /// Called right before the first effect of an operation: too late to cancel unless it brings a generation, and its
-    /// record is on the disk if a repeat of it has to be recognised.
-    pub(super) async fn before_effects(&self, op: &Op) -> Result<(), Error> {
+    /// Called before an operation may take its time, as pulls do: from here on whoever has seen its id finds it again, and
+    /// its record is on the disk if a repeat of it has to be recognised.
+    pub(super) async fn before_long(&self, op: &Op) -> Result<(), Error> {
         let running = op.running();
-        // What was promised has been written down already.
-        if running.is_durable() && !running.origin.promised {
+        if running.is_durable() && !running.is_known() {
             self.write_down(running).await?;
         }
+        running.is_to_be_known();
+        Ok(())
+    }
+
+    /// Called right before the first effect of an operation: too late to cancel unless it brings a generation.
+    pub(super) async fn before_effects(&self, op: &Op) -> Result<(), Error> {
+        self.before_long(op).await?;
+        let running = op.running();
         running.begins();
         self.turn(op.tenant());
         Ok(())
@@ -334,10 +347,13 @@ impl Orchestrator {
                 record.outcome = left;
             }
         }
+        if ending == Ending::CameToNothing {
+            record.repeat = None;
+        }
         let (record, took) = (Arc::new(record), started.elapsed());
         match ending {
             Ending::Refused => self.inner.operations.ledger.refuse(running, &record),
-            Ending::Ended => {
+            Ending::Ended | Ending::CameToNothing => {
                 let durability = if running.is_durable() { Durability::Synced } else { Durability::Written };
                 self.keep_end(Some(running), &record, durability).await;
             }
@@ -367,7 +383,7 @@ impl Orchestrator {
         let code = record.error.as_ref().map(|failure| failure.code);
         let outcome = if code.is_none() { "succeeded" } else { "failed" };
         // One that was refused is known to nobody but whoever asked.
-        if ending == Ending::Ended {
+        if ending != Ending::Refused {
             self.tell_of_end(record, outcome, took);
         }
         self.inner.metrics.operation_ended(record.operation.kind, code, took);
@@ -538,6 +554,9 @@ pub(super) fn told(answer: &Result<Answered, Error>) -> Told {
 pub(super) enum Ending {
     /// It is kept.
     Ended,
+    /// It did nothing and promised nothing, but took its time: it is kept for those who have seen its id, and its key stands
+    /// for nothing.
+    CameToNothing,
     /// It did nothing and promised nothing: the answer has said it all.
     Refused,
 }
@@ -547,7 +566,13 @@ impl Ending {
         let touched = running.has_begun() || running.origin.promised;
         match told {
             // Whoever cancelled it knows its id.
-            Err(failure) if !touched && failure.code != ErrorCode::Cancelled => Self::Refused,
+            Err(failure) if !touched && failure.code != ErrorCode::Cancelled => {
+                if running.is_known() {
+                    Self::CameToNothing
+                } else {
+                    Self::Refused
+                }
+            }
             _ => Self::Ended,
         }
     }

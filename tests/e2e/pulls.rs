@@ -308,7 +308,26 @@ async fn a_registry_that_is_away_stops_nobody() {
     agent.terminate(Duration::from_secs(20)).await;
     agent.start_again().await;
     let tenant = Tenant::again(&agent, &name, &id);
-    tenant.update(json!({"pull": true})).await.refused(504, "DEADLINE_EXCEEDED");
+    // Whoever asks again meanwhile is told of it, and whoever was told that its time is over finds it.
+    let body = json!({"subdomain": name, "pull": true}).to_string();
+    let update = |more: &'static [(&'static str, &'static str)]| {
+        let headers = [&[("idempotency-key", "frozen")], more].concat();
+        let (agent, body) = (&agent, &body);
+        async move { agent.request(Method::POST, "/v1/tenants/update", &headers, body.clone()).await }
+    };
+    let again = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        update(&[("prefer", "respond-async")]).await
+    };
+    let (first, again) = tokio::join!(update(&[]), again);
+    first.refused(504, "DEADLINE_EXCEEDED");
+    let running = again.expect(202);
+    assert_eq!(
+        (&running["state"], &running["id"]),
+        (&json!("running"), &json!(first.headers["x-operation-id"].to_str().ok()))
+    );
+    let found = agent.get(&format!("/v1/operations/{}", running["id"].as_str().expect("an id"))).await.expect(200);
+    assert_eq!((&found["state"], &found["error"]["code"]), (&json!("failed"), &json!("DEADLINE_EXCEEDED")), "{found}");
     assert_eq!(tenant.containers().await, restarted);
 
     registry.thaw();
@@ -317,7 +336,10 @@ async fn a_registry_that_is_away_stops_nobody() {
     agent.terminate(Duration::from_secs(20)).await;
     agent.start_again().await;
     let tenant = Tenant::again(&agent, &name, &id);
-    tenant.update(json!({"pull": true})).await.expect(200);
+    // It came to nothing, so nothing stands under its key.
+    let done = agent.request(Method::POST, "/v1/tenants/update", &[("idempotency-key", "frozen")], body).await;
+    done.expect(200);
+    assert!(!done.headers.contains_key("idempotency-replayed"));
     assert_eq!(version(&tenant, "web").await, "two");
     tenant.purge().await;
 }

@@ -36,8 +36,16 @@ impl Handlers {
 fn format(headers: &HeaderMap, timestamps: bool) -> Format {
     let ndjson = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| {
         value.split(',').any(|range| {
-            let essence = range.split(';').next().unwrap_or_default().trim();
-            essence.eq_ignore_ascii_case("application/x-ndjson") || essence.eq_ignore_ascii_case("application/ndjson")
+            let mut parts = range.split(';').map(str::trim);
+            let essence = parts.next().unwrap_or_default();
+            // A weight of 0 is "not acceptable" (RFC 9110, 12.4.2).
+            let is_refused = parts.any(|parameter| {
+                let weight = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
+                weight.is_some_and(|weight| weight.parse() == Ok(0.0_f32))
+            });
+            let is_ndjson =
+                ["application/x-ndjson", "application/ndjson"].iter().any(|it| essence.eq_ignore_ascii_case(it));
+            is_ndjson && !is_refused
         })
     });
     if ndjson { Format::Ndjson } else { Format::Text { timestamps } }
@@ -53,6 +61,9 @@ mod tests {
             ("application/x-ndjson", true),
             ("text/html, Application/X-NDJSON;q=0.9", true),
             ("*/*", false),
+            ("text/plain, application/x-ndjson;q=0", false),
+            ("application/x-ndjson; Q=0.000", false),
+            ("application/x-ndjson;q=0, application/ndjson;q=0.1", true),
             ("text/plain", false),
             ("application/json", false),
         ] {

@@ -134,6 +134,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("ETag", "A weak tag of what is said, its age excepted; for If-None-Match."),
     ("Retry-After", "Seconds after which the request may succeed."),
     ("WWW-Authenticate", "`Bearer`."),
+    ("X-Accel-Buffering", "`no`: a proxy is not to hold the stream back."),
 ];
 
 fn headers(names: impl IntoIterator<Item = &'static str>) -> Value {
@@ -186,6 +187,8 @@ fn operation_object(
     }
     let mut responses: BTreeMap<String, Value> = BTreeMap::new();
     for Answer { status, about, shapes } in operation.answers {
+        let is_log = status == 200 && route.template().ends_with("/logs/{subdomain}");
+        let is_stream = is_log || shapes.iter().any(|shape| !shape.events.is_empty());
         let content: Map<String, Value> = shapes
             .into_iter()
             .map(|shape| {
@@ -204,7 +207,10 @@ fn operation_object(
                 (shape.media.to_owned(), body)
             })
             .collect();
-        let headers = headers_of(&asked, status);
+        let mut headers = headers_of(&asked, status);
+        if is_stream {
+            headers["X-Accel-Buffering"] = json!({"$ref": "#/components/headers/X-Accel-Buffering"});
+        }
         responses.insert(status.to_string(), json!({"description": about, "headers": headers, "content": content}));
     }
     let mut by_status: BTreeMap<u16, BTreeSet<String>> = BTreeMap::new();

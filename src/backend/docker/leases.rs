@@ -135,6 +135,21 @@ impl Asked<'_> {
         Held { protocol, address, port, target }
     }
 
+    fn field(&self) -> String {
+        format!("services.{}.ports[{}]", self.slot.service, self.at)
+    }
+
+    /// No host can give a port to two containers of one tenant.
+    fn is_taken_by(&self, other: &Self) -> BackendError {
+        let port = self.range.0;
+        let reason = if self.slot.service == other.slot.service && self.at == other.at {
+            format!("each replica would need host port {port}; a range has one for each")
+        } else {
+            format!("host port {port} is published by {} as well", other.field())
+        };
+        BackendError::Unsupported { field: self.field(), reason }
+    }
+
     fn taken(&self) -> BackendError {
         BackendError::PortTaken { service: self.slot.service.clone(), at: Some(self.at), port: self.range.0 }
     }
@@ -203,9 +218,11 @@ impl<'a> Ground<'a> {
         let mut chosen: Vec<Option<u16>> = vec![None; asked.len()];
         for (place, ask) in asked.iter().enumerate().filter(|(_, ask)| ask.is_fixed()) {
             let held = ask.held(ask.range.0);
-            let earlier = || asked[..place].iter().filter(|other| other.is_fixed());
-            let twice = earlier().any(|other| collide(wanted, ask, other, &held));
-            if twice || !self.can_have(&held) {
+            let mut earlier = asked[..place].iter().filter(|other| other.is_fixed());
+            if let Some(other) = earlier.find(|other| collide(wanted, ask, other, &held)) {
+                return Err(ask.is_taken_by(other));
+            }
+            if !self.can_have(&held) {
                 return Err(ask.taken());
             }
             chosen[place] = Some(ask.range.0);
@@ -231,7 +248,7 @@ impl<'a> Ground<'a> {
                 let (first, last) = ask.range;
                 return Err(BackendError::HostFull {
                     what: format!("host port from {first} to {last}"),
-                    field: Some(format!("services.{}.ports[{}]", ask.slot.service, ask.at)),
+                    field: Some(ask.field()),
                 });
             };
             taken.insert((protocol, port));
@@ -490,7 +507,8 @@ mod tests {
         let holders = holders.iter().map(|(digit, ports, bound)| holder(*digit, ports, *bound)).collect();
         let ground = Ground { is_bound, ..Ground::new(wanted, plan, holders) };
         ground.choose(wanted, &asked(wanted, plan)).map_err(|error| {
-            assert!(matches!(error.code(), ErrorCode::PortTaken | ErrorCode::HostFull), "{error:?}");
+            let codes = [ErrorCode::PortTaken, ErrorCode::HostFull, ErrorCode::UnsupportedOnBackend];
+            assert!(codes.contains(&error.code()), "{error:?}");
             format!("{} {error}", error.field().unwrap_or_default())
         })
     }
@@ -545,6 +563,8 @@ mod tests {
         let two = |a: &str, b: &str| format!("a: {{image: x, ports: ['{a}']}}, b: {{image: x, ports: ['{b}']}}");
         let here = "127.0.0.1:8080:80";
         let taken = |field: &str| Err(format!("services.{field} host port 8080 is in use"));
+        let twice =
+            |field: &str, why: &str| Err(format!("services.{field} services.{field} cannot be done here: {why}"));
         let one = format!("a: {{image: x, ports: ['9:9', '{here}']}}");
         for (services, replaced, holders, expected) in [
             (one.as_str(), &[][..], &[][..], Ok(vec![9, 8080])),
@@ -557,10 +577,20 @@ mod tests {
             (&one, &[("gone", 'e', Action::Remove)], &[('e', "127.0.0.1:8080->80/tcp", true)], Ok(vec![9, 8080])),
             // And another of the tenant's own goes on.
             (&two(here, "5:5"), &[("b", 'e', Action::Keep)], &[('e', "*:8080->80/tcp", true)], taken("a.ports[0]")),
-            (&two(here, "8080:1"), &[], &[], taken("b.ports[0]")),
+            (
+                &two(here, "8080:1"),
+                &[],
+                &[],
+                twice("b.ports[0]", "host port 8080 is published by services.a.ports[0] as well"),
+            ),
             (&two(here, "8080:1/udp"), &[], &[], Ok(vec![8080, 8080])),
             (&two(here, "127.0.0.2:8080:1"), &[], &[], Ok(vec![8080, 8080])),
-            ("a: {image: x, scale: 2, ports: ['8080:80']}", &[], &[], taken("a.ports[0]")),
+            (
+                "a: {image: x, scale: 2, ports: ['8080:80']}",
+                &[],
+                &[],
+                twice("a.ports[0]", "each replica would need host port 8080; a range has one for each"),
+            ),
             ("a: {image: x, network_mode: host, ports: ['8080:80']}", &[], &[('e', "*:8080->1/tcp", true)], Ok(vec![])),
             // What has ended before the other begins leaves its port to it.
             (

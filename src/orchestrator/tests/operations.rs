@@ -614,6 +614,23 @@ async fn a_damaged_journal_degrades_its_tenant_only_and_a_mended_one_is_taken_up
 }
 
 #[tokio::test]
+async fn what_became_of_an_operation_whose_journal_is_damaged_is_not_known_yet() {
+    let house = House::updated().await;
+    let id = house.leave(OperationKind::Update, None).await;
+    house.journal(id, OperationKind::Update, Some(Generation(3))).await;
+    let file = house.root.path().join("tenants/acme/.agent/operation.json");
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, JUNK).unwrap();
+    let house = house.crash().await;
+    let record = house.ended(id).await;
+    assert_eq!((record.state, record.outcome), (OperationState::Interrupted, None));
+    house.until_degraded(&["tenant:acme"]).await;
+    std::fs::write(&file, whole).unwrap();
+    house.until_degraded(&[]).await;
+    assert_eq!(house.orchestrator.operation(id).await.unwrap().outcome, Some(Outcome::Undone));
+}
+
+#[tokio::test]
 async fn what_an_operation_has_finished_is_not_said_to_be_open() {
     let (house, file, whole) = House::with_a_damaged_journal().await;
     // The first look after the start is over, and the next one comes four seconds later.
