@@ -56,6 +56,9 @@ signal() { # the pid in the file is the one inside the namespace
   [ -s "$DIR/dockerd.pid" ] && entrance && "${ENTER[@]}" sh -c "kill -$1 $(cat "$DIR/dockerd.pid")" 2>/dev/null
 }
 dockerd_runs() { signal 0; }
+stands_still() { # a busy machine takes a while to stop each thread
+  "${ENTER[@]}" sh -c "cat /proc/$(cat "$DIR/dockerd.pid")/task/*/stat" | awk '{ sub(/.*\) /, ""); if ($1 != "T") moves = 1 } END { exit moves || !NR }'
+}
 
 install_what_is_missing() { # [FURTHER_PACKAGE, named as its program]
   local tool missing=
@@ -280,7 +283,10 @@ case $command in
     signal KILL || die "no dockerd runs at $DIR"
     wait_until 5 not dockerd_runs || die "dockerd survived"
     ;;
-  freeze) signal STOP || die "no dockerd runs at $DIR" ;;
+  freeze)
+    signal STOP || die "no dockerd runs at $DIR"
+    wait_until 5 stands_still || die "dockerd goes on"
+    ;;
   thaw)
     signal CONT || die "no dockerd runs at $DIR"
     # nsenter stops itself when what it has started is stopped.

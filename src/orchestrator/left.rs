@@ -151,6 +151,10 @@ impl Orchestrator {
                 body: serde_json::to_value(&answer).unwrap_or_default(),
             });
         }
+        if left.is_some() && !matches!(ledger.find(id), Some(Found::Running(_))) {
+            // A later operation on the tenant has ended it meanwhile.
+            return;
+        }
         let ended = Arc::new(ended);
         self.keep_end(left.as_ref(), &ended, Durability::Synced).await;
         // Otherwise its end has been told, with its failure.

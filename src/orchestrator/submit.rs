@@ -162,6 +162,10 @@ impl Orchestrator {
             Ok(op) => op,
             Err(error) => return refused(error),
         };
+        if self.inner.stopping.is_cancelled() {
+            // It has waited for its turn until it was too late for that.
+            return refused(Error::ShuttingDown);
+        }
         if let Some(claim) = claim {
             claim.bind(op.running());
         }

@@ -362,7 +362,8 @@ impl Orchestrator {
 
     async fn look_at(&self, op: &Op, failure: Option<&Error>) {
         let tenant = op.tenant();
-        if failure.is_some_and(Error::has_touched_nothing) {
+        // One that was cancelled at its commit had done everything, and undone it.
+        if failure.is_some_and(Error::has_touched_nothing) && !op.running().has_begun() {
             return;
         }
         match self.record(tenant).await {

@@ -130,11 +130,22 @@ async fn many_at_once_never_get_the_same_port() {
     assert_eq!(engine.left(&agent.label()).await, Vec::<String>::new());
 }
 
-/// Refuses a provision for its port, and has done nothing.
+/// Refuses a provision for its port, which somebody else has, and has done nothing.
 async fn refused(agent: &Agent<'_>, tenant: &Tenant<'_>, text: &str, field: &str, others: &[&str]) {
+    refused_with((409, "PORT_TAKEN"), agent, tenant, text, field, others).await;
+}
+
+async fn refused_with(
+    word: (u16, &str),
+    agent: &Agent<'_>,
+    tenant: &Tenant<'_>,
+    text: &str,
+    field: &str,
+    others: &[&str],
+) {
     let answer = agent.post("/v1/tenants/provision", &tenant.body(text, &json!({}))).await;
     let (status, told) = (answer.status.as_u16(), answer.json());
-    assert_eq!((status, &told["code"], &told["field"]), (409, &json!("PORT_TAKEN"), &json!(field)), "{told}");
+    assert_eq!((status, &told["code"], &told["field"]), (word.0, &json!(word.1), &json!(field)), "{told}");
     for other in others {
         assert!(!told.to_string().contains(other), "{other}: {told}");
     }
@@ -163,15 +174,17 @@ async fn a_taken_port_is_refused_before_anything_is_touched() {
     assert_eq!(page(address, "/name").await.text().trim(), "two");
     two.purge().await;
 
-    // Somebody on the host has it, or another service of the same file wants it.
+    // Somebody on the host has it.
     let port = crate::support::publishable_port();
     let listener = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
     refused(&agent, &two, &web(&format!("ports: ['{port}:80']")), "services.web.ports[0]", &[]).await;
     drop(listener);
+    // Another service of the same file wants it, or another replica: no host can have that.
+    let word = (422, "UNSUPPORTED_ON_BACKEND");
     let twice = format!("services: {{a: {0}, b: {0}}}", server(&format!("ports: ['{port}:80']")));
-    refused(&agent, &two, &twice, "services.b.ports[0]", &[]).await;
+    refused_with(word, &agent, &two, &twice, "services.b.ports[0]", &[]).await;
     let scaled = web(&format!("scale: 2, ports: ['{port}:80']"));
-    refused(&agent, &two, &scaled, "services.web.ports[0]", &[]).await;
+    refused_with(word, &agent, &two, &scaled, "services.web.ports[0]", &[]).await;
 }
 
 /// The check before is not all: the engine may find out later.
