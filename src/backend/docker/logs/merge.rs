@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::source::Batch;
 use crate::backend::logs::instant_of;
-use crate::backend::{BackendError, LogEvent, LogStream};
+use crate::backend::{BackendError, LogEvent, LogGap, LogStream};
 
 /// Lines that were written at the same time by several containers come in the order of their timestamps if none of
 /// them is later than this.
@@ -140,10 +140,8 @@ impl Merge {
             }
             let earliest = self.heads.iter_mut().filter(|head| head.next.is_some()).min_by_key(|head| head.time());
             let Some(head) = earliest.filter(|head| !silent || head.may_overtake()) else { break };
-            match head.take() {
-                Some(Ok(event)) => batch.push(event),
-                Some(Err(error)) => return (batch, Some(error)),
-                None => {}
+            if let Some(error) = head.take(&mut batch) {
+                return (batch, Some(error));
             }
         }
         (batch, None)
@@ -221,6 +219,16 @@ impl Head {
         match &self.next {
             Some(Ok(LogEvent::Line(line))) => line.time,
             Some(Ok(LogEvent::Gap(gap))) => gap.from,
+            _ => self.gap_behind().and_then(|gap| gap.from),
+        }
+    }
+
+    /// The gap that the next event moves the cursor past. Nothing comes in between: who went on from there would not hear
+    /// of it.
+    fn gap_behind(&self) -> Option<&LogGap> {
+        let moves = matches!(self.next, Some(Ok(LogEvent::Joined(_) | LogEvent::Left(_))));
+        match self.current.as_slice() {
+            [LogEvent::Gap(gap), ..] if moves => Some(gap),
             _ => None,
         }
     }
@@ -255,10 +263,18 @@ impl Head {
         }
     }
 
-    fn take(&mut self) -> Option<Result<LogEvent, BackendError>> {
-        let taken = self.next.take();
+    /// Takes the next event, and the gap that belongs to it.
+    fn take(&mut self, batch: &mut Vec<LogEvent>) -> Option<BackendError> {
+        let gap = if self.gap_behind().is_some() { self.current.next() } else { None };
+        let taken = self.next.take().transpose();
         self.next = self.current.next().map(Ok);
-        taken
+        match taken {
+            Ok(event) => {
+                batch.extend(event.into_iter().chain(gap));
+                None
+            }
+            Err(error) => Some(error),
+        }
     }
 
     /// Waits for this source's next event, its end or its going live. Cancelling it loses nothing.

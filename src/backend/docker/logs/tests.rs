@@ -76,6 +76,17 @@ impl FakeEngine {
 
     /// The container's log from here on, merged with nobody else's; followed with `changes`.
     fn read(&self, start: Start, until: Option<jiff::Timestamp>, follow: bool) -> LogStream {
+        self.read_with(Vec::new(), start, until, follow)
+    }
+
+    /// Merged with these.
+    fn read_with(
+        &self,
+        mut others: Vec<Head>,
+        start: Start,
+        until: Option<jiff::Timestamp>,
+        follow: bool,
+    ) -> LogStream {
         let (sender, batches) = mpsc::channel(WAITING_BATCHES);
         let looked = {
             let log = self.log();
@@ -84,9 +95,9 @@ impl FakeEngine {
         let source = Source::new(&self.engine, (id(), looked, origin()), until, sender.clone());
         let changes = follow.then(|| watch::Sender::new(0));
         let reading = source.run(start, changes.as_ref().map(watch::Sender::subscribe));
-        let head = Head::new(batches, feed(sender, Err(broken()), reading));
+        others.push(Head::new(batches, feed(sender, Err(broken()), reading)));
         let (news, hears) = mpsc::channel(1);
-        merge(vec![head], follow.then_some(hears), until, (news, changes))
+        merge(others, follow.then_some(hears), until, (news, changes))
     }
 }
 
@@ -200,6 +211,41 @@ fn texts(events: &[LogEvent]) -> Vec<String> {
 
 fn gaps(events: &[LogEvent]) -> Vec<GapReason> {
     events.iter().filter_map(|event| if let LogEvent::Gap(gap) = event { Some(gap.reason) } else { None }).collect()
+}
+
+/// What another service has written.
+fn other(time: i64, text: &str) -> LogEvent {
+    let origin = LogOrigin {
+        source: LogSource::of(&ContainerId::parse(&"b".repeat(64)).unwrap()),
+        container: ContainerName::parse("q8-acme-db-1").unwrap(),
+        service: ServiceName::parse("db").unwrap(),
+        number: 1,
+    };
+    LogEvent::Line(LogLine {
+        time: Some(jiff::Timestamp::from_nanosecond(time.into()).unwrap()),
+        origin: Arc::new(origin),
+        nth: 1,
+        stream: LogStreamKind::Stdout,
+        line: bytes::Bytes::copy_from_slice(text.as_bytes()),
+        partial: false,
+    })
+}
+
+/// The cursor behind each line and gap.
+fn cursors(mut cursor: LogCursor, events: &[LogEvent]) -> Vec<(&LogEvent, LogCursor)> {
+    let mut cursors = Vec::new();
+    for event in events {
+        match event {
+            LogEvent::Joined(mark) => cursor.join(mark.clone()),
+            LogEvent::Left(source) => cursor.leave(*source),
+            LogEvent::Line(line) => cursor.told(line),
+            LogEvent::Gap(_) => {}
+        }
+        if matches!(event, LogEvent::Line(_) | LogEvent::Gap(_)) {
+            cursors.push((event, cursor.clone()));
+        }
+    }
+    cursors
 }
 
 /// Events until there have been so many lines.
@@ -394,4 +440,44 @@ async fn lines_from_the_future_do_not_wait_for_it() {
     let (_news, hears) = mpsc::channel(1);
     let mut stream = merge(vec![silent(), Head::new(batches, keeps)], Some(hears), None, ());
     assert_eq!(texts(&until_lines(&mut stream, 1).await), ["ahead"]);
+}
+
+#[tokio::test]
+async fn a_gap_is_heard_of_from_every_cursor_before_it() {
+    let others = || (0..200).map(|number| other(NOW + number * SECOND + 1, "other")).collect();
+    let Start::After(position) = mark(NOW + 100 * SECOND, "gone") else { unreachable!("it is a mark") };
+    // Rotated away, and what cannot be read behind it.
+    let fault = Message { time: None, text: "Error grabbing logs: unexpected EOF\n".to_owned() };
+    for (damage, reason) in [(None, GapReason::Rotated), (Some(fault), GapReason::Unreadable)] {
+        let before = damage.iter().map(|_| at(NOW + 100 * SECOND, "gone\n"));
+        let engine = FakeEngine::with(before.chain(damage.clone()).chain([at(NOW + 150 * SECOND, "new\n")]));
+        let events = told(engine.read_with(vec![Head::of(others())], Start::After(position), None, false)).await;
+        assert_eq!((texts(&events).len(), gaps(&events)), (201, vec![reason]));
+        let cursors = cursors(LogCursor::default(), &events);
+        let gap = cursors.iter().position(|(event, _)| matches!(event, LogEvent::Gap(_))).unwrap();
+        assert_eq!(gap, 100, "the lines that are older come before it");
+        for (number, (event, cursor)) in cursors.iter().enumerate() {
+            let position = cursor.mark(origin().source).unwrap().position;
+            let again = told(engine.read(Start::After(position), None, false)).await;
+            assert_eq!(gaps(&again), if number < gap { vec![reason] } else { vec![] }, "{event:?}");
+        }
+    }
+    let query = |cursor: &LogCursor| LogQuery {
+        services: Vec::new(),
+        tail: Tail::All,
+        follow: false,
+        since: None,
+        until: None,
+        cursor: Some(cursor.clone()),
+    };
+    let mut cursor = LogCursor::default();
+    cursor.join(origin().at(position));
+    let heads = vec![Head::of(others()), gone(&query(&cursor), &BTreeSet::new()).unwrap()];
+    let events = told(merge(heads, None, None, ())).await;
+    let cursors = cursors(cursor, &events);
+    let gap = cursors.iter().position(|(event, _)| matches!(event, LogEvent::Gap(_))).unwrap();
+    assert_eq!(gap, 100);
+    for (number, (event, cursor)) in cursors.iter().enumerate() {
+        assert_eq!(gone(&query(cursor), &BTreeSet::new()).is_some(), number < gap, "{event:?}");
+    }
 }
