@@ -40,6 +40,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const MUTE: Duration = Duration::from_secs(60);
 /// Among how many of the last lines a place is looked for in a log that cannot be read as a whole.
 const READABLE: [u32; 3] = [256, 16, 1];
+/// How long a follower looks for its place, which was at the end of the log a moment ago. It tells nothing meanwhile, and the
+/// engine may have nothing more to send for ever.
+const FOUND: Duration = Duration::from_secs(2);
 /// How long lines that were written before `until` may take to come.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -213,8 +216,9 @@ impl Source {
                     }
                 }
                 Ok(Followed::NotFromThere) => {
-                    // More was written than was looked at while the follower was set up.
-                    among = among.saturating_mul(8).min(LADDER[2]);
+                    // More was written than was looked at while the follower was set up. If it was not among the most either,
+                    // it has gone or takes too long to come to.
+                    among = if among == LADDER[2] { LADDER[0] } else { among.saturating_mul(8).min(LADDER[2]) };
                     self.rest_until(began + PAUSE).await;
                 }
                 Ok(Followed::TooSlowly) => {}
@@ -489,13 +493,23 @@ impl Source {
         let window = Window { tail, ..Window::all(follow) };
         let most = if let Tail::Lines(lines) = tail { usize::try_from(lines).ok() } else { None };
         let mut reading = self.open(&window).await?;
+        let deadline = Instant::now() + FOUND;
         // A follower has just caught up.
         let mut finder = Finder::new(mark, most.is_some() && !follow);
         let mut found = false;
         // A clock that was set back since: then it is a matter of looking at all of them, and no use to come back.
         let by_time = most.is_some() && !(follow && tail == Tail::Lines(LADDER[2]));
         loop {
-            let mut pieces = match self.read(&mut reading, follow).await {
+            let next = self.read(&mut reading, follow);
+            let next = if follow && !found {
+                match tokio::time::timeout_at(deadline, next).await {
+                    Ok(next) => next,
+                    Err(_) => return Ok(Search::Missing { early: None }),
+                }
+            } else {
+                next.await
+            };
+            let mut pieces = match next {
                 Ok(Some(pieces)) => pieces,
                 Ok(None) => break,
                 // It may be further back, where that can be read.

@@ -28,6 +28,8 @@ struct Log {
     status: Option<u16>,
     /// How long the engine takes for a hundred lines.
     pause: Duration,
+    /// So many times more all that it has is gone, and something else there, when it is asked for to be followed.
+    rotations: i64,
     /// How often it has been asked for.
     asked: usize,
 }
@@ -129,6 +131,10 @@ async fn answer(mut connection: UnixStream, log: Arc<Mutex<Log>>, bell: Arc<Noti
     let (mut next, tty, status, pause) = {
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         log.asked += 1;
+        if log.rotations > 0 && parameter("follow") == Some("true") {
+            log.messages = vec![at(2 * NOW - log.rotations * SECOND, &format!("{}\n", log.rotations))];
+            log.rotations -= 1;
+        }
         let tail = parameter("tail").map_or(usize::MAX, |tail| tail.parse().unwrap());
         let status = log.status.unwrap_or(if log.removed { 404 } else { 200 });
         (log.messages.len().saturating_sub(tail), log.tty, status, log.pause)
@@ -480,4 +486,17 @@ async fn a_gap_is_heard_of_from_every_cursor_before_it() {
     for (number, (event, cursor)) in cursors.iter().enumerate() {
         assert_eq!(gone(&query(cursor), &BTreeSet::new()).is_some(), number < gap, "{event:?}");
     }
+}
+
+#[tokio::test]
+async fn a_log_that_rotates_while_its_end_is_looked_for_is_told_also_when_nothing_follows() {
+    let engine = FakeEngine::with(lines(3));
+    // One for each rung, and one for the first again.
+    engine.log().rotations = 5;
+    let mut stream = engine.read(all(None), None, true);
+    let events = tokio::time::timeout(Duration::from_secs(20), until_lines(&mut stream, 8)).await.unwrap();
+    assert_eq!(texts(&events), ["0", "1", "2", "5", "4", "3", "2", "1"]);
+    assert_eq!(gaps(&events), [GapReason::Rotated; 5]);
+    engine.writes(at(2 * NOW, "new\n"));
+    assert_eq!(texts(&until_lines(&mut stream, 1).await), ["new"]);
 }
