@@ -2,7 +2,7 @@
 //!
 //! As long as a source reads what was there before, its next line is waited for, so that a log that has been written is told
 //! in order. A source that is live may be silent for ever: then the others go ahead with lines that are old enough for an
-//! earlier one to have come.
+//! earlier one to have come. One that could not hand its lines over in time is not live until it has caught up.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -135,7 +135,7 @@ impl Merge {
                 continue;
             }
             let silent = self.heads.iter().any(|head| head.next.is_none());
-            if self.heads.iter().any(|head| head.next.is_none() && !head.live) {
+            if self.heads.iter().any(Head::is_awaited) {
                 break;
             }
             let earliest = self.heads.iter_mut().filter(|head| head.next.is_some()).min_by_key(|head| head.time());
@@ -188,6 +188,8 @@ pub(super) struct Head {
     next: Option<Result<LogEvent, BackendError>>,
     live: bool,
     ended: bool,
+    /// When its task may last have waited to hand more over.
+    crowded: Option<Instant>,
     _reader: AbortOnDropHandle<()>,
 }
 
@@ -200,6 +202,7 @@ impl Head {
             next: None,
             live: false,
             ended: false,
+            crowded: None,
             _reader: AbortOnDropHandle::new(reader),
         }
     }
@@ -243,12 +246,21 @@ impl Head {
     /// Takes the next event if it has already come.
     fn fill_from_waiting(&mut self) {
         while self.next.is_none() && !self.ended {
+            if self.batches.capacity() == 0 {
+                self.crowded = Some(Instant::now());
+            }
             match self.batches.try_recv() {
                 Ok(batch) => self.accept(Some(batch)),
                 Err(mpsc::error::TryRecvError::Disconnected) => self.accept(None),
                 Err(mpsc::error::TryRecvError::Empty) => return,
             }
         }
+    }
+
+    /// Whether nobody may go ahead of its next event. One that was full a moment ago has more, or is about to say that it is
+    /// behind.
+    fn is_awaited(&self) -> bool {
+        self.next.is_none() && (!self.live || self.crowded.is_some_and(|since| since.elapsed() < REORDER))
     }
 
     fn accept(&mut self, batch: Option<Result<Batch, BackendError>>) {
@@ -258,6 +270,7 @@ impl Head {
                 self.next = self.current.next().map(Ok);
             }
             Some(Ok(Batch::Live)) => self.live = true,
+            Some(Ok(Batch::Behind)) => self.live = false,
             Some(Err(error)) => self.next = Some(Err(error)),
             None => self.ended = true,
         }

@@ -56,6 +56,8 @@ pub(super) enum Batch {
     Events(Vec<LogEvent>),
     /// All that had been written has been told. From here on nobody knows when the next line comes.
     Live,
+    /// There is more that has been written, which is told before the next `Live`.
+    Behind,
 }
 
 /// Where a source begins.
@@ -128,6 +130,8 @@ pub(super) struct Source {
     slow: bool,
     /// There may be lines that have not been read, and that go with the container.
     behind: bool,
+    /// Whoever merges it need not wait for its next line.
+    live: bool,
     /// So many of the last lines can be read, as far as is known: fewer than [`LADDER`] begins with where the log is damaged
     /// near its end. With none only what is new is told.
     reach: u32,
@@ -156,6 +160,7 @@ impl Source {
             runs,
             slow: false,
             behind: true,
+            live: false,
             reach: LADDER[0],
             started,
         }
@@ -201,7 +206,7 @@ impl Source {
         }
         self.behind = false;
         let Some(mut changes) = changes else { return Ok(()) };
-        self.hand_over(Batch::Live).await?;
+        self.go_live().await?;
         let mut among = LADDER[0];
         while !self.is_over() {
             changes.mark_unchanged();
@@ -225,6 +230,7 @@ impl Source {
                 Err(Halt::Fault(said)) => {
                     self.pass_over(&said).await?;
                     self.behind = false;
+                    self.go_live().await?;
                     self.rest_until(began + LOOK).await;
                 }
                 Err(halt) => return Err(halt),
@@ -256,10 +262,23 @@ impl Source {
         // When the engine has ended it, there is no more.
         self.behind = followed != Followed::ToItsEnd;
         if self.reach > 0 {
+            if self.behind {
+                self.live = false;
+                self.hand_over(Batch::Behind).await?;
+            }
             self.catch_up().await?;
         }
         self.behind = false;
+        self.go_live().await?;
         Ok(followed)
+    }
+
+    /// Says that all has been told, if it was not live before.
+    async fn go_live(&mut self) -> Result<(), Halt> {
+        if !std::mem::replace(&mut self.live, true) {
+            self.hand_over(Batch::Live).await?;
+        }
+        Ok(())
     }
 
     /// Whether the time is over until which lines are wanted.

@@ -237,6 +237,13 @@ fn other(time: i64, text: &str) -> LogEvent {
     })
 }
 
+/// A source that sends what it is given, and is silent after it.
+fn live() -> (mpsc::Sender<Result<Batch, BackendError>>, Head) {
+    let (sender, batches) = mpsc::channel(WAITING_BATCHES);
+    sender.try_send(Ok(Batch::Live)).unwrap();
+    (sender, Head::new(batches, tokio::spawn(std::future::pending())))
+}
+
 /// The cursor behind each line and gap.
 fn cursors(mut cursor: LogCursor, events: &[LogEvent]) -> Vec<(&LogEvent, LogCursor)> {
     let mut cursors = Vec::new();
@@ -428,23 +435,10 @@ async fn lines_from_the_future_do_not_wait_for_it() {
         line: bytes::Bytes::from_static(b"ahead"),
         partial: false,
     };
-    let silent = || {
-        let (sender, batches) = mpsc::channel(1);
-        let silent = tokio::spawn(async move {
-            let _ = sender.send(Ok(Batch::Live)).await;
-            std::future::pending::<()>().await;
-        });
-        Head::new(batches, silent)
-    };
-    let (sender, batches) = mpsc::channel(2);
-    sender.send(Ok(Batch::Live)).await.unwrap();
+    let ((_silent, silent), (sender, head)) = (live(), live());
     sender.send(Ok(Batch::Events(vec![LogEvent::Line(line)]))).await.unwrap();
-    let keeps = tokio::spawn(async move {
-        let _sender = sender;
-        std::future::pending::<()>().await;
-    });
     let (_news, hears) = mpsc::channel(1);
-    let mut stream = merge(vec![silent(), Head::new(batches, keeps)], Some(hears), None, ());
+    let mut stream = merge(vec![silent, head], Some(hears), None, ());
     assert_eq!(texts(&until_lines(&mut stream, 1).await), ["ahead"]);
 }
 
@@ -499,4 +493,50 @@ async fn a_log_that_rotates_while_its_end_is_looked_for_is_told_also_when_nothin
     assert_eq!(gaps(&events), [GapReason::Rotated; 5]);
     engine.writes(at(2 * NOW, "new\n"));
     assert_eq!(texts(&until_lines(&mut stream, 1).await), ["new"]);
+}
+
+#[tokio::test]
+async fn nobody_goes_ahead_of_a_source_that_is_behind() {
+    let ((behind, first), (sender, second)) = (live(), live());
+    let (_news, hears) = mpsc::channel(1);
+    let mut stream = merge(vec![first, second], Some(hears), None, ());
+    sender.send(Ok(Batch::Events(vec![other(NOW, "0"), other(NOW + 3, "3"), other(NOW + 5, "5")]))).await.unwrap();
+    behind.send(Ok(Batch::Behind)).await.unwrap();
+    let mut events = Vec::new();
+    for number in [1, 2, 4] {
+        let early = tokio::time::timeout(Duration::from_millis(60), stream.next()).await.ok();
+        events.extend(early.into_iter().flatten().flat_map(Result::unwrap));
+        assert!(texts(&events).iter().all(|text| text.parse::<i64>().unwrap() < number), "{events:?}");
+        let event = other(NOW + number, &number.to_string());
+        behind.send(Ok(Batch::Events(vec![event]))).await.unwrap();
+    }
+    behind.send(Ok(Batch::Live)).await.unwrap();
+    events.extend(until_lines(&mut stream, 6 - texts(&events).len()).await);
+    assert_eq!(texts(&events), ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test]
+async fn lines_are_in_order_after_a_client_has_paused() {
+    const COUNT: i64 = 20_000;
+    let engine = FakeEngine::with([at(NOW - SECOND, "first\n")]);
+    let (sender, quiet) = live();
+    let mut stream = engine.read_with(vec![quiet], all(None), None, true);
+    until_lines(&mut stream, 1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    engine.log().messages.extend(lines(COUNT));
+    engine.bell.notify_waiters();
+    let mut events = until_lines(&mut stream, 1).await;
+    // Long enough for all between the two to be full.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let waiting = (COUNT / 2..COUNT).step_by(100).map(|number| other(NOW + number * SECOND + 1, "quiet"));
+    let waiting: Vec<_> = waiting.collect();
+    let count = usize::try_from(COUNT).unwrap() + waiting.len();
+    sender.send(Ok(Batch::Events(waiting))).await.unwrap();
+    events.extend(until_lines(&mut stream, count - texts(&events).len()).await);
+    let times: Vec<_> = events
+        .iter()
+        .filter_map(|event| if let LogEvent::Line(line) = event { Some(line.time) } else { None })
+        .collect();
+    assert_eq!((times.len(), times.is_sorted()), (count, true));
+    assert!(engine.log().asked > 4, "it was read {} times: nobody was behind", engine.log().asked);
 }
