@@ -35,6 +35,8 @@ pub(super) struct Waiting {
     sooner: Notify,
     /// An operation has finished what was open.
     closed: AtomicBool,
+    /// Something has failed since the last attempt began.
+    again: AtomicBool,
 }
 
 impl Waiting {
@@ -230,6 +232,7 @@ impl Orchestrator {
         match self.inner.degraded.entry(tenant.clone()) {
             Entry::Occupied(entry) => {
                 let was_closed = entry.get().closed.swap(false, Ordering::AcqRel);
+                entry.get().again.store(true, Ordering::Release);
                 drop(entry);
                 if was_closed {
                     self.turn(&tenant);
@@ -253,15 +256,16 @@ impl Orchestrator {
                     this.inner.operations.begin(tenant.clone(), OperationKind::Recover, Duration::ZERO, timeout).await;
                 if let Ok(op) = begun {
                     let before = this.before_recovery(&tenant).await;
+                    waiting.again.store(false, Ordering::Release);
                     let recovered = this.recover(&op).await;
-                    if recovered.is_ok() {
-                        // Nothing is open any more. Whoever fails next, and be it the look that follows, has to say so anew.
-                        this.inner.degraded.remove_if(&tenant, |_, current| Arc::ptr_eq(current, &waiting));
-                    }
                     this.look_after(&op, recovered.as_ref().err()).await;
+                    op.step_down();
+                    // Before anybody else begins: whoever fails next has to say so anew.
+                    let is_over = recovered.is_ok() && this.is_recovered(&tenant, &waiting);
                     drop(op);
                     this.turn(&tenant);
                     match recovered {
+                        Ok(()) if !is_over => {}
                         Ok(()) => {
                             tracing::info!(%tenant, "recovered");
                             this.look_again(before);
@@ -273,6 +277,13 @@ impl Orchestrator {
                 pause = (pause * 2).min(RETRY_MOST);
             }
         });
+    }
+
+    /// Takes a tenant off the list of those to recover, unless something has failed meanwhile.
+    fn is_recovered(&self, tenant: &Subdomain, waiting: &Arc<Waiting>) -> bool {
+        let is_over =
+            |_: &_, current: &Arc<Waiting>| Arc::ptr_eq(current, waiting) && !current.again.load(Ordering::Acquire);
+        self.inner.degraded.remove_if(tenant, is_over).is_some()
     }
 
     /// Ends the pause before the next recovery, if there is one: there may be nothing left to recover.
