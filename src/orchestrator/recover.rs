@@ -398,7 +398,10 @@ impl Orchestrator {
         let (outcome, kept) = self.finish(op, &record, &journal).await?;
         let after = self.record(op.tenant()).await?;
         self.recovered(journal.operation, Some(journal.kind), outcome, after.as_ref(), kept).await;
-        if let Some(waiting) = self.inner.degraded.get(op.tenant()) {
+        // A recovery takes itself off the list when it is over.
+        if op.running().now().kind != OperationKind::Recover
+            && let Some(waiting) = self.inner.degraded.get(op.tenant())
+        {
             waiting.closed.store(true, Ordering::Release);
         }
         if journal.kind == OperationKind::Teardown {

@@ -1,6 +1,7 @@
 //! The operations that are tortured, on one tenant and its variants, and what has to hold after each.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use bollard::models::{NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::{InspectNetworkOptions, RemoveVolumeOptions};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::auditor::{Candidate, Found, audit_among, labels_of_all};
 use crate::marks::Marks;
-use crate::scene::{PROVISION, SLEEPS, UPDATE, assert_same, begin_under, objects, purge, request, stack};
+use crate::scene::{LONG, PROVISION, SLEEPS, UPDATE, assert_same, begin_under, objects, purge, request, stack};
 use crate::support::agent::Agent;
 use crate::support::engine::Engine;
 use crate::support::http::Answer;
@@ -206,8 +207,14 @@ impl Victim {
             "{story}: it is {found:?}, was {before:?}, to be {after:?}"
         );
         if let (Some(engine), Found::At { candidate, .. }) = (engine, found) {
-            let now = specs(engine, agent, &self.name).await;
+            let mut now = specs(engine, agent, &self.name).await;
             let known = self.specs.entry(candidate).or_insert_with(|| now.clone());
+            // What the engine was making when the agent was killed may appear after the recovery, and goes again.
+            let end = Instant::now() + LONG * 2;
+            while *known != now && Instant::now() < end {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                now = specs(engine, agent, &self.name).await;
+            }
             assert_same(known, &now, &format!("{story}: the specifications of variant {candidate}'s objects"));
         }
         if moved {
