@@ -27,7 +27,7 @@ test: format clippy
 test-engines:
 	scripts/test-engines.sh --test harness --test backend_conformance --test e2e --test e2e_faults --test templates --test stacks --test image --test escapes --test compose_cli
 
-# Of all this `make test` runs a short form. The whole takes hours; MINUTES is the length of the churn.
+# Of all this `make test` runs a short form. The whole takes two hours; MINUTES is the length of the churn.
 MINUTES = 20
 torture:
 	Q8_TORTURE=1 Q8_TORTURE_MINUTES=$(MINUTES) scripts/with-engine.sh \

@@ -1,7 +1,7 @@
 //! The agent is killed at each of its crash points, the engine fails at each of its calls, and both go on for a long time.
 //!
 //! `make test` runs a short form: some of the points, a few kills, half a minute. `Q8_TORTURE=1` (`make torture`) is the whole,
-//! which takes hours.
+//! which takes two hours.
 #![allow(clippy::print_stderr, reason = "how far it is, for whoever waits for the whole")]
 
 #[path = "../support/mod.rs"]
