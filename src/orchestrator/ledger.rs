@@ -80,6 +80,13 @@ struct Use {
     before: Option<OperationId>,
 }
 
+impl Use {
+    /// What the key stood for before.
+    fn earlier(&self) -> Option<Self> {
+        Some(Self { operation: self.before?, request: self.request.clone(), before: None })
+    }
+}
+
 /// What is known of one operation.
 pub(super) enum Found {
     Running(Arc<Running>),
@@ -422,22 +429,22 @@ impl Book {
         let size = || serde_json::to_vec(record.as_ref()).map_or(0, |text| text.len() as u64);
         self.shelve(record, bytes.unwrap_or_else(size));
         if let Some(RepeatKey { key, .. }) = record.repeat.as_ref().filter(|_| was_nothing(record))
-            && let Some(Key::Of(Use { operation, request, before: Some(before) })) = self.keys.get(key.as_str())
-            && *operation == record.operation.id
-            && self.is_known(*before)
+            && let Some(Key::Of(used)) = self.keys.get(key.as_str())
+            && used.operation == record.operation.id
+            && let Some(earlier) = used.earlier().filter(|earlier| self.is_known(earlier.operation))
         {
-            let before = Use { operation: *before, request: request.clone(), before: None };
-            self.keys.insert(key.as_str().into(), Key::Of(before));
+            self.keys.insert(key.as_str().into(), Key::Of(earlier));
         }
     }
 
     fn forget(&mut self, running: &Running) {
         self.running.remove(&running.id());
-        if let Some(RepeatKey { key, request }) = &running.origin.repeat
-            && matches!(self.keys.get(key.as_str()), Some(Key::Of(used)) if used.operation == running.id())
+        if let Some(RepeatKey { key, .. }) = &running.origin.repeat
+            && let Some(Key::Of(used)) = self.keys.get(key.as_str())
+            && used.operation == running.id()
         {
-            let before = running.origin.before;
-            self.hand_back(key, before.map(|operation| Use { operation, request: request.clone(), before: None }));
+            let earlier = used.earlier();
+            self.hand_back(key, earlier);
         }
     }
 
